@@ -1,0 +1,415 @@
+"""The data of an edit session as pydantic models: what goes into the store and what comes out of it.
+
+Scores and confidences are in 0..1, areas in percent of the picture, boxes in pixels of the upright
+original (EXIF orientation applied), times aware UTC. Text never holds NUL or lone surrogates and
+numbers are never NaN or infinite: neither could be read back from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from edi_storage.errors import InputError
+
+#: Version of the state document and of everything derived from it; raised together with an upcast step.
+SCHEMA_VERSION = 1
+
+MAX_ATTEMPTS = 3
+ITERATIONS = (0, 1, 2, 3)
+
+Stage = Literal["upload", "analysis", "intent", "refinement", "edit", "validation", "completed"]
+#: A boundary is a committed stage; feedback given after the edit is one too, so that it survives like the rest.
+BoundaryStage = Literal["upload", "analysis", "intent", "refinement", "edit", "validation", "completed", "feedback"]
+Status = Literal["in_progress", "completed", "failed"]
+EditType = Literal["color", "style", "add", "remove", "transform"]
+FeedbackType = Literal["accept", "reject", "partial"]
+Reason = Literal["too strong", "too weak", "wrong region", "edges", "colour", "artifact", "tone"]
+Decision = Literal["accepted", "needs_review", "retry", "best_effort", "partial", "rejected", "unreviewed"]
+WaitingFor = Literal["question", "review"]
+ArtifactKind = Literal["original", "mask", "edited"]
+
+_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def now_utc() -> datetime:
+    """The present time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def check_text(value: str) -> str:
+    """Refuse NUL and lone surrogates: SQLite and JSON readers cut or reject them."""
+    if "\x00" in value:
+        raise ValueError("contains a NUL character")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("contains characters that are not valid Unicode (a lone surrogate)") from None
+    return value
+
+
+def check_json(value: Any) -> Any:
+    """Refuse what JSON cannot carry unchanged: NaN, infinities, bad text, keys that are not text, foreign types."""
+    match value:
+        case None | bool() | int():
+            pass
+        case str():
+            check_text(value)
+        case float():
+            if not math.isfinite(value):
+                raise ValueError("contains NaN or an infinite number")
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise ValueError("contains a key that is not text")  # noqa: TRY004 - pydantic wants ValueError
+                check_text(key)
+                check_json(item)
+        case list() | tuple():
+            for item in value:
+                check_json(item)
+        case _:
+            raise ValueError(f"contains a {type(value).__name__}, which JSON has no form for")
+    return value
+
+
+def check_session_id(value: str) -> str:
+    """A session id becomes a file name, so it is letters, digits, `_` and `-`, at most 64, and no device name."""
+    if not _SESSION_ID.fullmatch(value):
+        raise ValueError("must be 1 to 64 letters, digits, '_' or '-', and start with a letter or a digit")
+    if value.lower() in _WINDOWS_DEVICES:
+        raise ValueError("is a reserved device name; choose another")
+    return value
+
+
+def _as_utc(value: datetime) -> datetime:
+    """A time without a zone is taken as UTC, which is what the seed's CURRENT_TIMESTAMP means."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _is_json(value: str) -> str:
+    try:
+        check_json(json.loads(value))
+    except json.JSONDecodeError:
+        raise ValueError("is not JSON") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(check_text)]
+SessionId = Annotated[str, AfterValidator(check_session_id)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(check_json)]
+JsonText = Annotated[str, AfterValidator(check_text), AfterValidator(_is_json)]
+UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Base of all models: strict about unknown fields and bad numbers, and readable like the seed's dicts."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return getattr(self, key)
+        except AttributeError:
+            raise KeyError(key) from None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The field `key`, or `default` where the model has no such field."""
+        return getattr(self, key, default)
+
+    def keys(self) -> Iterator[str]:
+        """The field names, so that `dict(record)` works."""
+        return iter(type(self).model_fields)
+
+    @classmethod
+    def checked(cls, data: Self | Mapping[str, Any]) -> Self:
+        """Validate a model or a plain mapping; raise InputError with one sentence when it does not fit."""
+        if isinstance(data, cls):
+            data = data.model_dump()
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise InputError(describe(error, cls.__name__)) from error
+
+
+def describe(error: ValidationError, what: str) -> str:
+    """One sentence for a person: what, where, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or what
+    reason = first["msg"].removeprefix("Value error, ")
+    more = error.error_count() - 1
+    return f"{what}: {where} {_verb(reason)}{reason}" + (f" (and {more} more)" if more else "") + "."
+
+
+def _verb(reason: str) -> str:
+    return "" if reason.startswith(("must", "is ", "contains")) else "is not right: "
+
+
+class SessionData(Record):
+    """One row of `sessions`. `id` is accepted for `session_id`, as in the seed's own calls."""
+
+    session_id: SessionId = Field(validation_alias=AliasChoices("session_id", "id"), description="UUID for the session")
+    created_at: UtcTime = Field(default_factory=now_utc)
+    image_path: Text = Field(min_length=1, description="Path to the original image")
+    naive_prompt: Text = Field(min_length=1, description="Initial user prompt")
+    status: Status = "in_progress"
+    final_alignment_score: Unit | None = None
+    updated_at: UtcTime | None = None
+    options: JsonObject = {}
+    decision: Decision | None = None
+    waiting_for: WaitingFor | None = None
+    failure_reason: Text | None = None
+    flow_run_id: Text | None = None
+    recovery_attempts: Count = 0
+
+    @property
+    def id(self) -> str:
+        """The seed's name for `session_id`."""
+        return self.session_id
+
+
+class PromptRecord(Record):
+    """One refinement iteration: the prompt pair and its quality score."""
+
+    attempt_number: Annotated[int, Field(ge=1)] = 1
+    iteration: Count
+    positive_prompt: Text
+    negative_prompt: Text
+    quality_score: Unit | None = None
+    created_at: UtcTime = Field(default_factory=now_utc)
+
+
+class BoundingBox(Record):
+    """A box in pixels of the upright original; `x`, `y` is its top left corner."""
+
+    x: Count
+    y: Count
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+
+
+class EntityData(Record):
+    """One thing found in the picture. `id` is accepted for `entity_id`, as in the seed's state file."""
+
+    entity_id: Text = Field(min_length=1, validation_alias=AliasChoices("entity_id", "id"))  # e.g., "sky_0"
+    label: Text
+    confidence: Unit
+    bbox_json: JsonText | None = None  # Serialized bounding box
+    mask_path: Text | None = None
+    color_hex: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
+    area_percent: Percent | None = None
+
+    @property
+    def bbox(self) -> BoundingBox | None:
+        """The box as a model, or None where there is none (or the seed wrote another form)."""
+        try:
+            return None if self.bbox_json is None else BoundingBox.model_validate_json(self.bbox_json)
+        except ValidationError:
+            return None
+
+
+class Question(Record):
+    """The one question asked when the intent is unclear. An answer is the number of a choice, from 1."""
+
+    text: Text
+    choices: Annotated[list[Text], Field(min_length=2)]
+
+
+class Intent(Record):
+    """What the naive prompt asks for, in terms of the entities found."""
+
+    edit_type: EditType
+    target_entities: list[Text] = []
+    preserve_entities: list[Text] = []
+    confidence: Unit
+    #: The engine's name of the look asked for, for example "dramatic_sky" or "recolour".
+    action: Text = ""
+    #: 0 is hardly visible, 1 as strong as the engine goes.
+    strength: Unit = 0.6
+    #: What the action needs beside its strength, for example {"color": "#c03020"}.
+    parameters: JsonObject = {}
+    question: Question | None = None
+    answer: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def needs_answer(self) -> bool:
+        """Whether a person has to choose before the edit can go on."""
+        return self.question is not None and self.answer is None
+
+
+class ValidationData(Record):
+    """What an attempt preserved, modified as asked, and changed by accident, counted in entities."""
+
+    attempt_number: Count
+    alignment_score: Unit
+    preserved_count: Count
+    modified_count: Count
+    unintended_count: Count
+    user_feedback: Text | None = None
+    created_at: UtcTime = Field(default_factory=now_utc)
+
+
+class UserFeedback(Record):
+    """A person's verdict. The same `feedback_key` again replaces the verdict instead of adding one."""
+
+    feedback_type: FeedbackType
+    comments: Text | None = None
+    rating: Annotated[int, Field(ge=1, le=5, strict=True)] | None = None
+    reasons: list[Reason] = []
+    feedback_key: Annotated[str, AfterValidator(check_text), Field(min_length=1, max_length=64)] = "verdict"
+    created_at: UtcTime = Field(default_factory=now_utc)
+
+
+class Artifact(Record):
+    """A file that a session references. `path` is relative to the storage root; its name is its digest."""
+
+    kind: ArtifactKind
+    name: Text  # "original", an entity id, or "attempt_1"
+    path: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class CheckpointInfo(Record):
+    """The `checkpoint` object of a state document."""
+
+    format: int = 1
+    seq: Count
+    stage: BoundaryStage
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    schema_version: int = SCHEMA_VERSION
+
+
+class SessionState(Record):
+    """The state document: exactly the seed's keys, plus `last_updated` and `checkpoint`."""
+
+    session_id: SessionId
+    current_stage: Stage
+    image_path: Text
+    naive_prompt: Text
+    scene_analysis: JsonObject = {}
+    intent: JsonObject = {}
+    prompts: JsonObject = {}
+    edited_image_path: Text | None = None
+    validation: JsonObject = {}
+    last_updated: UtcTime | None = None
+    checkpoint: CheckpointInfo | None = None
+
+
+class StageCommit(Record):
+    """One committed stage boundary: the row of `stage_commits`."""
+
+    session_id: SessionId
+    seq: Annotated[int, Field(ge=1)]
+    stage: BoundaryStage
+    attempt: Annotated[int, Field(ge=1)] = 1
+    iteration: Count = 0
+    #: JSON merge patch (RFC 7396) that turns the state before this boundary into the state after it.
+    state_delta: JsonObject
+    #: Digest of the whole state after this boundary (see `edi_storage.state.digest`).
+    sha256: str
+    schema_version: int = SCHEMA_VERSION
+    engine: Text
+    engine_version: Text
+    fence: Count
+    flow_run_id: Text | None = None
+    started_at: UtcTime
+    finished_at: UtcTime
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What makes the boundary: stage, attempt, iteration."""
+        return (self.stage, self.attempt, self.iteration)
+
+
+class Lease(Record):
+    """The right to work on one session until `expires_at`; `fence` rises at every change of hands."""
+
+    session_id: SessionId
+    owner: Text
+    fence: Annotated[int, Field(ge=1)]
+    expires_at: UtcTime
+
+
+class SessionHistory(Record):
+    """Everything the database holds of one session."""
+
+    session: SessionData
+    entities: list[EntityData] = []
+    intent: Intent | None = None
+    prompts: list[PromptRecord] = []
+    validations: list[ValidationData] = []
+    feedback: list[UserFeedback] = []
+    artifacts: list[Artifact] = []
+    commits: list[StageCommit] = []
+    state: SessionState | None = None
+
+    @model_validator(mode="after")
+    def _commits_are_in_order(self) -> Self:
+        assert [c.seq for c in self.commits] == sorted(c.seq for c in self.commits)
+        return self
+
+
+class SceneAnalysis(Record):
+    """What analysis found, without pixels: the value of `scene_analysis` beside its `image` and `options`."""
+
+    entities: list[EntityData]
+    spatial_layout: Text
+
+
+class Operation(Record):
+    """One parametric step of an edit, replayed from the original.
+
+    `target` is an entity id, "background" (everything but the kept entities) or "image"; `parameters`
+    are plain JSON numbers and text.
+    """
+
+    name: Text
+    target: Text = "image"
+    parameters: JsonObject = {}
+
+
+class EntityDelta(Record):
+    """How much one entity changed. Colour difference is CIEDE2000 (`mean_delta_e`, `p90_delta_e`)."""
+
+    entity_id: Text
+    label: Text
+    role: Literal["target", "preserve"]
+    verdict: Literal["preserved", "modified", "not_applied", "wrong_direction", "unintended"]
+    mean_delta_e: Annotated[float, Field(ge=0)]
+    p90_delta_e: Annotated[float, Field(ge=0)]
+    ssim: Annotated[float, Field(ge=-1, le=1)]
+    note: Text = ""
+
+
+class ValidationResult(Record):
+    """What the validator measured; the alignment score is computed from its counts, never given by it."""
+
+    deltas: list[EntityDelta]
+    #: What the next attempt should do differently, for example "stronger" or "protect building_0".
+    hints: list[Text] = []
+    summary: Text = ""
+
+    @field_validator("deltas")
+    @classmethod
+    def _no_entity_twice(cls, deltas: list[EntityDelta]) -> list[EntityDelta]:
+        if len({delta.entity_id for delta in deltas}) != len(deltas):
+            raise ValueError("contains an entity twice")
+        return deltas

@@ -1,0 +1,55 @@
+"""Settings from the environment, prefix `EDI_`. Read at the edges only (command line, flows), then passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from edi_storage.errors import InputError
+
+
+def _home() -> Path:
+    return Path("~/.edi")
+
+
+class Settings(BaseSettings):
+    """Where things are and how patient EDI is. Every field can be set as EDI_<FIELD>."""
+
+    model_config = SettingsConfigDict(env_prefix="EDI_", env_ignore_empty=True, frozen=True)
+
+    home: Path = Field(default_factory=_home, description="Folder for everything EDI keeps")
+    database_url: str = Field("", description="SQLAlchemy URL; by default a SQLite file in EDI_HOME")
+    storage_url: str = Field("", description="Folder or fsspec URL of checkpoints, masks and edited pictures")
+    autosave_seconds: Annotated[float, Field(gt=0)] = Field(5.0, description="Seconds between autosaves of a stage")
+    lease_seconds: Annotated[float, Field(ge=2)] = Field(
+        30.0, description="Seconds without a sign of life after which another process may take a session over"
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=3)] = Field(3, description="Edits tried before the best one is kept")
+    max_recovery_attempts: Annotated[int, Field(ge=1)] = Field(
+        5, description="Resumes without progress before a session ends as failed"
+    )
+    review: str = Field("auto", pattern="^(auto|ask)$", description="auto: decide by score; ask: ask a person")
+    analyzer: str = Field("embedded", description="Engine that finds entities")
+    reasoner: str = Field("embedded", description="Engine that understands prompts and refines them")
+    editor: str = Field("embedded", description="Engine that edits")
+    validator: str = Field("embedded", description="Engine that measures the result")
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Fill in what follows from EDI_HOME."""
+        home = self.home.expanduser().absolute()
+        object.__setattr__(self, "home", home)
+        object.__setattr__(self, "database_url", self.database_url or f"sqlite:///{home / 'edi_sessions.db'}")
+        object.__setattr__(self, "storage_url", self.storage_url or str(home / "sessions"))
+
+
+def load_settings() -> Settings:
+    """The settings of this process; InputError names the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "EDI_" + ".".join(str(part) for part in first["loc"]).upper()
+        raise InputError(f"{name} is {first['input']!r}: {first['msg']}.") from error
