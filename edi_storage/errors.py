@@ -39,6 +39,14 @@ class StaleBoundaryError(EdiError):
     """This stage was committed out of turn: the session has moved on."""
 
 
+class SessionFailedError(EdiError):
+    """This session cannot be finished: trying again would end in the same way."""
+
+    def __init__(self, cause: EdiError) -> None:
+        super().__init__(str(cause))
+        self.exit_code = cause.exit_code
+
+
 class UnsupportedEditError(EdiError):
     """No configured engine can do this edit."""
 

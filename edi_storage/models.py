@@ -30,6 +30,9 @@ from edi_storage.errors import InputError
 #: Version of the state document and of everything derived from it; raised together with an upcast step.
 SCHEMA_VERSION = 1
 
+#: Readers give up on deep nesting, some by crashing; a state has about ten levels.
+_MAX_LEVELS = 100
+
 MAX_ATTEMPTS = 3
 ITERATIONS = (0, 1, 2, 3)
 
@@ -65,10 +68,23 @@ def check_text(value: str) -> str:
 
 
 def check_json(value: Any) -> Any:
-    """Refuse what JSON cannot carry unchanged: NaN, infinities, bad text, keys that are not text, foreign types."""
+    """Refuse what JSON cannot carry unchanged: NaN, infinities, bad text, keys that are not text, foreign types.
+
+    Whole numbers beyond 64 bits and more than 100 levels are refused too: written, they could not be read back.
+    """
+    _check_level(value, 0)
+    return value
+
+
+def _check_level(value: Any, level: int) -> None:
+    if level > _MAX_LEVELS:
+        raise ValueError(f"contains more than {_MAX_LEVELS} levels of nesting")
     match value:
-        case None | bool() | int():
+        case None | bool():
             pass
+        case int():
+            if not -(2**63) <= value < 2**63:
+                raise ValueError("contains a whole number of more than 64 bits")
         case str():
             check_text(value)
         case float():
@@ -79,13 +95,12 @@ def check_json(value: Any) -> Any:
                 if not isinstance(key, str):
                     raise ValueError("contains a key that is not text")  # noqa: TRY004 - pydantic wants ValueError
                 check_text(key)
-                check_json(item)
+                _check_level(item, level + 1)
         case list() | tuple():
             for item in value:
-                check_json(item)
+                _check_level(item, level + 1)
         case _:
             raise ValueError(f"contains a {type(value).__name__}, which JSON has no form for")
-    return value
 
 
 def check_session_id(value: str) -> str:
@@ -105,8 +120,8 @@ def _as_utc(value: datetime) -> datetime:
 def _is_json(value: str) -> str:
     try:
         check_json(json.loads(value))
-    except json.JSONDecodeError:
-        raise ValueError("is not JSON") from None
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("is not JSON that can be read") from None
     return value
 
 
@@ -142,8 +157,8 @@ class Record(BaseModel):
     @classmethod
     def checked(cls, data: Self | Mapping[str, Any]) -> Self:
         """Validate a model or a plain mapping; raise InputError with one sentence when it does not fit."""
-        if isinstance(data, cls):
-            data = data.model_dump()
+        if isinstance(data, Record):
+            data = data.model_dump(exclude_unset=True)
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
@@ -168,8 +183,8 @@ class SessionData(Record):
 
     session_id: SessionId = Field(validation_alias=AliasChoices("session_id", "id"), description="UUID for the session")
     created_at: UtcTime = Field(default_factory=now_utc)
-    image_path: Text = Field(min_length=1, description="Path to the original image")
-    naive_prompt: Text = Field(min_length=1, description="Initial user prompt")
+    image_path: Text = Field(description="Path to the original image")
+    naive_prompt: Text = Field(description="Initial user prompt")
     status: Status = "in_progress"
     final_alignment_score: Unit | None = None
     updated_at: UtcTime | None = None
@@ -346,6 +361,40 @@ class Lease(Record):
     owner: Text
     fence: Annotated[int, Field(ge=1)]
     expires_at: UtcTime
+
+
+class LearningCell(Record):
+    """What people said of one edit type on one kind of entity."""
+
+    edit_type: Text
+    label: Text
+    accepted: int = 0
+    partial: int = 0
+    rejected: int = 0
+    rating_sum: int = 0
+    rating_count: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.accepted + self.partial + self.rejected
+
+    @property
+    def acceptance(self) -> float | None:
+        """Mean reward in 0..1: accept 1, partial 0.5, reject 0; None without feedback."""
+        return (self.accepted + 0.5 * self.partial) / self.count if self.count else None
+
+    @property
+    def mean_rating(self) -> float | None:
+        """Mean of the ratings given, 1..5; None without any."""
+        return self.rating_sum / self.rating_count if self.rating_count else None
+
+
+class LearningRun(Record):
+    """One run of the aggregation: it folded the `events` with seq_from < seq <= seq_to."""
+
+    seq_from: Count
+    seq_to: Count
+    events: Count
 
 
 class SessionHistory(Record):

@@ -23,6 +23,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edi_storage.models import (
+    ITERATIONS,
+    MAX_ATTEMPTS,
     Artifact,
     Decision,
     EntityData,
@@ -32,15 +34,17 @@ from edi_storage.models import (
     PromptRecord,
     SceneAnalysis,
     SessionData,
+    Stage,
     UserFeedback,
     ValidationData,
     ValidationResult,
+    WaitingFor,
 )
 
 Json = dict[str, Any]
 
 #: Not part of the digest: when and where the document was written, not what it says.
-_UNSIGNED = ("last_updated", "checkpoint")
+UNSIGNED = ("last_updated", "checkpoint")
 
 
 def canonical(value: Any) -> str:
@@ -49,8 +53,11 @@ def canonical(value: Any) -> str:
 
 
 def digest(state: Mapping[str, Any]) -> str:
-    """SHA-256 of the state document without `last_updated`, `checkpoint` and empty (null) fields, in hex."""
-    signed = {key: value for key, value in state.items() if key not in _UNSIGNED and value is not None}
+    """SHA-256 of the state document without `last_updated`, `checkpoint` and empty (null, `{}`) fields, in hex.
+
+    Empty fields say nothing: a fold of deltas has no `intent` yet where the document written from it has `{}`.
+    """
+    signed = {key: value for key, value in state.items() if key not in UNSIGNED and value not in (None, {})}
     return hashlib.sha256(canonical(signed).encode()).hexdigest()
 
 
@@ -74,6 +81,19 @@ def fold(deltas: Iterable[Mapping[str, Any]]) -> Json:
     for delta in deltas:
         state = merge_patch(state, delta)
     return state
+
+
+def make_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
+    """The merge patch that turns `before` into `after`: merge_patch(before, make_patch(before, after)) == after."""
+    patch: Json = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            if inner := make_patch(old, value):
+                patch[key] = inner
+        elif value != old or key not in before:
+            patch[key] = value
+    return patch
 
 
 # --- What each stage changes -------------------------------------------------------------------------
@@ -241,3 +261,97 @@ def _artifacts(scene: Json, entities: Iterable[EntityData], attempts: Json) -> I
 def _file(kind: Any, name: str, path: str) -> Artifact:
     # Files are content-addressed: the name is the digest.
     return Artifact(kind=kind, name=name, path=path, sha256=PurePosixPath(path).stem)
+
+
+# --- Where a session stands --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """One boundary of the edit, done or to do. `iteration` counts refinements, and the answers to a question."""
+
+    stage: Stage
+    attempt: int = 1
+    iteration: int = 0
+
+    @property
+    def label(self) -> str:
+        """How a person reads it: "analysis", "refine 2", "attempt 2: edit"."""
+        name = f"refine {self.iteration}" if self.stage == "refinement" else self.stage
+        name = "answer" if self.stage == "intent" and self.iteration else name
+        return name if self.attempt == 1 or self.stage == "completed" else f"attempt {self.attempt}: {name}"
+
+
+def steps_done(state: Mapping[str, Any]) -> list[Step]:
+    """The boundaries behind this state, in the order they were reached (feedback is not a step)."""
+    scene, intent = state.get("scene_analysis", {}), state.get("intent", {})
+    steps = [Step("upload")] if "image" in scene else []
+    if "entities" in scene:
+        steps.append(Step("analysis"))
+    if intent:
+        steps.append(Step("intent"))
+    if intent.get("answer"):
+        steps.append(Step("intent", iteration=1))
+    prompts = [read_pair(pair) for key, pair in state.get("prompts", {}).items() if key != "final"]
+    attempts = state.get("validation", {}).get("attempts", {})
+    for attempt in sorted({prompt.attempt_number for prompt in prompts}):
+        iterations = sorted(prompt.iteration for prompt in prompts if prompt.attempt_number == attempt)
+        steps += [Step("refinement", attempt, iteration) for iteration in iterations]
+        edited = attempts.get(str(attempt), {})
+        steps += [Step("edit", attempt)] if "operations" in edited else []
+        steps += [Step("validation", attempt)] if "alignment_score" in edited else []
+    return [*steps, Step("completed", steps[-1].attempt)] if state.get("current_stage") == "completed" else steps
+
+
+def next_step(state: Mapping[str, Any]) -> Step | WaitingFor | None:
+    """What comes after this state: the next boundary, a person ("question" or "review"), or None at the end."""
+    done = steps_done(state)
+    if not done:
+        return Step("upload")
+    last = done[-1]
+    match last.stage:
+        case "upload":
+            return Step("analysis")
+        case "analysis":
+            return Step("intent")
+        case "intent":
+            return "question" if Intent.model_validate(state["intent"]).needs_answer else Step("refinement")
+        case "refinement":
+            more = last.iteration < ITERATIONS[-1]
+            return Step("refinement", last.attempt, last.iteration + 1) if more else Step("edit", last.attempt)
+        case "edit":
+            return Step("validation", last.attempt)
+        case "validation":
+            return _after_validation(state, last.attempt)
+        case "completed":
+            return None
+
+
+def _after_validation(state: Mapping[str, Any], attempt: int) -> Step | WaitingFor:
+    validation, options = state["validation"], state["scene_analysis"].get("options", {})
+    decision = validation["attempts"][str(attempt)]["decision"]
+    if options.get("review") == "ask" and decision != "retry":
+        verdict = verdict_on(state, attempt)
+        if verdict is None:
+            return "review"
+        decision = "retry" if verdict.feedback_type == "reject" else "accepted"
+    if decision == "retry" and attempt < options.get("max_attempts", MAX_ATTEMPTS):
+        return Step("refinement", attempt + 1)
+    return Step("completed", attempt)
+
+
+def feedback_key(attempt: int) -> str:
+    """The key of the verdict on one attempt."""
+    return f"attempt-{attempt}"
+
+
+def verdict_on(state: Mapping[str, Any], attempt: int) -> UserFeedback | None:
+    """What the person said of this attempt, if anything."""
+    found = state.get("validation", {}).get("feedback", {}).get(feedback_key(attempt))
+    return UserFeedback.model_validate(found) if found else None
+
+
+def last_attempt(state: Mapping[str, Any]) -> int:
+    """The number of the attempt that was kept, or else of the newest edited one; 1 before there is any."""
+    validation = state.get("validation", {})
+    return int(validation.get("kept_attempt") or max(map(int, validation.get("attempts", {"1": {}}))))

@@ -18,9 +18,10 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -31,11 +32,29 @@ NAMING = {
 }
 
 
+class SeedTimestamp(sqlite.DATETIME):
+    """The seed's column type and text, `2026-11-22 22:15:00[.123456]`.
+
+    SQLAlchemy's own form always has six digits after the second, so a time that SQLite's CURRENT_TIMESTAMP
+    or the seed wrote would not equal itself when it is compared again, as a page of the history does.
+    """
+
+    __visit_name__ = "TIMESTAMP"
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        return lambda value: None if value is None else value.isoformat(" ")
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware UTC outside, the seed's zone-less text inside. A naive datetime is refused: its zone is unknown."""
 
     impl = DateTime
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
+        if dialect.name != "sqlite":
+            return dialect.type_descriptor(DateTime())
+        return dialect.type_descriptor(SeedTimestamp())  # type: ignore[no-untyped-call]
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -64,6 +83,12 @@ class Base(DeclarativeBase):
 
 def _score(column: str) -> CheckConstraint:
     return CheckConstraint(f"{column} IS NULL OR {column} BETWEEN 0 AND 1", name=f"{column}_in_0_1")
+
+
+def _whole(column: str, least: int, *, optional: bool = False) -> CheckConstraint:
+    """A whole number. The CAST refuses 4.5 and 'abc', which SQLite's comparisons let through."""
+    rule = f"{column} >= {least} AND CAST({column} AS INTEGER) = {column}"
+    return CheckConstraint(f"{column} IS NULL OR ({rule})" if optional else rule, name=column)
 
 
 def _session() -> Mapped[str]:
@@ -113,8 +138,8 @@ class PromptRow(Base):
     __tablename__ = "prompts"
     __table_args__ = (
         UniqueConstraint("session_id", "attempt_number", "iteration"),
-        CheckConstraint("attempt_number >= 1", name="attempt_number"),
-        CheckConstraint("iteration >= 0 AND CAST(iteration AS INTEGER) = iteration", name="iteration"),
+        _whole("attempt_number", 1),
+        _whole("iteration", 0),
         _score("quality_score"),
         {"sqlite_autoincrement": True},
     )
@@ -154,12 +179,10 @@ class ValidationRow(Base):
     __table_args__ = (
         UniqueConstraint("session_id", "attempt_number"),
         _score("alignment_score"),
-        CheckConstraint("CAST(attempt_number AS INTEGER) = attempt_number", name="attempt_number"),
-        CheckConstraint(
-            "COALESCE(preserved_count, 0) >= 0 AND COALESCE(modified_count, 0) >= 0 "
-            "AND COALESCE(unintended_count, 0) >= 0",
-            name="counts",
-        ),
+        _whole("attempt_number", 0),
+        _whole("preserved_count", 0, optional=True),
+        _whole("modified_count", 0, optional=True),
+        _whole("unintended_count", 0, optional=True),
         {"sqlite_autoincrement": True},
     )
 
@@ -272,6 +295,8 @@ class LeaseRow(Base):
     owner: Mapped[str | None]
     fence: Mapped[int]
     expires_at: Mapped[datetime]
+    #: In the future only when the clock was set back: such a lease is taken as expired.
+    renewed_at: Mapped[datetime]
 
 
 class QuarantineRow(Base):
@@ -288,11 +313,16 @@ class QuarantineRow(Base):
 
 class FeedbackEventRow(Base):
     __tablename__ = "feedback_events"
-    __table_args__ = (CheckConstraint("sign IN (-1, 1)", name="sign"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        CheckConstraint("sign IN (-1, 1)", name="sign"),
+        Index("ix_feedback_events_session_id_feedback_key", "session_id", "feedback_key"),
+        {"sqlite_autoincrement": True},
+    )
 
     seq: Mapped[int] = mapped_column(primary_key=True)
     #: No foreign key: the event that takes a deleted session's feedback back outlives the session.
     session_id: Mapped[str]
+    feedback_key: Mapped[str]
     sign: Mapped[int]
     edit_type: Mapped[str]
     label: Mapped[str]

@@ -1,0 +1,246 @@
+"""The one engine maker, and the two ways to use an engine: `with reading(engine)` and `with writing(engine)`.
+
+SQLite is opened so that an acknowledged commit survives a power cut, a lost update is impossible, and a
+file that is not EDI's, or not whole, is refused before anything is written. Only `create_database` makes a
+file; opening one that is not there is an error, so a deleted database is noticed instead of replaced.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import QueuePool
+
+from edi_storage.database_file import (
+    IOERR,
+    SCHEMA_REVISION,
+    busy,
+    create_file,
+    damaged,
+    explain_io,
+    explain_sqlite,
+    full,
+    identity,
+    open_sqlite,
+    primary_code,
+    refuse_newer,
+    set_database_aside,
+    unusable,
+)
+from edi_storage.errors import EdiError, InputError
+
+__all__ = [
+    "BUSY_TIMEOUT_MS",
+    "SCHEMA_REVISION",
+    "create_database",
+    "database_path",
+    "explaining",
+    "make_engine",
+    "reading",
+    "set_database_aside",
+    "sqlite_driver",
+    "sqlite_file",
+    "sqlite_url",
+    "writing",
+]
+
+#: How long to wait for another process's transaction before DatabaseBusyError.
+BUSY_TIMEOUT_MS: Final = 30_000
+
+_READING: Final = "edi_reading"
+# SQLSTATEs of PostgreSQL, and the classes that say the server cannot be used:
+# no connection, no resources, operator intervention, system error.
+_PG_BUSY = {"55P03", "40P01", "40001"}
+_PG_FULL = "53100"
+_PG_DAMAGED = {"XX001", "XX002"}
+_PG_UNUSABLE = ("08", "53", "57", "58")
+
+
+def sqlite_driver() -> Any:
+    """The DB-API module for SQLite: pysqlite3, which carries a newer SQLite, where it is installed."""
+    try:
+        return importlib.import_module("pysqlite3.dbapi2")
+    except ImportError:
+        return importlib.import_module("sqlite3")
+
+
+def make_engine(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, driver: Any = None) -> Engine:
+    """An engine for `url`; nothing is opened yet.
+
+    `busy_timeout_ms` is how long to wait for another process's write (SQLite only); `driver` is the DB-API
+    module for SQLite, by default `sqlite_driver()`. Raises InputError when the URL cannot be used.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        return _make_server_engine(parsed)
+    path = Path(os.path.realpath(str(parsed.database)))
+    driver = driver or sqlite_driver()
+    engine = create_engine(URL.create("sqlite", database=str(path)), module=driver, poolclass=QueuePool)
+    _listen(engine, path, driver, busy_timeout_ms)
+    return engine
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InputError(f"{url!r} is not a database URL, such as sqlite:////home/me/.edi/edi_sessions.db.") from None
+    if parsed.drivername.partition("+")[0] != "sqlite":
+        return parsed
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite") or "?" in url:
+        raise InputError(f"{url!r} asks for SQLite with a driver or options that EDI does not use.")
+    if parsed.database in (None, "", ":memory:"):
+        raise InputError("A database in memory keeps nothing: give a file, such as sqlite:////home/me/edi.db.")
+    return parsed
+
+
+def _make_server_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except (NoSuchModuleError, ImportError) as error:
+        raise InputError(f"No driver for {url.drivername} databases is installed.") from error
+
+
+def sqlite_url(path: Path | str) -> str:
+    """The URL of a SQLite file, for any path: `%`, `?` and `#` mean something else in a URL written by hand."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file that a SQLite URL names; None for a database server."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    return Path(os.path.realpath(str(parsed.database)))
+
+
+def database_path(engine: Engine) -> Path | None:
+    """The file of a SQLite engine; None for a database server."""
+    if engine.dialect.name != "sqlite":
+        return None
+    assert engine.url.database
+    return Path(engine.url.database)
+
+
+def create_database(engine: Engine) -> bool:
+    """Make the file of a SQLite engine, private and without tables, if it is not there. True if this call made it."""
+    path = database_path(engine)
+    if path is None:
+        return False
+    with explaining(engine):
+        return create_file(path, engine.dialect.loaded_dbapi)
+
+
+# --- Using an engine ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction that may write, committed at the end, rolled back on any exception.
+
+    On SQLite it holds the write lock from its start: compute before, write inside, and leave.
+    """
+    with explaining(engine), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one unchanging moment of the database and cannot write.
+
+    On SQLite it takes no write lock, and with WAL it neither waits for a writer nor keeps one waiting.
+    """
+    snapshot: dict[str, Any] = {_READING: True}
+    if engine.dialect.name == "postgresql":
+        snapshot |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    # Leaving rolls back, since there is nothing to keep.
+    with explaining(engine), engine.connect() as connection:
+        yield connection.execution_options(**snapshot)
+
+
+@contextmanager
+def explaining(engine: Engine) -> Iterator[None]:
+    """Turn what the driver or the disk raises into one of EDI's errors; broken constraints and wrong SQL pass."""
+    where = database_path(engine) or engine.url.render_as_string(hide_password=True)
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise busy(where, str(error)) from error
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        explained = _explain(error, where)
+        if explained is None:
+            raise
+        raise explained from error
+    except OSError as error:
+        raise explain_io(where, error.strerror or str(error)) from error
+
+
+def _explain(error: DBAPIError, where: Path | str) -> EdiError | None:
+    sqlstate = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    if isinstance(where, Path):
+        return explain_sqlite(error.orig, where)
+    if sqlstate in _PG_BUSY:
+        return busy(where, str(error.orig))
+    if sqlstate == _PG_FULL:
+        return full(where, str(error.orig))
+    if sqlstate in _PG_DAMAGED:
+        return damaged(where, str(error.orig))
+    # Without a SQLSTATE the server was never reached.
+    if error.connection_invalidated or (sqlstate or "08")[:2] in _PG_UNUSABLE:
+        return unusable(where, str(error.orig))
+    return None
+
+
+# --- What happens to each SQLite connection ----------------------------------------------------------
+
+
+def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> None:
+    def open_file(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
+        # The identity is taken before opening, so that a file swapped in between counts as replaced.
+        record.info["opened"] = (os.getpid(), identity(path))
+        return open_sqlite(path, driver, busy_timeout_ms)
+
+    def still_valid(raw: Any, record: Any, proxy: Any) -> None:
+        process, file = record.info["opened"]
+        if process != os.getpid():
+            # After a fork the parent still uses this connection: forget it here instead of closing it.
+            record.dbapi_connection = proxy.dbapi_connection = None
+            raise DisconnectionError("opened by another process")
+        if file != identity(path):
+            raise DisconnectionError("the database file was replaced")
+
+    def distrust(context: Any) -> None:
+        # What a connection has cached after a failed read or fsync may differ from the disk: start afresh.
+        if primary_code(context.original_exception) == IOERR:
+            context.is_disconnect = True
+
+    event.listen(engine, "do_connect", open_file)
+    event.listen(engine, "checkout", still_valid)
+    event.listen(engine, "begin", _begin)
+    event.listen(engine, "handle_error", distrust)
+
+
+def _begin(connection: Connection) -> None:
+    """Start a transaction; after a deferred BEGIN two processes could read, then both write what they computed."""
+    reads = connection.get_execution_options().get(_READING, False)
+    raw = connection.connection.dbapi_connection
+    assert raw is not None
+    raw.execute(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    try:
+        # Under the lock: a newer EDI may have migrated the database while this process held a connection.
+        refuse_newer(connection.engine.url.database, raw.execute("PRAGMA user_version").fetchone()[0])
+    except BaseException:
+        raw.rollback()
+        raise

@@ -1,0 +1,516 @@
+"""EDIDatabase: every query of the product. Each writing method is one transaction; models in, models out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import and_, delete, func, insert, select, tuple_, update
+
+from edi_storage import migrations, queries
+from edi_storage.connection import make_engine, reading, writing
+from edi_storage.errors import (
+    DatabaseDamagedError,
+    DatabaseError,
+    InputError,
+    NotFoundError,
+)
+from edi_storage.files import FileStore
+from edi_storage.models import (
+    Artifact,
+    EntityData,
+    Intent,
+    LearningCell,
+    LearningRun,
+    Lease,
+    PromptRecord,
+    Record,
+    SessionData,
+    SessionHistory,
+    SessionState,
+    StageCommit,
+    Status,
+    UserFeedback,
+    ValidationData,
+    WaitingFor,
+    now_utc,
+)
+from edi_storage.rows import TABLES, read, read_session, session_values, upsert, values_of
+from edi_storage.state import Rows, rows_of
+from edi_storage.tables import (
+    FeedbackEventRow,
+    LearningCellRow,
+    LearningRunRow,
+    LeaseRow,
+    SessionRow,
+    StageCommitRow,
+)
+
+ModelT = TypeVar("ModelT", bound=Record)
+Plain = Mapping[str, Any]
+
+#: Events folded in by one learning transaction, so that a long backlog never holds the lock for long.
+_EVENTS_A_RUN = 50_000
+
+
+class EDIDatabase:
+    """The truth about all sessions, in SQLite (or another SQLAlchemy database).
+
+    `db_path` is a file or a SQLAlchemy URL. The schema is made or upgraded on opening (`init_db`), an existing
+    one after a verified backup. Methods take a model or a plain mapping of the same fields and raise InputError
+    for what does not fit; saving the same record again updates it. Safe to share between threads.
+    """
+
+    def __init__(self, db_path: str = "edi_sessions.db", *, clock: Callable[[], datetime] = now_utc) -> None:
+        self.db_path = db_path
+        self.url = db_path if "://" in db_path else f"sqlite:///{db_path}"
+        self.clock = clock
+        self.engine = make_engine(self.url)
+        try:
+            self.init_db()
+        except BaseException:
+            self.close()
+            raise
+
+    def init_db(self) -> None:
+        """Make the schema, or upgrade it to this version's. Doing it again changes nothing."""
+        if not migrations.is_current(self.engine):
+            migrations.upgrade(self.engine)
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- The seed's methods ---------------------------------------------------------------------------
+
+    def save_session(self, session_data: SessionData | Plain) -> str:
+        """Insert or update a session; only the fields that are given change. Returns its id."""
+        session = SessionData.checked(session_data)
+        with writing(self.engine) as connection:
+            given = session_values(session, session.model_fields_set) | {"updated_at": self.clock()}
+            changed = {name: value for name, value in given.items() if name not in ("id", "created_at")}
+            found = connection.execute(
+                update(SessionRow).where(SessionRow.id == session.session_id).values(changed)
+            ).rowcount
+            if not found:
+                connection.execute(insert(SessionRow).values(session_values(session)))
+        return session.session_id
+
+    def get_session(self, session_id: str) -> SessionData | None:
+        """The session, or None."""
+        with reading(self.engine) as connection:
+            return queries.find_session(connection, session_id)
+
+    def require_session(self, session_id: str) -> SessionData:
+        """The session; NotFoundError when there is none."""
+        with reading(self.engine) as connection:
+            return queries.require_session(connection, session_id)
+
+    def save_prompt_history(self, session_id: str, prompts: Iterable[PromptRecord | Plain]) -> None:
+        """Save prompts by (attempt_number, iteration)."""
+        self._save(session_id, PromptRecord, prompts)
+
+    def get_prompt_history(self, session_id: str) -> list[PromptRecord]:
+        """All prompts, by attempt and iteration."""
+        return self._get(session_id, PromptRecord)
+
+    def save_session_state(self, session_state: SessionState | Plain, filepath: str) -> None:
+        """Write a state document to a JSON file: the old one or the new one is there, never half of one."""
+        state = SessionState.checked(session_state)
+        path = Path(filepath).absolute()
+        text = json.dumps(state.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        FileStore(str(path.parent)).write_whole(path.name, text.encode())
+
+    def load_session_state(self, filepath: str) -> dict[str, Any]:
+        """The state document in a JSON file, as a dict; empty when there is no such file."""
+        path = Path(filepath).absolute()
+        if not path.exists():
+            return {}
+        try:
+            document = json.loads(FileStore(str(path.parent)).read(path.name))
+        except ValueError as error:
+            raise InputError(f"{path} is not a JSON state document: {error}.") from error
+        return SessionState.checked(document).model_dump(mode="json")
+
+    # --- The records of a session ---------------------------------------------------------------------
+
+    def save_entities(self, session_id: str, entities: Iterable[EntityData | Plain]) -> None:
+        """Save entities by `entity_id`."""
+        self._save(session_id, EntityData, entities)
+
+    def get_entities(self, session_id: str) -> list[EntityData]:
+        return self._get(session_id, EntityData)
+
+    def save_validation(self, session_id: str, validation: ValidationData | Plain) -> None:
+        """Save a validation by its `attempt_number`."""
+        self._save(session_id, ValidationData, [validation])
+
+    def get_validations(self, session_id: str) -> list[ValidationData]:
+        return self._get(session_id, ValidationData)
+
+    def save_intent(self, session_id: str, intent: Intent | Plain) -> None:
+        """Save the intent; a session has one."""
+        self._save(session_id, Intent, [intent])
+
+    def get_intent(self, session_id: str) -> Intent | None:
+        return next(iter(self._get(session_id, Intent)), None)
+
+    def save_artifacts(self, session_id: str, artifacts: Iterable[Artifact | Plain]) -> None:
+        """Save which files a session references, by kind and name."""
+        self._save(session_id, Artifact, artifacts)
+
+    def get_artifacts(self, session_id: str) -> list[Artifact]:
+        return self._get(session_id, Artifact)
+
+    def get_feedback(self, session_id: str) -> list[UserFeedback]:
+        return self._get(session_id, UserFeedback)
+
+    def get_commits(self, session_id: str) -> list[StageCommit]:
+        """All stage boundaries, in order."""
+        with reading(self.engine) as connection:
+            return queries.commits(connection, session_id)
+
+    def get_state(self, session_id: str) -> SessionState | None:
+        """The state document as the commits give it, or None before the first one.
+
+        Raises DatabaseDamagedError when it does not have the digest it was committed with.
+        """
+        commits = self.get_commits(session_id)
+        return SessionState.model_validate(queries.folded(commits)) if commits else None
+
+    def load_session(self, session_id: str) -> SessionHistory:
+        """Everything of one session, read at one moment. Raises NotFoundError."""
+        with reading(self.engine) as connection:
+            session = queries.find_session(connection, session_id)
+            if session is None:
+                raise NotFoundError(f"There is no session {session_id!r}: `edi sessions` lists them.")
+            commits = queries.commits(connection, session_id)
+            intents = queries.records(connection, session_id, Intent)
+            return SessionHistory(
+                session=session,
+                entities=queries.records(connection, session_id, EntityData),
+                intent=intents[0] if intents else None,
+                prompts=queries.records(connection, session_id, PromptRecord),
+                validations=queries.records(connection, session_id, ValidationData),
+                feedback=queries.records(connection, session_id, UserFeedback),
+                artifacts=queries.records(connection, session_id, Artifact),
+                commits=commits,
+                state=SessionState.model_validate(queries.folded(commits)) if commits else None,
+            )
+
+    def query_history(
+        self, *, status: Status | None = None, before: SessionData | None = None, limit: int = 50
+    ) -> list[SessionData]:
+        """Sessions, newest first. The next page starts `before` the last session of this one."""
+        query = select(SessionRow.__table__).order_by(SessionRow.created_at.desc(), SessionRow.id.desc()).limit(limit)
+        if status is not None:
+            query = query.where(SessionRow.status == status)
+        if before is not None:
+            place = tuple_(SessionRow.created_at, SessionRow.id)
+            query = query.where(place < (before.created_at, before.session_id))
+        with reading(self.engine) as connection:
+            return [read_session(row) for row in connection.execute(query).mappings()]
+
+    def sessions_starting_with(self, prefix: str, limit: int) -> list[SessionData]:
+        """Sessions whose id starts with `prefix`, in the order of their ids."""
+        query = select(SessionRow.__table__).where(SessionRow.id >= prefix, SessionRow.id < prefix + "\U0010ffff")
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.order_by(SessionRow.id).limit(limit)).mappings()
+            return [read_session(row) for row in rows]
+
+    def delete_session(self, session_id: str) -> None:
+        """Delete a session and all its rows; its feedback is taken back from what was learned.
+
+        Raises NotFoundError, and LeaseHeldError while somebody works on it. Files: see `recovery.delete_session`.
+        """
+        with writing(self.engine) as connection:
+            queries.require_session(connection, session_id)
+            queries.refuse_held(connection, session_id, self.clock())
+            queries.take_back_events(connection, FeedbackEventRow.session_id == session_id)
+            connection.execute(delete(SessionRow).where(SessionRow.id == session_id))
+
+    # --- Leases ---------------------------------------------------------------------------------------
+
+    def begin_session(self, session: SessionData | Plain, owner: str, seconds: float) -> Lease:
+        """Make the session unless it is there, and take its lease: one transaction.
+
+        Raises InputError when a session of this id is about another picture or prompt, LeaseHeldError when
+        somebody else works on it.
+        """
+        new = SessionData.checked(session)
+        with writing(self.engine) as connection:
+            old = queries.find_session(connection, new.session_id)
+            if old is None:
+                connection.execute(insert(SessionRow).values(session_values(new)))
+            elif (old.image_path, old.naive_prompt) != (new.image_path, new.naive_prompt):
+                raise InputError(
+                    f"Session {new.session_id} is already about {old.image_path} and {old.naive_prompt!r}: "
+                    f"choose another id, or run `edi resume {new.session_id}`."
+                )
+            return queries.acquire(connection, new.session_id, owner, seconds, self.clock())
+
+    def acquire(self, session_id: str, owner: str, seconds: float) -> Lease:
+        """Take the lease of a session that nobody holds. Raises NotFoundError, LeaseHeldError."""
+        with writing(self.engine) as connection:
+            queries.require_session(connection, session_id)
+            return queries.acquire(connection, session_id, owner, seconds, self.clock())
+
+    def count_recovery(self, session_id: str, max_attempts: int) -> bool:
+        """Count one resume of an interrupted session; False, and the session is failed, when there were too many.
+
+        The count starts again at every committed stage, so only a session that never gets further is given up.
+        Raises NotFoundError, LeaseHeldError.
+        """
+        with writing(self.engine) as connection:
+            session = queries.require_session(connection, session_id)
+            queries.refuse_held(connection, session_id, self.clock())
+            allowed = session.recovery_attempts < max_attempts
+            values: dict[str, Any] = {"recovery_attempts": session.recovery_attempts + 1}
+            if not allowed:
+                reason = f"gave up after {session.recovery_attempts} resumes that got no further"
+                values = {"status": "failed", "failure_reason": reason, "updated_at": self.clock()}
+            connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
+        return allowed
+
+    def renew(self, lease: Lease, seconds: float) -> Lease:
+        """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
+        with writing(self.engine) as connection:
+            return queries.renew(connection, lease, seconds, self.clock())
+
+    def release(self, lease: Lease, waiting_for: WaitingFor | None = None) -> None:
+        """Give the session back, perhaps to wait for a person. A lease lost meanwhile is no error."""
+        with writing(self.engine) as connection:
+            if queries.release(connection, lease):
+                where = SessionRow.id == lease.session_id
+                connection.execute(update(SessionRow).where(where).values(waiting_for=waiting_for))
+
+    def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:
+        """Free the lease that a flow run still holds although its process is gone; True when there was one."""
+        with writing(self.engine) as connection:
+            mine = and_(LeaseRow.session_id == session_id, LeaseRow.owner.endswith(f":{flow_run_id}", autoescape=True))
+            return bool(connection.execute(update(LeaseRow).where(mine).values(owner=None)).rowcount)
+
+    def take_over(self, session_id: str, owner: str, seconds: float) -> Lease:
+        """Take the lease even from a living owner: its next write finds the fence raised and stops."""
+        with writing(self.engine) as connection:
+            queries.require_session(connection, session_id)
+            return queries.acquire(connection, session_id, owner, seconds, self.clock(), force=True)
+
+    def interrupted_sessions(self, limit: int = 100) -> list[SessionData]:
+        """Unfinished sessions that were started, that nobody works on and that wait for nobody; oldest first."""
+        query = (
+            select(SessionRow.__table__)
+            .join(LeaseRow, LeaseRow.session_id == SessionRow.id)
+            .where(SessionRow.status == "in_progress", SessionRow.waiting_for.is_(None), ~queries.held(self.clock()))
+            .order_by(SessionRow.created_at, SessionRow.id)
+            .limit(limit)
+        )
+        with reading(self.engine) as connection:
+            return [read_session(row) for row in connection.execute(query).mappings()]
+
+    def lease_of(self, session_id: str) -> tuple[str, datetime] | None:
+        """Who works on the session now, and until when the lease runs; None when nobody does."""
+        with reading(self.engine) as connection:
+            row = queries.holder(connection, session_id, self.clock())
+            return (row.owner, row.expires_at) if row else None
+
+    # --- Stage boundaries -----------------------------------------------------------------------------
+
+    def commit_stage(self, lease: Lease, commit: StageCommit, seconds: float) -> StageCommit:
+        """Commit one stage boundary and its rows: the only commit point of the product.
+
+        Holding the lease is checked, and renewed for `seconds`, in the same transaction. A boundary that is there
+        already is returned as stored, so a repeated call changes nothing. Raises LeaseLostError, StaleBoundaryError.
+        """
+        rows = rows_of(commit.state_delta)
+        mine = commit.model_copy(update={"fence": lease.fence})
+        try:
+            with writing(self.engine) as connection:
+                queries.renew(connection, lease, seconds, self.clock())
+                if stored := queries.stored_boundary(connection, mine):
+                    return stored
+                queries.save_rows(connection, commit.session_id, rows)
+                queries.insert_commit(connection, mine)
+                queries.touch_session(connection, mine, rows.session)
+        except DatabaseError:
+            # Whether an interrupted COMMIT took place is only known to the file: look with a new connection.
+            self.engine.dispose()
+            stored = self._find_commit(commit)
+            if stored is None or stored.fence != lease.fence:
+                raise
+            return stored
+        return mine
+
+    def _find_commit(self, commit: StageCommit) -> StageCommit | None:
+        try:
+            found = [c for c in self.get_commits(commit.session_id) if c.seq == commit.seq]
+        except DatabaseError:
+            return None
+        return found[0] if found and found[0].sha256 == commit.sha256 else None
+
+    def fail_session(self, lease: Lease, reason: str) -> None:
+        """End a session as failed, with its reason, and give its lease back. Raises LeaseLostError."""
+        with writing(self.engine) as connection:
+            queries.renew(connection, lease, 0, self.clock())
+            values = {"status": "failed", "failure_reason": reason, "updated_at": self.clock()}
+            connection.execute(update(SessionRow).where(SessionRow.id == lease.session_id).values(values))
+            queries.release(connection, lease)
+
+    def reopen_session(self, lease: Lease) -> None:
+        """Let a failed session go on: a person asked for it. Raises LeaseLostError."""
+        with writing(self.engine) as connection:
+            queries.renew(connection, lease, 0, self.clock())
+            values = {"status": "in_progress", "failure_reason": None, "recovery_attempts": 0}
+            connection.execute(update(SessionRow).where(SessionRow.id == lease.session_id).values(values))
+
+    def import_session(self, session: SessionData, stage_commits: Sequence[StageCommit], rows: Rows) -> None:
+        """Add boundaries from checkpoints after those stored; `rows` are what the state at their end stands for.
+
+        The session becomes resumable: its lease is there, and free. Raises LeaseHeldError.
+        """
+        with writing(self.engine) as connection:
+            if queries.find_session(connection, session.session_id) is None:
+                connection.execute(insert(SessionRow).values(session_values(session)))
+            lease = queries.acquire(connection, session.session_id, "rebuild", 0, self.clock())
+            queries.release(connection, lease)
+            for commit in stage_commits:
+                queries.insert_commit(connection, commit)
+            queries.replace_rows(connection, session.session_id, rows)
+            queries.touch_session(connection, stage_commits[-1], rows.session)
+
+    def last_seq(self, session_id: str) -> int:
+        """The number of the last boundary; 0 before the first, and for an unknown session."""
+        query = select(func.max(StageCommitRow.seq)).where(StageCommitRow.session_id == session_id)
+        with reading(self.engine) as connection:
+            return connection.execute(query).scalar() or 0
+
+    def whole_commits(self, session_id: str) -> list[StageCommit]:
+        """The boundaries up to the first damaged one: gapless, and each with the digest it was committed with."""
+        with reading(self.engine) as connection:
+            return queries.whole_commits(connection, session_id)
+
+    def rewind(self, session_id: str, seq: int, rows: Rows) -> None:
+        """Undo the boundaries after `seq`; `rows` are those that the state at `seq` stands for.
+
+        The session is in progress again and can be resumed. Raises NotFoundError, LeaseHeldError.
+        """
+        with writing(self.engine) as connection:
+            queries.require_session(connection, session_id)
+            lease = queries.acquire(connection, session_id, "rewind", 0, self.clock())
+            queries.release(connection, lease)
+            later = and_(StageCommitRow.session_id == session_id, StageCommitRow.seq > seq)
+            connection.execute(delete(StageCommitRow).where(later))
+            queries.replace_rows(connection, session_id, rows)
+            values = {"status": "in_progress", "final_alignment_score": None, "decision": None, "exported_seq": seq}
+            values |= {"waiting_for": None, "failure_reason": None, **rows.session}
+            connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
+
+    def rewrite_rows(self, session_id: str, rows: Rows) -> None:
+        """Make a session's rows those that its state stands for. Raises NotFoundError, LeaseHeldError."""
+        with writing(self.engine) as connection:
+            queries.require_session(connection, session_id)
+            queries.refuse_held(connection, session_id, self.clock())
+            queries.replace_rows(connection, session_id, rows)
+            if rows.session:
+                connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(rows.session))
+
+    def check(self) -> None:
+        """Check every page, index and foreign key of a SQLite file. Raises DatabaseDamagedError."""
+        if self.engine.dialect.name != "sqlite":
+            return
+        with reading(self.engine) as connection:
+            verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if verdict != "ok" or broken:
+            detail = verdict if verdict != "ok" else f"a row of {broken[0]} refers to nothing" if broken else ""
+            raise DatabaseDamagedError(f"The database {self.url} is damaged ({detail}): run `edi doctor --repair`.")
+
+    def forget_export(self, session_id: str) -> None:
+        """Have every checkpoint written again."""
+        with writing(self.engine) as connection:
+            connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(exported_seq=0))
+
+    def exported_seq(self, session_id: str) -> int:
+        """The highest boundary whose checkpoint is known to be written; 0 before the first."""
+        with reading(self.engine) as connection:
+            return connection.execute(select(SessionRow.exported_seq).where(SessionRow.id == session_id)).scalar() or 0
+
+    def mark_exported(self, session_id: str, seq: int) -> None:
+        """Remember that the checkpoint of `seq` is written."""
+        with writing(self.engine) as connection:
+            where = and_(SessionRow.id == session_id, SessionRow.exported_seq < seq)
+            connection.execute(update(SessionRow).where(where).values(exported_seq=seq))
+
+    # --- Feedback and learning ------------------------------------------------------------------------
+
+    def save_feedback(self, session_id: str, feedback: UserFeedback | Plain) -> UserFeedback:
+        """Save a verdict by its `feedback_key`, as a row, as a learning event and as a boundary of its own.
+
+        The same verdict again changes nothing. Raises NotFoundError, and LeaseHeldError while the edit is running.
+        """
+        verdict = UserFeedback.checked(feedback)
+        with writing(self.engine) as connection:
+            session = queries.require_session(connection, session_id)
+            queries.refuse_held(connection, session_id, self.clock())
+            if queries.same_verdict(connection, session_id, verdict):
+                return verdict
+            same = and_(
+                FeedbackEventRow.session_id == session_id, FeedbackEventRow.feedback_key == verdict.feedback_key
+            )
+            queries.take_back_events(connection, same)
+            queries.save_rows(connection, session_id, Rows(feedback=[verdict]))
+            queries.add_event(connection, session_id, verdict)
+            queries.commit_feedback(connection, session_id, verdict)
+            if session.waiting_for == "review":
+                connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(waiting_for=None))
+        return verdict
+
+    def fold_feedback(self) -> LearningRun:
+        """Fold the feedback events after the watermark into the learning cells: one transaction, each event once."""
+        with writing(self.engine) as connection:
+            watermark = connection.execute(select(func.max(LearningRunRow.seq_to))).scalar() or 0
+            new = (
+                select(FeedbackEventRow)
+                .where(FeedbackEventRow.seq > watermark)
+                .order_by(FeedbackEventRow.seq)
+                .limit(_EVENTS_A_RUN)
+                .subquery()
+            )
+            last, events = connection.execute(select(func.max(new.c.seq), func.count())).one()
+            run = LearningRun(seq_from=watermark, seq_to=last or watermark, events=events)
+            if events:
+                queries.add_to_cells(connection, new)
+                connection.execute(insert(LearningRunRow).values(run.model_dump()))
+        return run
+
+    def learning_cells(self) -> list[LearningCell]:
+        """What was learned so far, most feedback first."""
+        count = LearningCellRow.accepted + LearningCellRow.partial + LearningCellRow.rejected
+        query = select(LearningCellRow.__table__).where(count > 0).order_by(count.desc(), LearningCellRow.edit_type)
+        with reading(self.engine) as connection:
+            return [read(LearningCell, row) for row in connection.execute(query).mappings()]
+
+    # --- Shared by the methods above ------------------------------------------------------------------
+
+    def _save(self, session_id: str, model: type[ModelT], records: Iterable[ModelT | Plain]) -> None:
+        table, keys = TABLES[model]
+        values = [values_of(session_id, model.checked(record)) for record in records]
+        with writing(self.engine) as connection:
+            queries.require_session(connection, session_id)
+            upsert(connection, table, values, keys)
+
+    def _get(self, session_id: str, model: type[ModelT]) -> list[ModelT]:
+        with reading(self.engine) as connection:
+            return queries.records(connection, session_id, model)

@@ -1,0 +1,196 @@
+"""A folder on this machine, written so that a crash or a power cut leaves old bytes or new ones, never half.
+
+A whole write is: temp name in the same folder, sync, rename, sync of the folder. Files are 0600, folders 0700.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+if sys.platform == "darwin":
+    import fcntl
+
+_TEMP = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+
+
+def is_temp(path: str) -> bool:
+    """Whether the name is one that only an unfinished write has."""
+    return _TEMP.fullmatch(path.rpartition("/")[2]) is not None
+
+
+class NotRegularError(OSError):
+    """A folder, pipe, device or socket stands where a file should be."""
+
+
+@dataclass(frozen=True)
+class Children:
+    """The names directly inside a folder, sorted."""
+
+    files: list[str]
+    folders: list[str]
+
+
+class LocalFolder:
+    """A folder on this machine. Nothing is made before the first write."""
+
+    #: How many folders are remembered as synced before the memory is emptied.
+    _REMEMBERED = 1000
+
+    def __init__(self, folder: str) -> None:
+        # Absolute from the start, so that a later chdir does not move the store.
+        self.root = os.path.abspath(os.path.expanduser(folder))
+        self._durable: set[str] = set()
+
+    def full_path(self, path: str) -> str:
+        return os.path.join(self.root, *path.split("/")) if path else self.root
+
+    def place(self) -> str:
+        """The file system that the root is on, by its mount point."""
+        place = Path(self.root)
+        while not os.path.ismount(place) and place != place.parent:
+            place = place.parent
+        return str(place)
+
+    def write(self, path: str, data: bytes) -> None:
+        target = self.full_path(path)
+        folder = os.path.dirname(target)
+        self._make_durable(folder)
+        temp = _temp_name(target)
+        try:
+            _write_synced(temp, data)
+            os.replace(temp, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temp)
+            raise
+        _sync_folder(folder)
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        with open(_open_regular(self.full_path(path)), "rb") as file:
+            # One byte more than allowed tells that it is larger, without reading it all.
+            return file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.full_path(path))
+
+    def children(self, folder: str) -> Children:
+        found = Children([], [])
+        with suppress(FileNotFoundError), os.scandir(self.full_path(folder)) as entries:
+            for entry in entries:
+                (found.folders if entry.is_dir(follow_symlinks=False) else found.files).append(entry.name)
+        return found
+
+    def walk(self, folder: str) -> list[str]:
+        prefix = f"{folder}/" if folder else ""
+        found = self.children(folder)
+        below = (self.walk(prefix + name) for name in found.folders)
+        return [*(prefix + name for name in found.files), *(path for paths in below for path in paths)]
+
+    def remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self.full_path(path))
+            _sync_folder(os.path.dirname(self.full_path(path)))
+
+    def remove_tree(self, path: str) -> None:
+        target = self.full_path(path)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(target)
+            _sync_folder(os.path.dirname(target))
+        self._durable.clear()
+
+    def rename(self, path: str, new: str) -> None:
+        os.rename(self.full_path(path), self.full_path(new))
+        _sync_folder(os.path.dirname(self.full_path(path)))
+
+    def _make_durable(self, folder: str) -> None:
+        """Make a folder of the store, private, and sync its entry in the folder above, up to the root's own.
+
+        Also when it is already there: whoever made it may have died before the sync.
+        """
+        if folder in self._durable and os.path.isdir(folder):
+            return
+        if len(self._durable) >= self._REMEMBERED:
+            self._durable.clear()
+        if folder == self.root:
+            _make_root(folder)
+        else:
+            self._make_durable(os.path.dirname(folder))
+            _make_folder(folder)
+            _sync_folder(os.path.dirname(folder))
+        self._durable.add(folder)
+
+
+def _make_root(folder: str) -> None:
+    above = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        if not os.path.isdir(above):
+            _make_root(above)
+        _make_folder(folder)
+    # The folder above may belong to somebody else and not be readable.
+    with suppress(PermissionError):
+        _sync_folder(above)
+
+
+def _make_folder(folder: str) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+
+
+def _temp_name(target: str) -> str:
+    """A hidden name in the same folder (a rename is atomic only within a file system), known to `is_temp`."""
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
+
+
+def _write_synced(path: str, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
+        _write_all(file.fileno(), data)
+        _sync_file(file.fileno())
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def _sync_file(fd: int) -> None:
+    if sys.platform == "darwin":
+        # fsync on macOS leaves the bytes in the drive's cache.
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+def _sync_folder(folder: str) -> None:
+    if os.name == "nt":  # Windows has no way to open a folder; NTFS journals the rename itself
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        # Some network file systems know no sync of a folder and say EINVAL; anything else is a real failure.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(fd)
+
+
+def _open_regular(path: str) -> int:
+    """Open for reading what is truly a file: a pipe would hang, a link could lead out of the store."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    fd = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotRegularError(errno.EINVAL, "it is not a regular file", path)
+    return fd

@@ -1,0 +1,268 @@
+"""`edi doctor`: compares database, checkpoints and files, and puts right what can be.
+
+Damaged data is set aside under a dated name, never deleted; a session that somebody works on is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edi_storage.connection import database_path, make_engine
+from edi_storage.errors import CheckpointError, CheckpointTooNewError, DatabaseDamagedError, EdiError
+from edi_storage.models import Artifact, Record, SessionHistory, StageCommit, now_utc
+from edi_storage.recovery import (
+    DELETING,
+    delete_session,
+    export_again,
+    import_checkpoints,
+    restore_or_rewind,
+    rewind,
+    write_state_file,
+)
+from edi_storage.settings import Settings
+from edi_storage.state import Json, fold, rows_of
+from edi_storage.store import Store, open_store
+
+
+class Finding(Record):
+    """One thing that is not as it should be; `fix` says what `--repair` does about it."""
+
+    kind: str
+    session_id: str | None = None
+    message: str
+    fix: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A finding with the repair that goes with it; None where a person has to act."""
+
+    finding: Finding
+    repair: Callable[[], object] | None
+
+
+def doctor(
+    settings: Settings, *, repair: bool = False, progress: Callable[[str], object] = lambda _: None
+) -> list[Finding]:
+    """Check everything, and put right what can be when `repair` is set. Damaged data is set aside, never deleted.
+
+    `progress` is called with the id of each session before it is checked.
+    """
+    found = _check_database(settings, repair)
+    if found is not None and not found.repaired:
+        return [found]
+    findings = [found] if found else []
+    with open_store(settings) as store:
+        for session_id in _all_session_ids(store):
+            progress(session_id)
+            findings += [_handled(problem, repair) for problem in list(verify_session(store, session_id))]
+    return findings
+
+
+def _handled(problem: Problem, repair: bool) -> Finding:
+    if not repair or problem.repair is None:
+        return problem.finding
+    try:
+        problem.repair()
+    except EdiError as error:
+        return problem.finding.model_copy(update={"fix": f"could not be repaired: {error}"})
+    return problem.finding.model_copy(update={"repaired": True})
+
+
+def _check_database(settings: Settings, repair: bool) -> Finding | None:
+    """A damaged database is set aside; the sessions then come back from their checkpoints like any unknown one."""
+    try:
+        with open_store(settings) as store:
+            store.database.check()
+            return None
+    except DatabaseDamagedError as error:
+        fix = "set it aside and rebuild it from the checkpoints"
+        finding = Finding(kind="database", message=str(error).split(": run ")[0], fix=fix)
+    path = sqlite_file(settings.database_url)
+    if not repair or path is None:
+        return finding
+    aside = set_database_aside(path)
+    return finding.model_copy(update={"repaired": True, "fix": f"set aside as {aside.name}, rebuilt from checkpoints"})
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite URL; None for a database server."""
+    engine = make_engine(url)
+    engine.dispose()
+    return database_path(engine)
+
+
+def set_database_aside(path: Path) -> Path:
+    """Rename a database, with the files SQLite keeps beside it, to a dated name; returns the new path."""
+    aside = path.with_name(f"{path.name}.set-aside-{now_utc():%Y%m%dT%H%M%S%fZ}")
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    return aside
+
+
+def _all_session_ids(store: Store) -> list[str]:
+    known = set(store.checkpoints.session_ids())
+    page = store.database.query_history(limit=500)
+    while page:
+        known.update(session.session_id for session in page)
+        page = store.database.query_history(limit=500, before=page[-1])
+    return sorted(known)
+
+
+# --- One session -------------------------------------------------------------------------------------
+
+
+def verify_session(store: Store, session_id: str) -> Iterator[Problem]:
+    """What is wrong with one session, the causes before what follows from them.
+
+    A session that somebody works on is passed over: it is in order again when they are done.
+    """
+    if store.database.lease_of(session_id) is not None:
+        return
+    session = store.database.get_session(session_id)
+    if session is not None and session.failure_reason == DELETING:
+        fix = "finish the deletion"
+        yield _problem("deletion", session_id, "was being deleted", fix, lambda: delete_session(store, session_id))
+        return
+    state_problem = _verify_state(store, session_id)
+    if state_problem is not None:
+        yield state_problem
+        return
+    yield from _verify_checkpoints(store, session_id)
+    if session is None:
+        return
+    history = store.database.load_session(session_id)
+    if not history.commits:
+        return
+    state = fold(commit.state_delta for commit in history.commits)
+    yield from _verify_rows(store, history, state)
+    yield from _verify_files(store, session_id, state)
+    yield from _verify_state_file(store, session_id, history.commits[-1])
+
+
+def _problem(kind: str, session_id: str, what: str, fix: str, repair: Callable[[], object] | None) -> Problem:
+    return Problem(Finding(kind=kind, session_id=session_id, message=f"session {session_id} {what}", fix=fix), repair)
+
+
+def _verify_state(store: Store, session_id: str) -> Problem | None:
+    """Every boundary must have the digest it was committed with."""
+    last, whole = store.database.last_seq(session_id), store.database.whole_commits(session_id)
+    whole_seq = whole[-1].seq if whole else 0
+    if last == whole_seq:
+        return None
+    what = f"has a damaged state after boundary {whole_seq} of {last}"
+    fix = "go back to the last whole boundary, or to what the checkpoints have"
+    return _problem("state", session_id, what, fix, lambda: restore_or_rewind(store, session_id))
+
+
+def _verify_checkpoints(store: Store, session_id: str) -> Iterator[Problem]:
+    """Checkpoints that cannot be read, boundaries only a checkpoint knows, and checkpoints that were never written."""
+    for finding in store.checkpoints.checkpoint_findings(session_id):
+        what, fix = (
+            f"has a file {finding.path} that {finding.reason}",
+            "set it aside and write it again from the database",
+        )
+        rewrite = partial(_rewrite, store, session_id, finding.path)
+        yield _problem("checkpoint", session_id, what, fix, None if finding.too_new else rewrite)
+    known = store.database.last_seq(session_id)
+    valid = store.checkpoints.valid_checkpoints(session_id)
+    newest = valid[-1]["checkpoint"]["seq"] if valid else 0
+    if newest > known:
+        what = f"has checkpoints up to boundary {newest}, but the database knows only {known}"
+        fix = "bring it back from the checkpoints"
+        yield _problem("missing", session_id, what, fix, lambda: _bring_back(store, session_id))
+    elif newest < known:
+        what = f"stands at boundary {known}, but its newest checkpoint is {newest or 'missing'}"
+        fix = "write it from the database"
+        yield _problem("checkpoint", session_id, what, fix, lambda: export_again(store, session_id))
+
+
+def _rewrite(store: Store, session_id: str, path: str) -> None:
+    store.checkpoints.set_aside(path)
+    export_again(store, session_id)
+
+
+def _bring_back(store: Store, session_id: str) -> None:
+    import_checkpoints(store, session_id)
+    export_again(store, session_id)
+
+
+def _verify_rows(store: Store, history: SessionHistory, state: Json) -> Iterator[Problem]:
+    """The rows must be those that the state stands for."""
+    expected = rows_of(state)
+    pairs: list[tuple[str, Sequence[Record], Sequence[Record]]] = [
+        ("entities", expected.entities, history.entities),
+        ("intents", [expected.intent] if expected.intent else [], [history.intent] if history.intent else []),
+        ("prompts", expected.prompts, history.prompts),
+        ("validations", expected.validations, history.validations),
+        ("user_feedback", expected.feedback, history.feedback),
+        ("artifacts", expected.artifacts, history.artifacts),
+    ]
+    session_id = history.session.session_id
+    wrong = [table for table, should, are in pairs if not _same(should, are)]
+    wrong += ["sessions"] * any(history.session[name] != value for name, value in expected.session.items())
+    if wrong:
+        what, fix = f"has rows that differ from its state: {', '.join(wrong)}", "write them again from the state"
+        yield _problem("rows", session_id, what, fix, lambda: store.database.rewrite_rows(session_id, expected))
+
+
+def _same(should: Sequence[Record], are: Sequence[Record]) -> bool:
+    return sorted(map(repr, should)) == sorted(map(repr, are))
+
+
+def _verify_files(store: Store, session_id: str, state: Json) -> Iterator[Problem]:
+    """Every file that the session references is whole, and there are no others."""
+    artifacts = rows_of(state).artifacts
+    for artifact in artifacts:
+        if fault := _file_fault(store, artifact):
+            what = f"misses a picture: {artifact.kind} {artifact.name} ({artifact.path}) {fault}"
+            redo = partial(redo_from_file, store, session_id, artifact)
+            if artifact.kind == "original":
+                yield _problem("file", session_id, what, "put the file back from a copy of yours", None)
+            else:
+                yield _problem("file", session_id, what, "go back to before it was made; resume makes it again", redo)
+    known = {artifact.path for artifact in artifacts}
+    stray = [path for path in store.files.list(f"{session_id}/files") if path not in known]
+    for path in [*stray, *store.checkpoints.temp_files(session_id)]:
+        what, fix = f"has a left-over file {path} that nothing refers to", "remove it"
+        yield _problem("orphan", session_id, what, fix, partial(store.files.remove, path))
+
+
+def _file_fault(store: Store, artifact: Artifact) -> str | None:
+    try:
+        data = store.files.read(artifact.path)
+    except EdiError:
+        return "is missing"
+    return None if hashlib.sha256(data).hexdigest() == artifact.sha256 else "is damaged"
+
+
+def redo_from_file(store: Store, session_id: str, artifact: Artifact) -> None:
+    """Go back to the boundary before the one that made this file; the next resume makes it again, bit for bit."""
+    if store.files.exists(artifact.path):
+        store.files.set_aside(artifact.path)
+    commits = store.database.get_commits(session_id)
+    made = next(c.seq for c in commits if any(a.path == artifact.path for a in rows_of(c.state_delta).artifacts))
+    rewind(store, session_id, [commit for commit in commits if commit.seq < made])
+
+
+def _verify_state_file(store: Store, session_id: str, last: StageCommit) -> Iterator[Problem]:
+    """The live state file stands at the last boundary."""
+    try:
+        live = store.checkpoints.load_session_state(session_id) or {}
+        fault = None if live.get("checkpoint", {}).get("sha256") == last.sha256 else "is behind the database"
+    except CheckpointTooNewError as error:
+        yield _problem("state_file", session_id, f"has a state file that cannot be read: {error}", "upgrade EDI", None)
+        return
+    except CheckpointError:
+        fault = "is damaged"
+    if fault:
+        fix = "write it from the database; a damaged one is set aside"
+        repair = partial(write_state_file, store, session_id)
+        yield _problem("state_file", session_id, f"has a state file that {fault}", fix, repair)

@@ -1,0 +1,1 @@
+"""The revisions, oldest first. A released one never changes: databases out there were made by it."""

@@ -1,0 +1,329 @@
+"""The SQL behind EDIDatabase: functions that run inside a transaction their caller has begun."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, Connection, Row, Subquery, and_, case, delete, func, insert, select, update
+
+from edi_storage.errors import (
+    DatabaseDamagedError,
+    LeaseHeldError,
+    LeaseLostError,
+    NotFoundError,
+    SessionGoneError,
+    StaleBoundaryError,
+)
+from edi_storage.models import (
+    EntityData,
+    Intent,
+    Lease,
+    Record,
+    SessionData,
+    StageCommit,
+    UserFeedback,
+    now_utc,
+)
+from edi_storage.rows import TABLES, commit_values, read, read_session, upsert, values_of
+from edi_storage.state import Json, Rows, digest, feedback_delta, fold, merge_patch
+from edi_storage.tables import (
+    FeedbackEventRow,
+    LearningCellRow,
+    LeaseRow,
+    SessionRow,
+    StageCommitRow,
+)
+
+ModelT = TypeVar("ModelT", bound=Record)
+
+#: A lease renewed this far in the future was written before the clock was set back.
+_CLOCK_TOLERANCE = timedelta(seconds=5)
+
+# --- Reading -----------------------------------------------------------------------------------------
+
+
+def find_session(connection: Connection, session_id: str) -> SessionData | None:
+    query = select(SessionRow.__table__).where(SessionRow.id == session_id)
+    row = connection.execute(query).mappings().one_or_none()
+    return read_session(row) if row else None
+
+
+def require_session(connection: Connection, session_id: str) -> SessionData:
+    session = find_session(connection, session_id)
+    if session is None:
+        raise NotFoundError(f"There is no session {session_id!r}: `edi sessions` lists them.")
+    return session
+
+
+def records(connection: Connection, session_id: str, model: type[ModelT]) -> list[ModelT]:
+    """The records of one kind that belong to a session, by their natural key."""
+    table, keys = TABLES[model]
+    columns = table.__table__.c
+    query = select(table.__table__).where(columns.session_id == session_id).order_by(*(columns[key] for key in keys))
+    return [read(model, row) for row in connection.execute(query).mappings()]
+
+
+def commits(connection: Connection, session_id: str) -> list[StageCommit]:
+    query = select(StageCommitRow.__table__).where(StageCommitRow.session_id == session_id).order_by(StageCommitRow.seq)
+    return [_read_commit(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _read_commit(row: dict[str, Any]) -> StageCommit:
+    try:
+        row["state_delta"] = json.loads(row["state_delta"])
+    except ValueError:
+        raise DatabaseDamagedError(_damaged(row["session_id"], row["seq"])) from None
+    return StageCommit.model_validate(row)
+
+
+def folded(stage_commits: list[StageCommit]) -> Json:
+    """The state after these boundaries, checked against the digest of the last one."""
+    state = fold(commit.state_delta for commit in stage_commits)
+    last = stage_commits[-1]
+    if digest(state) != last.sha256:
+        raise DatabaseDamagedError(_damaged(last.session_id, last.seq))
+    return state
+
+
+def whole_commits(connection: Connection, session_id: str) -> list[StageCommit]:
+    """The boundaries before the first that is missing, unreadable, or not as it was committed."""
+    query = select(StageCommitRow.__table__).where(StageCommitRow.session_id == session_id).order_by(StageCommitRow.seq)
+    whole: list[StageCommit] = []
+    state: Json = {}
+    for row in connection.execute(query).mappings():
+        try:
+            commit = _read_commit(dict(row))
+        except (DatabaseDamagedError, ValidationError):
+            break
+        state = merge_patch(state, commit.state_delta)
+        if digest(state) != commit.sha256 or (whole and commit.seq != whole[-1].seq + 1):
+            break
+        whole.append(commit)
+    return whole
+
+
+def _damaged(session_id: str, seq: int) -> str:
+    return (
+        f"The stored state of session {session_id} at boundary {seq} does not match its digest: "
+        "run `edi doctor --repair`."
+    )
+
+
+# --- Leases ------------------------------------------------------------------------------------------
+
+
+def held(now: datetime) -> ColumnElement[bool]:
+    """Whether a lease is held: it has an owner, runs on, and was not written by a clock that has since gone back."""
+    return and_(
+        LeaseRow.owner.is_not(None),
+        LeaseRow.expires_at > now,
+        LeaseRow.renewed_at <= now + _CLOCK_TOLERANCE,
+    )
+
+
+def holder(connection: Connection, session_id: str, now: datetime) -> Row[str | None, datetime] | None:
+    query = select(LeaseRow.owner, LeaseRow.expires_at).where(LeaseRow.session_id == session_id, held(now))
+    return connection.execute(query).one_or_none()
+
+
+def refuse_held(connection: Connection, session_id: str, now: datetime) -> None:
+    """Raise LeaseHeldError, naming the owner, while somebody works on the session."""
+    if row := holder(connection, session_id, now):
+        raise LeaseHeldError(
+            f"Session {session_id} is being worked on by {row.owner} "
+            f"(lease until {row.expires_at:%H:%M:%S} UTC): wait for it to finish, or stop it."
+        )
+
+
+def acquire(
+    connection: Connection, session_id: str, owner: str, seconds: float, now: datetime, *, force: bool = False
+) -> Lease:
+    """Take the lease with a fence higher than every one before."""
+    if not force:
+        refuse_held(connection, session_id, now)
+    fence = connection.execute(select(LeaseRow.fence).where(LeaseRow.session_id == session_id)).scalar() or 0
+    lease = Lease(session_id=session_id, owner=owner, fence=fence + 1, expires_at=now + timedelta(seconds=seconds))
+    upsert(connection, LeaseRow, [{**lease.model_dump(), "renewed_at": now}], ("session_id",))
+    return lease
+
+
+def renew(connection: Connection, lease: Lease, seconds: float, now: datetime) -> Lease:
+    """Prolong the lease; the UPDATE must hit the one row that still carries its owner and fence."""
+    renewed = lease.model_copy(update={"expires_at": now + timedelta(seconds=seconds)})
+    hit = connection.execute(
+        update(LeaseRow).where(_mine(lease)).values(expires_at=renewed.expires_at, renewed_at=now)
+    ).rowcount
+    if not hit:
+        if find_session(connection, lease.session_id) is None:
+            raise SessionGoneError(f"Session {lease.session_id} was deleted while it was being worked on.")
+        raise LeaseLostError(
+            f"Session {lease.session_id} was taken over by another process; this one stopped and changed nothing more."
+        )
+    return renewed
+
+
+def release(connection: Connection, lease: Lease) -> bool:
+    """Give the lease back; False when it was no longer ours."""
+    return bool(connection.execute(update(LeaseRow).where(_mine(lease)).values(owner=None)).rowcount)
+
+
+def _mine(lease: Lease) -> ColumnElement[bool]:
+    return and_(LeaseRow.session_id == lease.session_id, LeaseRow.owner == lease.owner, LeaseRow.fence == lease.fence)
+
+
+# --- Stage boundaries --------------------------------------------------------------------------------
+
+
+def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit | None:
+    """The boundary when it is there already; StaleBoundaryError when it is not this session's next one."""
+    query = select(StageCommitRow.__table__).where(
+        StageCommitRow.session_id == commit.session_id, StageCommitRow.seq >= commit.seq - 1
+    )
+    near = {row["seq"]: row for row in connection.execute(query).mappings()}
+    if commit.seq in near:
+        stored = _read_commit(dict(near[commit.seq]))
+        if stored.key == commit.key:
+            return stored
+    elif commit.seq == 1 or commit.seq - 1 in near:
+        return None
+    raise StaleBoundaryError(
+        f"Boundary {commit.seq} ({commit.stage}) of session {commit.session_id} comes out of turn: "
+        "the session has moved on; `edi resume` continues from where it stands."
+    )
+
+
+def insert_commit(connection: Connection, commit: StageCommit) -> None:
+    connection.execute(insert(StageCommitRow).values(commit_values(commit)))
+
+
+def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
+    """Upsert the business rows on their natural keys."""
+    intents = [rows.intent] if rows.intent else []
+    for group in (rows.entities, intents, rows.prompts, rows.validations, rows.feedback, rows.artifacts):
+        if group:
+            table, keys = TABLES[type(group[0])]
+            upsert(connection, table, [values_of(session_id, record) for record in group], keys)
+
+
+def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:
+    """Make the business rows of a session exactly these, and what was learned from it likewise."""
+    for table, _ in TABLES.values():
+        connection.execute(delete(table).where(table.__table__.c.session_id == session_id))
+    save_rows(connection, session_id, rows)
+    take_back_events(connection, FeedbackEventRow.session_id == session_id)
+    for verdict in rows.feedback:
+        add_event(connection, session_id, verdict)
+
+
+def touch_session(connection: Connection, commit: StageCommit, columns: Json) -> None:
+    """What every boundary says of its session: it moved on, so it is neither waiting nor stuck."""
+    values = {
+        "updated_at": commit.finished_at,
+        "flow_run_id": commit.flow_run_id,
+        "recovery_attempts": 0,
+        "waiting_for": None,
+        **columns,
+    }
+    connection.execute(update(SessionRow).where(SessionRow.id == commit.session_id).values(values))
+
+
+# --- Feedback and learning ---------------------------------------------------------------------------
+
+
+def same_verdict(connection: Connection, session_id: str, verdict: UserFeedback) -> bool:
+    """Whether exactly this verdict stands already (when it was given aside)."""
+    stored = [
+        item for item in records(connection, session_id, UserFeedback) if item.feedback_key == verdict.feedback_key
+    ]
+    return bool(stored) and stored[0].model_dump(exclude={"created_at"}) == verdict.model_dump(exclude={"created_at"})
+
+
+def take_back_events(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Add the opposite of the learning events that still stand, so that their sum is nothing."""
+    what = [
+        FeedbackEventRow.session_id,
+        FeedbackEventRow.feedback_key,
+        FeedbackEventRow.edit_type,
+        FeedbackEventRow.label,
+        FeedbackEventRow.feedback_type,
+        FeedbackEventRow.rating,
+    ]
+    net = func.sum(FeedbackEventRow.sign)
+    standing = select(*what, (-net).label("sign")).where(which).group_by(*what).having(net != 0)
+    connection.execute(insert(FeedbackEventRow).from_select([*(column.key for column in what), "sign"], standing))
+
+
+def add_event(connection: Connection, session_id: str, verdict: UserFeedback) -> None:
+    """Log a verdict for learning, with what it was about as it stands now."""
+    edit_type, label = _what_was_edited(connection, session_id)
+    event = {
+        "session_id": session_id,
+        "feedback_key": verdict.feedback_key,
+        "sign": 1,
+        "edit_type": edit_type,
+        "label": label,
+        "feedback_type": verdict.feedback_type,
+        "rating": verdict.rating,
+    }
+    connection.execute(insert(FeedbackEventRow).values(event))
+
+
+def _what_was_edited(connection: Connection, session_id: str) -> tuple[str, str]:
+    """Edit type and label of the first target; the whole picture is "image", a session without intent "unknown"."""
+    intents = records(connection, session_id, Intent)
+    if not intents:
+        return "unknown", "unknown"
+    intent = intents[0]
+    labels = {entity.entity_id: entity.label for entity in records(connection, session_id, EntityData)}
+    if not intent.preserve_entities or not intent.target_entities:
+        return intent.edit_type, "image"
+    return intent.edit_type, labels.get(intent.target_entities[0], "image")
+
+
+def commit_feedback(connection: Connection, session_id: str, verdict: UserFeedback) -> None:
+    """Append the verdict as a boundary, so that checkpoints carry it; a session without boundaries has no state."""
+    before = commits(connection, session_id)
+    if not before:
+        return
+    delta = feedback_delta(verdict)
+    last, now = before[-1], now_utc()
+    commit = StageCommit(
+        session_id=session_id,
+        seq=last.seq + 1,
+        stage="feedback",
+        state_delta=delta,
+        sha256=digest(merge_patch(folded(before), delta)),
+        engine="person",
+        engine_version="1",
+        fence=last.fence,
+        started_at=now,
+        finished_at=now,
+    )
+    insert_commit(connection, commit)
+    connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(updated_at=now))
+
+
+def add_to_cells(connection: Connection, events: Subquery) -> None:
+    """Add events to the cells of their edit type and label."""
+    sums = select(
+        events.c.edit_type,
+        events.c.label,
+        *(
+            func.sum(case((events.c.feedback_type == kind, events.c.sign), else_=0)).label(name)
+            for kind, name in (("accept", "accepted"), ("partial", "partial"), ("reject", "rejected"))
+        ),
+        func.sum(func.coalesce(events.c.rating, 0) * events.c.sign).label("rating_sum"),
+        func.sum(case((events.c.rating.is_not(None), events.c.sign), else_=0)).label("rating_count"),
+    ).group_by(events.c.edit_type, events.c.label)
+    added = [dict(row) for row in connection.execute(sums).mappings()]
+    for cell in added:
+        where = and_(LearningCellRow.edit_type == cell["edit_type"], LearningCellRow.label == cell["label"])
+        counts = {name: LearningCellRow.__table__.c[name] + cell[name] for name in cell if name not in _CELL_KEY}
+        if not connection.execute(update(LearningCellRow).where(where).values(counts)).rowcount:
+            connection.execute(insert(LearningCellRow).values(cell))
+
+
+_CELL_KEY = ("edit_type", "label")

@@ -1,0 +1,215 @@
+"""Keeps database and checkpoints together: writes what a hook missed, and brings sessions back from checkpoints.
+
+Everything here can run again at any time; a session that somebody works on is refused (LeaseHeldError).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from edi_storage.models import (
+    CheckpointInfo,
+    FeedbackType,
+    Reason,
+    SessionData,
+    StageCommit,
+    UserFeedback,
+)
+from edi_storage.state import (
+    UNSIGNED,
+    Json,
+    Step,
+    digest,
+    feedback_key,
+    fold,
+    last_attempt,
+    make_patch,
+    merge_patch,
+    rows_of,
+    steps_done,
+)
+from edi_storage.store import Store
+
+#: A finished session keeps this many of its newest checkpoints.
+KEPT_CHECKPOINTS = 3
+#: Set while files are being removed, so that a deletion that was interrupted is finished and not undone.
+DELETING = "being deleted"
+
+
+# --- Ordinary work -----------------------------------------------------------------------------------
+
+
+def export_checkpoints(store: Store, session_id: str) -> int:
+    """Write every checkpoint that is behind the database; returns how many. A finished session keeps the newest 3."""
+    commits = store.database.get_commits(session_id)
+    exported = store.database.exported_seq(session_id)
+    finished = any(commit.stage == "completed" for commit in commits)
+    wanted = {commit.seq for commit in (commits[-KEPT_CHECKPOINTS:] if finished else commits)}
+    state: Json = {}
+    written = 0
+    for commit in commits:
+        state = merge_patch(state, commit.state_delta)
+        if commit.seq > exported and commit.seq in wanted:
+            store.checkpoints.write_checkpoint(state, checkpoint_info(commit))
+            written += 1
+    if written:
+        store.database.mark_exported(session_id, commits[-1].seq)
+    if finished and written:
+        store.checkpoints.prune(session_id, keep=KEPT_CHECKPOINTS)
+    return written
+
+
+def export_again(store: Store, session_id: str) -> None:
+    """Write the checkpoints that a session should have, and its live state file, whatever was recorded as written."""
+    store.database.forget_export(session_id)
+    export_checkpoints(store, session_id)
+    write_state_file(store, session_id)
+
+
+def write_state_file(store: Store, session_id: str) -> None:
+    """Write the live state file from the database."""
+    commits = store.database.get_commits(session_id)
+    if commits:
+        state = fold(commit.state_delta for commit in commits)
+        store.checkpoints.save_session_state(session_id, with_checkpoint(state, commits[-1]))
+
+
+def with_checkpoint(state: Json, commit: StageCommit) -> Json:
+    """The state document with the `checkpoint` object of the boundary it stands at."""
+    return {**state, "checkpoint": checkpoint_info(commit).model_dump(mode="json")}
+
+
+def checkpoint_info(commit: StageCommit) -> CheckpointInfo:
+    return CheckpointInfo(
+        seq=commit.seq, stage=commit.stage, sha256=commit.sha256, schema_version=commit.schema_version
+    )
+
+
+def give_verdict(
+    store: Store,
+    session_id: str,
+    verdict: FeedbackType,
+    *,
+    rating: int | None = None,
+    comment: str = "",
+    reasons: Sequence[Reason] = (),
+) -> UserFeedback:
+    """Store a person's verdict on the attempt that was kept (or waits for review); a new one replaces the old one.
+
+    Checkpoint and state file are brought up to it. Raises InputError, NotFoundError, LeaseHeldError.
+    """
+    state = fold(commit.state_delta for commit in store.database.get_commits(session_id))
+    feedback = {
+        "feedback_type": verdict,
+        "rating": rating,
+        "comments": comment or None,
+        "reasons": list(reasons),
+        "feedback_key": feedback_key(last_attempt(state)),
+    }
+    saved = store.database.save_feedback(session_id, feedback)
+    export_checkpoints(store, session_id)
+    write_state_file(store, session_id)
+    return saved
+
+
+def reopen(store: Store, session_id: str) -> None:
+    """Let a failed session be resumed: a person asked for it. Raises NotFoundError, LeaseHeldError."""
+    session = store.database.require_session(session_id)
+    if session.status == "failed":
+        lease = store.database.acquire(session_id, "reopen", 10)
+        store.database.reopen_session(lease)
+        store.database.release(lease)
+
+
+def delete_session(store: Store, session_id: str) -> None:
+    """Delete a session with its checkpoints and pictures. Raises NotFoundError, LeaseHeldError.
+
+    The row goes last: were it first, checkpoints left behind by a kill would bring the session back.
+    """
+    lease = store.database.acquire(session_id, f"delete:{session_id}", 60)
+    store.database.fail_session(lease, DELETING)
+    store.checkpoints.delete_session(session_id)
+    store.files.remove_tree(session_id)
+    store.database.delete_session(session_id)
+
+
+# --- Bringing sessions back --------------------------------------------------------------------------
+
+
+def import_checkpoints(store: Store, session_id: str) -> int:
+    """Bring the boundaries that only checkpoints know into the database; returns how many."""
+    stored = store.database.get_commits(session_id)
+    state = fold(commit.state_delta for commit in stored)
+    known = stored[-1].seq if stored else 0
+    new: list[StageCommit] = []
+    for document in store.checkpoints.valid_checkpoints(session_id):
+        if document["checkpoint"]["seq"] > known:
+            after = signed(document)
+            new.append(_commit_from(document, make_patch(state, after)))
+            state = after
+    if new:
+        store.database.import_session(_session_from(state), new, rows_of(state))
+    return len(new)
+
+
+def restore_or_rewind(store: Store, session_id: str) -> None:
+    """Cut a session whose stored state is damaged back to its last whole boundary, then add what checkpoints have.
+
+    What neither has is done again by the next resume.
+    """
+    whole = store.database.whole_commits(session_id)
+    store.database.rewind(session_id, whole[-1].seq if whole else 0, rows_of(fold(c.state_delta for c in whole)))
+    import_checkpoints(store, session_id)
+    export_again(store, session_id)
+
+
+def rewind(store: Store, session_id: str, kept: list[StageCommit]) -> None:
+    """Go back to the last of these boundaries; the next resume goes on from there. Raises LeaseHeldError.
+
+    The checkpoints of what is undone are set aside first, so that they cannot bring it back.
+    """
+    last = kept[-1].seq if kept else 0
+    for file in store.checkpoints.list_checkpoints(session_id):
+        if file.seq > last:
+            store.checkpoints.set_aside(file.path)
+    state = fold(commit.state_delta for commit in kept)
+    store.database.rewind(session_id, last, rows_of(state))
+    export_again(store, session_id)
+
+
+def signed(document: Mapping[str, Any]) -> Json:
+    """The part of a state document that its digest covers."""
+    return {key: value for key, value in document.items() if key not in UNSIGNED and value is not None}
+
+
+def _commit_from(document: Json, delta: Json) -> StageCommit:
+    info, state = CheckpointInfo.model_validate(document["checkpoint"]), signed(document)
+    step = Step("completed") if info.stage == "feedback" else steps_done(state)[-1]
+    written = datetime.fromisoformat(document["last_updated"])
+    return StageCommit(
+        session_id=document["session_id"],
+        seq=info.seq,
+        stage=info.stage,
+        attempt=step.attempt,
+        iteration=step.iteration,
+        state_delta=delta,
+        sha256=digest(state),
+        engine="checkpoint",
+        engine_version=str(info.format),
+        fence=1,
+        started_at=written,
+        finished_at=written,
+    )
+
+
+def _session_from(state: Json) -> SessionData:
+    scene = state["scene_analysis"]
+    return SessionData(
+        session_id=state["session_id"],
+        created_at=datetime.fromisoformat(scene["created_at"]),
+        image_path=state["image_path"],
+        naive_prompt=state["naive_prompt"],
+        options=scene.get("options", {}),
+    )

@@ -1,0 +1,102 @@
+"""Between tables and models: which columns a model fills, and the one upsert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, RowMapping
+from sqlalchemy.dialects import postgresql, sqlite
+
+from edi_storage.models import (
+    Artifact,
+    EntityData,
+    Intent,
+    PromptRecord,
+    Record,
+    SessionData,
+    StageCommit,
+    UserFeedback,
+    ValidationData,
+)
+from edi_storage.state import canonical
+from edi_storage.tables import (
+    ArtifactRow,
+    Base,
+    EntityRow,
+    FeedbackRow,
+    IntentRow,
+    PromptRow,
+    ValidationRow,
+)
+
+ModelT = TypeVar("ModelT", bound=Record)
+
+#: Which table keeps a model, and the columns that make two records the same one.
+TABLES: dict[type[Record], tuple[type[Base], tuple[str, ...]]] = {
+    PromptRecord: (PromptRow, ("session_id", "attempt_number", "iteration")),
+    EntityData: (EntityRow, ("session_id", "entity_id")),
+    ValidationData: (ValidationRow, ("session_id", "attempt_number")),
+    UserFeedback: (FeedbackRow, ("session_id", "feedback_key")),
+    Intent: (IntentRow, ("session_id",)),
+    Artifact: (ArtifactRow, ("session_id", "kind", "name")),
+}
+
+#: A seed database has NULL where the models have a value; it reads as nothing or 0.
+_NULL_READS_AS: dict[str, Any] = {
+    "positive_prompt": "",
+    "negative_prompt": "",
+    "label": "",
+    "confidence": 0.0,
+    "alignment_score": 0.0,
+    "preserved_count": 0,
+    "modified_count": 0,
+    "unintended_count": 0,
+}
+
+
+def values_of(session_id: str, record: Record) -> dict[str, Any]:
+    """The column values of a record that belongs to a session."""
+    values = record.model_dump()
+    return {"session_id": session_id, **values}
+
+
+def read(model: type[ModelT], row: RowMapping) -> ModelT:
+    """The model of a row; columns the model does not know (the row's own id) are left out."""
+    values = {name: row[name] for name in model.model_fields if name in row}
+    for name, value in _NULL_READS_AS.items():
+        if name in values and values[name] is None:
+            values[name] = value
+    return model.model_validate(values)
+
+
+def session_values(session: SessionData, fields: set[str] | None = None) -> dict[str, Any]:
+    """The columns of `sessions` for (some fields of) a session."""
+    values = session.model_dump(include=fields)
+    if "session_id" in values:
+        values["id"] = values.pop("session_id")
+    return values
+
+
+def read_session(row: RowMapping) -> SessionData:
+    values = {name: row[name] for name in SessionData.model_fields if name in row}
+    return SessionData.model_validate({"session_id": row["id"], **values})
+
+
+def commit_values(commit: StageCommit) -> dict[str, Any]:
+    values = commit.model_dump(exclude={"state_delta"})
+    return {**values, "state_delta": canonical(commit.state_delta)}
+
+
+def upsert(connection: Connection, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """Insert `values`, or update the rows that have the same `keys`; all in one statement."""
+    if not values:
+        return
+    maker = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = maker(table)
+    changed = {name: statement.excluded[name] for name in values[0] if name not in keys and name != "created_at"}
+    if changed:
+        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changed)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=list(keys))
+    connection.execute(statement, [dict(value) for value in values])

@@ -1,0 +1,242 @@
+"""The `edi` command. Imports are inside the commands: `edi --help` and the reading commands must answer at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from flows import terminal
+from flows.terminal import JsonOption, handled
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Edit photos from naive prompts. Every step is kept: an interrupted edit goes on where it stopped.",
+    epilog='Start with:  edi edit photo.jpg "make the sky dramatic" --output dramatic.jpg',
+)
+db_app = typer.Typer(no_args_is_help=True, help="Look after the database: upgrade, current, backup.")
+app.add_typer(db_app, name="db")
+
+SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="A session id, the start of one, or 'last'.")]
+
+
+@app.callback()
+def _private() -> None:
+    # Photos are private: whatever EDI creates is for its owner only.
+    os.umask(0o077)
+
+
+# --- Editing -----------------------------------------------------------------------------------------
+
+
+@app.command(epilog='Example:  edi edit photo.jpg "make the sky dramatic, keep the house" --output dramatic.jpg')
+@handled
+def edit(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A PNG, JPEG or WebP photo. It is never changed.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to do with it, in your own words.")],
+    session_id: Annotated[str, typer.Option(help="Your own name for the session; known ones are continued.")] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="Also write the result to this file.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --output replace a file.")] = False,
+    review: Annotated[
+        Literal["auto", "ask"] | None,
+        typer.Option(help="auto: decide by the score. ask: you judge each attempt. [default: EDI_REVIEW, else auto]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Edit a photo as the prompt says.
+
+    Exit codes: 0 done, 1 failed, 2 bad input, 3 waiting for you.
+    """
+    from flows import editing
+
+    request = editing.Request.checked(
+        image=image, prompt=prompt, session_id=session_id, output=output, overwrite=overwrite, review=review
+    )
+    terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
+
+
+@app.command(epilog="Examples:  edi resume --all   |   edi resume last --answer 2")
+@handled
+def resume(
+    session_id: Annotated[str, typer.Argument(metavar="[ID]", help="A session id, the start of one, or 'last'.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Every interrupted session.")] = False,
+    answer: Annotated[int, typer.Option(min=0, help="Your choice, when the session has asked a question.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue an interrupted session, or all of them, from the last finished stage.
+
+    A session that has failed is tried again when you name it.
+    """
+    from edi_storage.errors import InputError
+    from flows import editing
+
+    if bool(session_id) == everything:
+        raise InputError("Name one session, or say --all: `edi sessions` lists them.")
+    if everything:
+        terminal.finish_resume_all(editing.resume_all(terminal.person(as_json)), as_json)
+    else:
+        terminal.finish_edit(editing.resume(session_id, answer, terminal.person(as_json)), as_json)
+
+
+@app.command(epilog='Example:  edi feedback last reject --reason "too strong" --rating 2')
+@handled
+def feedback(
+    session_id: SessionArgument,
+    verdict: Annotated[Literal["accept", "reject", "partial"], typer.Argument(help="What you think of the result.")],
+    rating: Annotated[int | None, typer.Option(min=1, max=5, help="1 (poor) to 5 (excellent).")] = None,
+    comment: Annotated[str, typer.Option(help="In your own words.")] = "",
+    reason: Annotated[
+        list[str] | None,
+        typer.Option(help="What was wrong: too strong, too weak, wrong region, edges, colour, artifact, tone."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what you think of an edit. Saying it again replaces what you said before."""
+    from edi_storage.recovery import give_verdict
+
+    with terminal.store() as store:
+        found = terminal.find_session(store, session_id)
+        waited = found.waiting_for == "review"
+        saved = give_verdict(
+            store, found.session_id, verdict, rating=rating, comment=comment, reasons=terminal.reasons(reason or [])
+        )
+    document = {"session_id": found.session_id, **saved.model_dump(mode="json")}
+    more = f" Continue with: edi resume {found.session_id}" if waited else ""
+    terminal.show(document, as_json, f"Thank you: session {found.session_id} is rated {verdict}.{more}")
+
+
+@app.command()
+@handled
+def learn(as_json: JsonOption = False) -> None:
+    """Aggregate new feedback; each verdict counts once, however often this runs."""
+    from edi_storage.learning import learn as fold
+
+    with terminal.store() as store:
+        report = fold(store.database)
+    terminal.show_learning(report, as_json)
+
+
+# --- Looking -----------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example:  edi sessions --status in_progress --limit 5")
+@handled
+def sessions(
+    status: Annotated[Literal["in_progress", "completed", "failed"] | None, typer.Option(help="Only these.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List sessions, newest first."""
+    with terminal.store() as store:
+        found = store.database.query_history(status=status, limit=limit)
+    terminal.show_sessions(found, as_json)
+
+
+@app.command()
+@handled
+def show(session_id: SessionArgument, as_json: JsonOption = False) -> None:
+    """Show everything that is known of a session."""
+    with terminal.store() as store:
+        found = terminal.find_session(store, session_id)
+        terminal.show_session(store, store.database.load_session(found.session_id), as_json)
+
+
+@app.command()
+@handled
+def config(as_json: JsonOption = False) -> None:
+    """Show the settings, and where each comes from."""
+    terminal.show_settings(as_json)
+
+
+# --- Looking after -----------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example:  edi doctor --repair")
+@handled
+def doctor(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put right what can be; damaged files are set aside, not deleted.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check database, checkpoints and pictures. Exit code 0 when all is well (or has been repaired)."""
+    from edi_storage.doctor import doctor as examine
+    from edi_storage.settings import load_settings
+
+    with terminal.checking(as_json) as progress:
+        findings = examine(load_settings(), repair=repair, progress=progress)
+    terminal.show_findings(findings, as_json)
+
+
+@app.command()
+@handled
+def delete(
+    session_id: SessionArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a session with its checkpoints and pictures. Your own photo and --output files stay."""
+    from edi_storage.recovery import delete_session
+
+    with terminal.store() as store:
+        found = terminal.find_session(store, session_id)
+        terminal.confirm(f"Delete session {found.session_id} ({found.naive_prompt!r})?", yes)
+        delete_session(store, found.session_id)
+    terminal.show({"deleted": found.session_id}, as_json, f"Deleted session {found.session_id}.")
+
+
+@db_app.command()
+@handled
+def upgrade(as_json: JsonOption = False) -> None:
+    """Bring the database to this version's schema, after a verified backup."""
+    terminal.show_upgrade(as_json)
+
+
+@db_app.command()
+@handled
+def current(as_json: JsonOption = False) -> None:
+    """Show which schema revision the database has."""
+    terminal.show_current(as_json)
+
+
+@db_app.command()
+@handled
+def backup(
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for the copy. [default: backups/ beside the database]")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the database while it is in use, and verify the copy."""
+    terminal.make_backup(to, as_json)
+
+
+# --- Serving -----------------------------------------------------------------------------------------
+
+
+@app.command()
+@handled
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
+) -> None:
+    """Start the control room: Prefect's UI, the deployments, automatic resume and scheduled learning. Ctrl-C ends it."""
+    from deployments.serve import serve as run
+
+    from edi_storage.settings import load_settings
+
+    run(load_settings(), port=port)
+
+
+def as_script() -> Any:  # pragma: no cover - `python -m flows.cli`
+    """Run the command line."""
+    return app()
+
+
+if __name__ == "__main__":
+    as_script()

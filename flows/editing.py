@@ -1,0 +1,167 @@
+"""What `edi edit` and `edi resume` do: check what was asked, reach a Prefect API, run the flow, ask the person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from edi_storage.errors import InputError
+from edi_storage.models import FeedbackType, Question, SessionId, Text, describe
+from edi_storage.recovery import give_verdict, reopen
+from edi_storage.settings import Settings, load_settings
+from edi_storage.store import open_store
+from flows.output import check_output
+from flows.sessions import find_session
+
+Result = dict[str, Any]
+
+#: Longer prompts are not naive prompts but a mistake, such as a pasted file.
+MAX_PROMPT = 2000
+
+
+class Person(Protocol):
+    """Who sits at the terminal. `None` from a question means: nobody answers, the session waits."""
+
+    def choose(self, question: Question) -> int | None: ...
+
+    def judge(self, result: Result) -> FeedbackType | None: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request for an edit."""
+
+    image_path: str
+    prompt: str
+    session_id: str
+    output: str
+    review: Literal["auto", "ask"]
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        image: str,
+        prompt: str,
+        session_id: str = "",
+        output: str = "",
+        overwrite: bool = False,
+        review: Literal["auto", "ask"] | None = None,
+    ) -> Request:
+        """Check everything that can be wrong before anything is started or written. Raises InputError."""
+        from flows.engines.photo import open_photo
+
+        prompt = _fits("PROMPT", Text, prompt).strip()
+        if not prompt:
+            raise InputError('PROMPT is empty: say what to do with the photo, such as "make the sky dramatic".')
+        if len(prompt) > MAX_PROMPT:
+            raise InputError(f"PROMPT has {len(prompt)} characters: say it in at most {MAX_PROMPT}.")
+        if session_id:
+            _fits("--session-id", SessionId, session_id)
+        path = str(Path(_fits("IMAGE", Text, image)).expanduser().absolute())
+        if not (session_id and _is_known(session_id)):
+            # A known session has its own copy of the photo; the file may have moved on.
+            open_photo(path)
+        if output:
+            output = check_output(_fits("--output", Text, output), path, overwrite=overwrite)
+        return cls(path, prompt, session_id, output, review or _default_review())
+
+
+def _fits(name: str, kind: Any, value: str) -> str:
+    try:
+        fitting: str = TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise InputError(describe(error, name).replace(f"{name}: {name} ", f"{name} ")) from error
+    return fitting
+
+
+def _default_review() -> Literal["auto", "ask"]:
+    return "ask" if load_settings().review == "ask" else "auto"
+
+
+def _is_known(session_id: str) -> bool:
+    with open_store(load_settings()) as store:
+        return store.database.last_seq(session_id) > 0
+
+
+def edit(request: Request, person: Person) -> Result:
+    """Run the edit until it is done or waits for a person who is not there."""
+    with _flows() as settings:
+        from flows.edit import edit_image
+
+        result = edit_image(
+            image_path=request.image_path,
+            prompt=request.prompt,
+            session_id=request.session_id,
+            review=request.review,
+            output=request.output,
+        )
+        return _with(person, settings, result)
+
+
+def resume(name: str, answer: int, person: Person) -> Result:
+    """Continue one session; a failed one is tried again. Raises NotFoundError, LeaseHeldError."""
+    settings = load_settings()
+    with open_store(settings) as store:
+        session = find_session(store.database, name)
+        if session.status == "completed" and not answer:
+            # Nothing to do; the flow would only say so, after seconds.
+            from flows.output import outcome
+
+            return outcome(store, session.session_id)
+        reopen(store, session.session_id)
+    with _flows():
+        return _with(person, settings, _continue(settings, session.session_id, answer))
+
+
+def resume_all(person: Person) -> list[Result]:
+    """Continue every interrupted session, the oldest first."""
+    with open_store(load_settings()) as store:
+        if not store.database.interrupted_sessions(limit=1):
+            return []
+    with _flows() as settings:
+        from flows.resume import resume_interrupted
+
+        return [_with(person, settings, result) for result in resume_interrupted()]
+
+
+def _continue(settings: Settings, session_id: str, answer: int = 0) -> Result:
+    from flows.resume import continue_session
+
+    with open_store(settings) as store:
+        session = store.database.require_session(session_id)
+    return continue_session(session, answer)
+
+
+def _with(person: Person, settings: Settings, result: Result) -> Result:
+    """Ask the person what the session waits for, and go on, until it is done or nobody answers."""
+    while result.get("waiting_for"):
+        if result["waiting_for"] == "question":
+            choice = person.choose(Question.model_validate(result["intent"]["question"]))
+            if choice is None:
+                return result
+            result = _continue(settings, result["session_id"], choice)
+        else:
+            verdict = person.judge(result)
+            if verdict is None:
+                return result
+            with open_store(settings) as store:
+                give_verdict(store, result["session_id"], verdict)
+            result = _continue(settings, result["session_id"])
+    return result
+
+
+@contextmanager
+def _flows() -> Iterator[Settings]:
+    """A process in which flows can run: Prefect set up for EDI_HOME, and a server that answers."""
+    from flows.server import api_for, prepare_environment
+
+    settings = load_settings()
+    prepare_environment(settings)
+    with api_for(settings):
+        yield settings

@@ -1,0 +1,23 @@
+"""The flow `learn-from-feedback`: folds new feedback into what the next edits will know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from edi_storage.learning import as_markdown, learn
+from edi_storage.settings import load_settings
+from edi_storage.store import open_store
+from flows.session import log
+
+
+@flow(name="learn-from-feedback", persist_result=False)
+def learn_from_feedback() -> dict[str, Any]:
+    """Aggregate the feedback given since the last time; each verdict counts once, however often this runs."""
+    with open_store(load_settings()) as store:
+        report = learn(store.database)
+    create_markdown_artifact(as_markdown(report), key="learned", description="What people accept and reject")
+    log.info("Learned from %d new verdicts.", report.new_events)
+    return report.model_dump(mode="json")

@@ -1,0 +1,210 @@
+"""SessionRun: one process working on one session - its lease, its state, its autosave and its commits.
+
+Knows nothing of Prefect; the stages in `flows.stages` put it to work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from edi_storage.autosave import Autosaver, Progress, progress_of
+from edi_storage.errors import CheckpointError, InputError
+from edi_storage.models import (
+    EntityData,
+    Intent,
+    Lease,
+    PromptRecord,
+    SceneAnalysis,
+    SessionData,
+    StageCommit,
+    WaitingFor,
+    now_utc,
+)
+from edi_storage.recovery import with_checkpoint
+from edi_storage.settings import Settings
+from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done
+from edi_storage.store import Store
+from flows.engines.base import Engine, Mask
+from flows.engines.photo import Photo, decode_mask, decode_photo
+
+#: One line per thing worth telling a person; the terminal and the Prefect UI show the same lines.
+log = logging.getLogger("edi")
+
+
+class SessionRun:
+    """What the stages share while one process holds the lease of a session.
+
+    `state` and `seq` are those of the last committed boundary; `restored` are the steps found done.
+    A plain class on purpose: Prefect copies dataclasses that are passed to tasks.
+    """
+
+    def __init__(
+        self, store: Store, settings: Settings, session: SessionData, lease: Lease, flow_run_id: str | None = None
+    ) -> None:
+        self.store, self.settings, self.session, self.lease = store, settings, session, lease
+        self.flow_run_id = flow_run_id
+        commits = store.database.get_commits(session.session_id)
+        self.state: Json = fold(commit.state_delta for commit in commits)
+        self.seq = commits[-1].seq if commits else 0
+        self.restored = steps_done(self.state)
+        #: What the person should know although it went well.
+        self.warnings: list[str] = []
+        #: The number of the choice that answers the intent's question, when the caller brought one.
+        self.answer: int | None = None
+        self.waiting_for: WaitingFor | None = None
+        self._step: Step | None = None
+        self._interrupted = self._saved_progress()
+        self.autosaver = Autosaver(
+            lambda state: store.checkpoints.save_session_state(session.session_id, state),
+            with_checkpoint(self.state, commits[-1]) if commits else None,
+            interval=settings.autosave_seconds,
+            heartbeat=lambda: store.database.renew(lease, settings.lease_seconds),
+            heartbeat_interval=settings.lease_seconds / 3,
+        )
+
+    # --- What the stages read -------------------------------------------------------------------------
+
+    @cached_property
+    def photo(self) -> Photo:
+        """The original, from the copy stored at upload: the person's own file may be gone by now."""
+        path = self.state["scene_analysis"]["image"]["path"]
+        return decode_photo(self.store.files.read(path), self.session.image_path)
+
+    @cached_property
+    def masks(self) -> dict[str, Mask]:
+        """The masks by entity id."""
+        files = self.store.files
+        return {e.entity_id: decode_mask(files.read(e.mask_path)) for e in self.scene.entities if e.mask_path}
+
+    @property
+    def scene(self) -> SceneAnalysis:
+        """What analysis found."""
+        stored = self.state["scene_analysis"]
+        entities = [EntityData.model_validate(entity) for entity in stored["entities"]]
+        return SceneAnalysis(entities=entities, spatial_layout=stored["spatial_layout"])
+
+    @property
+    def intent(self) -> Intent:
+        """What the prompt asks for."""
+        return Intent.model_validate(self.state["intent"])
+
+    @property
+    def final_prompt(self) -> PromptRecord:
+        """The best prompt of the newest attempt."""
+        return read_pair(self.state["prompts"]["final"])
+
+    def prompts_of(self, attempt: int) -> list[PromptRecord]:
+        """The prompts of one attempt so far, by iteration."""
+        prompts = [prompt for prompt in rows_of(self.state).prompts if prompt.attempt_number == attempt]
+        return sorted(prompts, key=lambda prompt: prompt.iteration)
+
+    def attempts(self) -> dict[int, Json]:
+        """What is known of each attempt: its edited image, operations and, once validated, its scores."""
+        return {int(number): found for number, found in self.state.get("validation", {}).get("attempts", {}).items()}
+
+    @property
+    def handles(self) -> Mapping[str, Any]:
+        """Handles of outside jobs that an interrupted try of the present step has saved."""
+        saved, step = self._interrupted, self._step
+        if saved is None or step is None or (saved.stage, saved.attempt) != (step.stage, step.attempt):
+            return {}
+        return saved.handles
+
+    # --- What the stages write ------------------------------------------------------------------------
+
+    def begin(self, step: Step) -> datetime:
+        """A step starts: its name goes to the live state. Returns the time."""
+        self.autosaver.check()
+        self._step = step
+        self.progress(0.0, step.label, {})
+        return now_utc()
+
+    def put_file(self, data: bytes, suffix: str) -> str:
+        """Store a file of this session, whole, before anything refers to it. Returns its relative path."""
+        return self.store.files.put(self.session.session_id, data, suffix)
+
+    def progress(self, fraction: float, message: str, handles: Mapping[str, Any]) -> None:
+        """Engines report here; a handle of an outside job is saved at once. Raises LeaseLostError."""
+        self.autosaver.check()
+        step = self._step
+        assert step is not None
+        report = Progress(
+            stage=step.stage,
+            attempt=step.attempt,
+            iteration=step.iteration,
+            fraction=min(max(fraction, 0.0), 1.0),
+            message=message,
+            handles=dict(handles),
+        )
+        self.autosaver.report(report, at_once=bool(handles))
+
+    def commit(self, step: Step, delta: Json, engine: Engine, started_at: datetime) -> None:
+        """Commit a stage boundary. Raises LeaseLostError when another process has taken over."""
+        self.autosaver.check()
+        state = merge_patch(self.state, delta)
+        commit = StageCommit(
+            session_id=self.session.session_id,
+            seq=self.seq + 1,
+            stage=step.stage,
+            attempt=step.attempt,
+            iteration=step.iteration,
+            state_delta=delta,
+            sha256=digest(state),
+            engine=engine.name,
+            engine_version=engine.version,
+            fence=self.lease.fence,
+            flow_run_id=self.flow_run_id,
+            started_at=started_at,
+            finished_at=now_utc(),
+        )
+        stored = self.store.database.commit_stage(self.lease, commit, self.settings.lease_seconds)
+        self.state, self.seq = merge_patch(self.state, stored.state_delta), stored.seq
+        self.autosaver.set(with_checkpoint(self.state, stored))
+        self.autosaver.flush()
+
+    def _saved_progress(self) -> Progress | None:
+        try:
+            live = self.store.checkpoints.load_session_state(self.session.session_id)
+        except CheckpointError:
+            return None  # a damaged live file costs only the progress; the next autosave replaces it
+        return progress_of(live) if live else None
+
+
+@contextmanager
+def open_session(
+    store: Store, settings: Settings, session: SessionData, flow_run_id: str | None = None
+) -> Iterator[SessionRun]:
+    """Take a session's lease (making the session if it is new) and work on it until the end of the block.
+
+    Raises InputError for a session that has failed or is about something else, LeaseHeldError when it is being
+    worked on, DatabaseDamagedError when its stored state is not whole.
+    """
+    database = store.database
+    lease = database.begin_session(session, owner_name(flow_run_id), settings.lease_seconds)
+    waiting_for: WaitingFor | None = None
+    try:
+        stored = database.load_session(session.session_id).session
+        if stored.status == "failed":
+            raise InputError(
+                f"Session {stored.session_id} has failed ({stored.failure_reason}): "
+                f"`edi resume {stored.session_id}` tries again."
+            )
+        run = SessionRun(store, settings, stored, lease, flow_run_id)
+        waiting_for = stored.waiting_for
+        with run.autosaver:
+            yield run
+        waiting_for = run.waiting_for
+    finally:
+        database.release(lease, waiting_for)
+
+
+def owner_name(flow_run_id: str | None) -> str:
+    """Who holds a lease, for people and for hooks: host, process, flow run."""
+    return f"{socket.gethostname()}:{os.getpid()}:{flow_run_id or 'no-flow'}"

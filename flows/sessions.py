@@ -1,0 +1,24 @@
+"""Finding the session that a person means."""
+
+from __future__ import annotations
+
+from edi_storage.database import EDIDatabase
+from edi_storage.errors import InputError, NotFoundError
+from edi_storage.models import SessionData
+
+
+def find_session(database: EDIDatabase, name: str) -> SessionData:
+    """The session called `name`, whose id starts with it, or the newest one for "last". Raises NotFoundError."""
+    if exact := database.get_session(name):
+        return exact
+    if name == "last":
+        newest = database.query_history(limit=1)
+        if not newest:
+            raise NotFoundError("There are no sessions yet: `edi edit PHOTO PROMPT` makes one.")
+        return newest[0]
+    matches = database.sessions_starting_with(name, limit=2) if name else []
+    if len(matches) > 1:
+        raise InputError(f"Several sessions start with {name!r}: give more of the id.")
+    if not matches:
+        raise NotFoundError(f"There is no session {name!r}: `edi sessions` lists them.")
+    return matches[0]

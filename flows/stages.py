@@ -1,0 +1,278 @@
+"""One task per stage: engine -> database -> return. The checkpoint is written by the hook afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import State, Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed
+
+from edi_storage import state as changes
+from edi_storage.errors import EngineError
+from edi_storage.models import (
+    ITERATIONS,
+    Decision,
+    Intent,
+    Operation,
+    PromptRecord,
+    SceneAnalysis,
+    ValidationData,
+    ValidationResult,
+)
+from edi_storage.state import Step, verdict_on
+from flows import VERSION, engines
+from flows.engines.base import EditRequest, Reasoner, ValidationRequest
+from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
+from flows.engines.validation import alignment_score, decide
+from flows.hooks import write_checkpoint
+from flows.session import SessionRun, log
+
+Work = Callable[[SessionRun, Step], None]
+StageTask = Task[[SessionRun, Step], Any]
+
+#: Seconds before each new try of a stage whose engine failed in a way that may pass.
+RETRY_DELAYS: list[float] = [2, 8, 30]
+
+
+@dataclass(frozen=True)
+class _BuiltIn:
+    """The engine of the stages that need none."""
+
+    name: str = "edi"
+    version: str = VERSION
+
+
+def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+    """Only an engine's passing failure is worth another try."""
+    return isinstance(state.result(raise_on_failure=False), EngineError)
+
+
+def stage(work: Work) -> StageTask:
+    """A stage as a Prefect task. A step that was finished earlier is not run again and ends as "Restored"."""
+
+    def run_stage(run: SessionRun, step: Step) -> Any:
+        # Any: the run, or Prefect's own state in its place.
+        if step in run.restored:
+            log.info("%s: finished earlier, restored.", step.label)
+            return Completed(name="Restored", message="Finished before the interruption; not run again.", data=run)
+        work(run, step)
+        return run
+
+    decorate = task(
+        name=work.__name__,
+        description=work.__doc__,
+        task_run_name="{step.label}",
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=len(RETRY_DELAYS),
+        retry_delay_seconds=list(RETRY_DELAYS),
+        retry_condition_fn=_may_pass,
+        on_completion=[write_checkpoint],
+    )
+    return decorate(run_stage)
+
+
+@stage
+def upload(run: SessionRun, step: Step) -> None:
+    """Check the photo and keep a copy: the original is never written, and may be moved meanwhile."""
+    started = run.begin(step)
+    photo = open_photo(run.session.image_path)
+    image = {
+        "sha256": photo.sha256,
+        "path": run.put_file(photo.data, SUFFIXES[photo.format]),
+        "width": photo.width,
+        "height": photo.height,
+        "format": photo.format,
+    }
+    run.commit(step, changes.upload_delta(run.session, image), _BuiltIn(), started)
+    name = Path(run.session.image_path).name
+    log.info("Opened %s (%d x %d, %s).", name, photo.width, photo.height, photo.format)
+
+
+@stage
+def analysis(run: SessionRun, step: Step) -> None:
+    """Find the entities and store their masks."""
+    started = run.begin(step)
+    analyzer = engines.analyzer(run.settings.analyzer)
+    scene = analyzer.analyze(run.photo.pixels, run.progress)
+    entities = [
+        found.entity.model_copy(update={"mask_path": run.put_file(encode_mask(found.mask), ".png")})
+        for found in scene.detections
+    ]
+    stored = SceneAnalysis(entities=entities, spatial_layout=scene.spatial_layout)
+    run.commit(step, changes.analysis_delta(stored), analyzer, started)
+    log.info("Found %s.", ", ".join(f"{e.label} ({e.area_percent or 0:.0f} %)" for e in entities))
+
+
+@stage
+def intent(run: SessionRun, step: Step) -> None:
+    """Understand the prompt; the second time (iteration 1) with the person's answer."""
+    started = run.begin(step)
+    reasoner = engines.reasoner(run.settings.reasoner)
+    if step.iteration == 0:
+        understood = reasoner.understand(run.session.naive_prompt, run.scene)
+    else:
+        understood = _answered(run, reasoner)
+    run.commit(step, changes.intent_delta(understood), reasoner, started)
+    log.info("Understood %s", _in_words(understood))
+
+
+def _answered(run: SessionRun, reasoner: Reasoner) -> Intent:
+    asked, answer = run.intent.question, run.answer
+    assert asked is not None
+    assert answer is not None
+    understood = reasoner.understand(run.session.naive_prompt, run.scene, answer)
+    return understood.model_copy(update={"question": asked, "answer": answer})
+
+
+def _in_words(intent: Intent) -> str:
+    look = intent.action.replace("_", " ") or intent.edit_type
+    where = ", ".join(intent.target_entities) if intent.preserve_entities else "the whole picture"
+    text = f"{look} on {where} (confidence {intent.confidence:.2f})."
+    return f"{text} One question first." if intent.needs_answer else text
+
+
+@stage
+def refinement(run: SessionRun, step: Step) -> None:
+    """Write one prompt pair; the best of the attempt so far is the final one."""
+    started = run.begin(step)
+    reasoner = engines.reasoner(run.settings.reasoner)
+    earlier = run.prompts_of(step.attempt)
+    prompt = reasoner.refine(
+        run.session.naive_prompt,
+        run.scene,
+        run.intent,
+        step.iteration,
+        step.attempt,
+        earlier[-1] if earlier else None,
+        _hints(run, step.attempt),
+    )
+    best = max([*earlier, prompt], key=_quality)
+    run.commit(step, changes.refinement_delta(prompt, best), reasoner, started)
+    if step.iteration == ITERATIONS[-1]:
+        log.info("Refined the prompt: %s", best.positive_prompt)
+
+
+def _quality(prompt: PromptRecord) -> tuple[float, int]:
+    return (prompt.quality_score or 0.0, prompt.iteration)
+
+
+def _hints(run: SessionRun, attempt: int) -> list[str]:
+    """What the attempts before have taught: the validator's hints, and the person's reasons."""
+    hints: list[str] = []
+    for number, record in sorted(run.attempts().items()):
+        if number < attempt:
+            verdict = verdict_on(run.state, number)
+            hints += [*record.get("hints", []), *(verdict.reasons if verdict else [])]
+    return list(dict.fromkeys(hints))
+
+
+@stage
+def edit(run: SessionRun, step: Step) -> None:
+    """Edit the original with the final prompt and store the picture."""
+    started = run.begin(step)
+    editor = engines.editor(run.settings.editor)
+    request = EditRequest(
+        pixels=run.photo.pixels,
+        masks=run.masks,
+        scene=run.scene,
+        intent=run.intent,
+        prompt=run.final_prompt,
+        attempt=step.attempt,
+        hints=_hints(run, step.attempt),
+        handles=run.handles,
+    )
+    outcome = editor.edit(request, run.progress)
+    path = run.put_file(encode(outcome.pixels, run.photo.alpha, run.photo.icc_profile), ".png")
+    run.commit(step, changes.edit_delta(step.attempt, path, outcome.operations), editor, started)
+    log.info("Edited: %s.", ", ".join(operation.name.replace("_", " ") for operation in outcome.operations))
+
+
+@stage
+def validation(run: SessionRun, step: Step) -> None:
+    """Measure what the edit did, score it and decide."""
+    started = run.begin(step)
+    validator = engines.validator(run.settings.validator)
+    record = run.attempts()[step.attempt]
+    edited = decode_photo(run.store.files.read(record["edited_image_path"]))
+    request = ValidationRequest(
+        original=run.photo.pixels,
+        edited=edited.pixels,
+        masks=run.masks,
+        scene=run.scene,
+        intent=run.intent,
+        operations=[Operation.model_validate(operation) for operation in record["operations"]],
+    )
+    result = validator.validate(request, run.progress)
+    data = _counted(result, step.attempt)
+    decision = _decide(run, data, step.attempt)
+    run.commit(step, changes.validation_delta(data, result, decision), validator, started)
+    log.info("Alignment %.2f: %s. %s", data.alignment_score, decision.replace("_", " "), result.summary)
+
+
+def _counted(result: ValidationResult, attempt: int) -> ValidationData:
+    return ValidationData(
+        attempt_number=attempt,
+        alignment_score=alignment_score(result.deltas),
+        preserved_count=sum(delta.verdict == "preserved" for delta in result.deltas),
+        modified_count=sum(delta.verdict == "modified" for delta in result.deltas),
+        unintended_count=sum(delta.verdict == "unintended" for delta in result.deltas),
+    )
+
+
+def _decide(run: SessionRun, data: ValidationData, attempt: int) -> Decision:
+    decision = decide(data.alignment_score, applied=data.modified_count)
+    if decision == "retry" and attempt >= max_attempts(run):
+        return "best_effort"
+    return decision
+
+
+def max_attempts(run: SessionRun) -> int:
+    """How many attempts this session may make."""
+    return int(run.session.options.get("max_attempts", run.settings.max_attempts))
+
+
+@stage
+def completed(run: SessionRun, step: Step) -> None:
+    """Keep the best attempt and end the session."""
+    started = run.begin(step)
+    validations = sorted(changes.rows_of(run.state).validations, key=lambda data: data.attempt_number)
+    last = validations[-1]
+    decision, best = _verdict(run, last, max(validations, key=_worth))
+    edited = run.attempts()[best.attempt_number]["edited_image_path"]
+    run.commit(step, changes.completed_delta(decision, best, edited), _BuiltIn(), started)
+    log.info("Done: kept attempt %d, alignment %.2f, %s.", best.attempt_number, best.alignment_score, decision)
+
+
+def _verdict(run: SessionRun, last: ValidationData, best: ValidationData) -> tuple[Decision, ValidationData]:
+    """How the session ends and with which attempt: a person's word first, else the last attempt's score."""
+    verdict = verdict_on(run.state, last.attempt_number)
+    if verdict is not None and verdict.feedback_type == "reject":
+        return "rejected", best
+    if verdict is not None:
+        return ("accepted" if verdict.feedback_type == "accept" else "partial"), last
+    decision: Decision = run.attempts()[last.attempt_number]["decision"]
+    if decision == "best_effort":
+        return decision, best
+    return decision, last
+
+
+def _worth(data: ValidationData) -> tuple[bool, float, int]:
+    """An attempt that did something is worth more than one that did not; then the score; then the later one."""
+    return (data.modified_count > 0, data.alignment_score, data.attempt_number)
+
+
+STAGES: dict[str, StageTask] = {
+    "upload": upload,
+    "analysis": analysis,
+    "intent": intent,
+    "refinement": refinement,
+    "edit": edit,
+    "validation": validation,
+    "completed": completed,
+}

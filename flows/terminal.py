@@ -1,0 +1,449 @@
+"""What the `edi` command prints, and how it asks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar, get_args
+
+import typer
+
+from edi_storage.errors import EdiError, InputError
+from edi_storage.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from edi_storage.doctor import Finding
+    from edi_storage.learning import LearningReport
+    from edi_storage.models import FeedbackType, Question, Reason, SessionData, SessionHistory
+    from edi_storage.store import Store
+    from flows.editing import Person, Result
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
+
+DONE, FAILED, BAD_INPUT, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+# --- Errors ------------------------------------------------------------------------------------------
+
+
+def handled(command: Callable[P, T]) -> Callable[P, T]:
+    """A command whose errors become one sentence and an exit code; `--json` gets them as JSON too."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        as_json = bool(kwargs.get("as_json"))
+        try:
+            return command(*args, **kwargs)
+        except EdiError as error:
+            _end(str(error), error.exit_code, as_json)
+        except KeyboardInterrupt:
+            _end("Interrupted. Nothing is lost: `edi resume --all` goes on.", INTERRUPTED, as_json)
+        except BrokenPipeError:
+            raise typer.Exit(FAILED) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - a person gets a sentence; the traceback goes to a file
+            _end(_unexpected(error), FAILED, as_json)
+
+    return run
+
+
+def _end(message: str, code: int, as_json: bool) -> NoReturn:
+    if as_json:
+        _print_json({"error": message, "exit_code": code})
+    typer.secho(message, err=True, fg=None if code == WAITING else typer.colors.RED)
+    raise typer.Exit(code)
+
+
+def _unexpected(error: Exception) -> str:
+    """Keep the traceback for whoever mends it, and say where it is."""
+    what = f"Something went wrong that should not have: {type(error).__name__}: {error}."
+    try:
+        log = load_settings().home / "errors.log"
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)) + "\n")
+    except (OSError, EdiError):
+        return what
+    return f"{what} Details are in {log}; nothing that was finished is lost."
+
+
+# --- Shared ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def store() -> Iterator[Store]:
+    """The store of this EDI_HOME, with a word when its database has just been made beside old checkpoints."""
+    from edi_storage.store import open_store
+
+    settings = load_settings()
+    database = settings.database_url.removeprefix("sqlite:///")
+    is_new = settings.database_url.startswith("sqlite:///") and not Path(database).exists()
+    with open_store(settings) as opened:
+        if is_new and opened.checkpoints.session_ids():
+            say("The database is gone, but there are checkpoints: `edi doctor --repair` brings the sessions back.")
+        yield opened
+
+
+def find_session(opened: Store, name: str) -> SessionData:
+    """The session a person means. Raises NotFoundError."""
+    from flows.sessions import find_session as find
+
+    return find(opened.database, name)
+
+
+def reasons(given: Sequence[str]) -> list[Reason]:
+    """The reasons, checked: an unknown one is bad input."""
+    from edi_storage.models import Reason
+
+    known = get_args(Reason)
+    for reason in given:
+        if reason not in known:
+            raise InputError(f"There is no reason {reason!r}: choose from {', '.join(known)}.")
+    return [reason for reason in known if reason in given]
+
+
+def say(message: str) -> None:
+    """A line for the person; standard output is for results."""
+    typer.echo(message, err=True)
+
+
+def show(document: Any, as_json: bool, text: str) -> None:
+    """Print a result: the document for scripts, the text for people."""
+    if as_json:
+        _print_json(document)
+    else:
+        typer.echo(text)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=not _writes_unicode(), default=str))
+
+
+def _writes_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is destroyed; without a terminal only --yes will do."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(f"{question} Add --yes to do it without being asked.")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(FAILED)
+
+
+# --- Edits -------------------------------------------------------------------------------------------
+
+
+class _Lines(logging.Handler):
+    """Shows the sentences of the stages as they come."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark, colour = ("!", typer.colors.YELLOW) if record.levelno >= logging.WARNING else ("-", None)
+        typer.secho(f"  {mark} {record.getMessage()}", err=True, fg=colour)
+
+
+class _Nobody:
+    """A script: questions wait in the session."""
+
+    def choose(self, question: Question) -> int | None:
+        return None
+
+    def judge(self, result: Result) -> FeedbackType | None:
+        return None
+
+
+class _AtTerminal:
+    """A person who can answer now."""
+
+    def choose(self, question: Question) -> int | None:
+        say(f"\n{question.text}")
+        for number, choice in enumerate(question.choices, 1):
+            say(f"  {number}. {choice}")
+        chosen: int = typer.prompt("Your choice (0: later)", type=int, default=1, err=True)
+        return chosen if 0 < chosen <= len(question.choices) else None
+
+    def judge(self, result: Result) -> FeedbackType | None:
+        from edi_storage.models import FeedbackType
+
+        say(f"\nLook at {result['edited_image_path']} (alignment {result['alignment_score']:.2f}).")
+        words = {word[0]: word for word in get_args(FeedbackType)}
+        answer: str = typer.prompt("accept, reject, partial, or later", default="later", err=True)
+        verdict: FeedbackType | None = words.get(answer.strip().lower()[:1])
+        return verdict
+
+
+def person(as_json: bool) -> Person:
+    """Who answers, and where the progress lines go."""
+    log = logging.getLogger("edi")
+    log.setLevel(logging.INFO)
+    if not as_json:
+        log.addHandler(_Lines())
+    there = not as_json and sys.stdin.isatty() and sys.stderr.isatty()
+    return _AtTerminal() if there else _Nobody()
+
+
+def finish_edit(result: Result, as_json: bool) -> None:
+    """Print the end of an edit and exit with its code."""
+    if as_json:
+        _print_json(result)
+    else:
+        typer.echo(_result_text(result))
+    raise typer.Exit(_code(result))
+
+
+def finish_resume_all(results: list[Result], as_json: bool) -> None:
+    """Print what became of every interrupted session."""
+    if as_json:
+        _print_json({"sessions": results})
+    elif not results:
+        typer.echo("No session is interrupted.")
+    else:
+        typer.echo("\n\n".join(_result_text(result) for result in results))
+    raise typer.Exit(max((_code(result) for result in results), default=DONE))
+
+
+def _code(result: Result) -> int:
+    if result.get("waiting_for"):
+        return WAITING
+    return DONE if result.get("status") == "completed" else FAILED
+
+
+def _result_text(result: Result) -> str:
+    session_id = result["session_id"]
+    if result.get("waiting_for") == "question":
+        question = result["intent"]["question"]
+        choices = "\n".join(f"  {number}. {choice}" for number, choice in enumerate(question["choices"], 1))
+        return f"{question['text']}\n{choices}\nAnswer with: edi resume {session_id} --answer NUMBER"
+    if result.get("waiting_for") == "review":
+        look = f"Look at {result['edited_image_path']} (alignment {result['alignment_score']:.2f})."
+        return f"{look}\nThen: edi feedback {session_id} accept|reject|partial, and: edi resume {session_id}"
+    if result.get("status") != "completed":
+        return f"Session {session_id}: {result.get('failure_reason') or 'not finished yet; edi resume goes on'}"
+    restored = result.get("restored_stages") or []
+    lines = [f"{result['output'] or result['edited_image_path']}"]
+    lines += [f"  restored: {', '.join(restored)}"] if restored else []
+    lines += [f"  ! {warning}" for warning in result.get("warnings", [])]
+    lines.append(f"  Rate it: edi feedback {session_id} accept|reject|partial")
+    return "\n".join(lines)
+
+
+# --- Lists and tables --------------------------------------------------------------------------------
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=False, highlight=False, markup=False).print(table)
+
+
+def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
+    """The list of sessions."""
+    if as_json:
+        _print_json([session.model_dump(mode="json") for session in found])
+        return
+    if not found:
+        typer.echo('No sessions. Make one with: edi edit photo.jpg "make the sky dramatic"')
+        return
+    rows = [
+        (
+            session.session_id,
+            f"{session.created_at.astimezone():%Y-%m-%d %H:%M}",
+            f"waiting for you ({session.waiting_for})" if session.waiting_for else session.status.replace("_", " "),
+            "" if session.final_alignment_score is None else f"{session.final_alignment_score:.2f}",
+            Path(session.image_path).name,
+            session.naive_prompt[:60],
+        )
+        for session in found
+    ]
+    _print_table(("session", "created", "status", "score", "photo", "prompt"), rows)
+
+
+def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
+    """Everything of one session."""
+    from flows.output import history_document
+
+    document = history_document(opened, history)
+    if as_json:
+        _print_json(document)
+        return
+    session = history.session
+    typer.secho(f"{session.naive_prompt}", bold=True)
+    lines = [
+        f"session   {session.session_id} ({session.status.replace('_', ' ')}{_why(session)})",
+        f"photo     {session.image_path}",
+        f"result    {(document['state'] or {}).get('edited_image_path') or 'none yet'}",
+    ]
+    typer.echo("\n".join(lines))
+    if history.entities:
+        typer.echo()
+        found = [
+            (e.entity_id, f"{e.confidence:.2f}", f"{e.area_percent or 0:.0f} %", e.color_hex or "")
+            for e in history.entities
+        ]
+        _print_table(("entity", "confidence", "area", "colour"), found)
+    if history.commits:
+        typer.echo()
+        done = [
+            (
+                str(c.seq),
+                c.stage,
+                str(c.attempt),
+                f"{c.engine} {c.engine_version}",
+                _seconds(c.started_at, c.finished_at),
+            )
+            for c in history.commits
+        ]
+        _print_table(("#", "stage", "attempt", "engine", "seconds"), done)
+    for said in history.feedback:
+        typer.echo(
+            f"\nfeedback  {said.feedback_type}{f', {said.rating}/5' if said.rating else ''} {said.comments or ''}"
+        )
+
+
+def _why(session: SessionData) -> str:
+    parts = [session.failure_reason, session.decision and session.decision.replace("_", " ")]
+    return "".join(f": {part}" for part in parts if part)
+
+
+def _seconds(start: Any, end: Any) -> str:
+    return f"{(end - start).total_seconds():.1f}"
+
+
+def show_learning(report: LearningReport, as_json: bool) -> None:
+    """What was learned."""
+    if as_json:
+        cells = [
+            cell.model_dump() | {"count": cell.count, "acceptance": cell.acceptance, "mean_rating": cell.mean_rating}
+            for cell in report.cells
+        ]
+        _print_json({"new_events": report.new_events, "watermark": report.watermark, "cells": cells})
+        return
+    typer.echo(f"{report.new_events} new verdicts.")
+    rows = [
+        (
+            cell.edit_type,
+            cell.label,
+            str(cell.count),
+            "-" if cell.acceptance is None else f"{cell.acceptance:.0%}",
+            "-" if cell.mean_rating is None else f"{cell.mean_rating:.1f}",
+        )
+        for cell in report.cells
+    ]
+    if rows:
+        _print_table(("edit type", "of", "verdicts", "acceptance", "mean rating"), rows)
+
+
+def show_settings(as_json: bool) -> None:
+    """The settings with their source."""
+    import os
+
+    settings = load_settings()
+    rows = []
+    for name, field in Settings.model_fields.items():
+        variable = f"EDI_{name.upper()}"
+        source = "environment" if os.environ.get(variable) else "default"
+        rows.append((variable, str(getattr(settings, name)), source, field.description or ""))
+    if as_json:
+        _print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
+    else:
+        _print_table(("setting", "value", "source", "what it is"), rows)
+
+
+# --- Looking after -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def checking(as_json: bool) -> Iterator[Callable[[str], object]]:
+    """Shows which session is being checked, on a terminal."""
+    if as_json or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("Checking ...") as status:
+        yield lambda session_id: status.update(f"Checking session {session_id} ...")
+
+
+def show_findings(findings: Sequence[Finding], as_json: bool) -> None:
+    """What doctor found; exit code 1 when something is left to do."""
+    ok = all(finding.repaired for finding in findings)
+    if as_json:
+        _print_json({"ok": ok, "findings": [finding.model_dump() for finding in findings]})
+    elif not findings:
+        typer.echo("All is well.")
+    for finding in [] if as_json else findings:
+        typer.secho(f"{'repaired' if finding.repaired else 'found'}: {finding.message}", bold=not finding.repaired)
+        typer.echo(f"  {'done' if finding.repaired else '--repair would'}: {finding.fix}")
+    raise typer.Exit(DONE if ok else FAILED)
+
+
+def show_upgrade(as_json: bool) -> None:
+    """Upgrade the database, and say what that meant."""
+    from edi_storage.connection import make_engine
+    from edi_storage.migrations import upgrade
+
+    engine = make_engine(load_settings().database_url)
+    try:
+        report = upgrade(engine)
+    finally:
+        engine.dispose()
+    document = {
+        "from_revision": report.from_revision,
+        "to_revision": report.to_revision,
+        "backup": str(report.backup_path) if report.backup_path else None,
+        "quarantined": report.quarantined,
+    }
+    if report.from_revision == report.to_revision:
+        text = f"The database is at revision {report.to_revision} already: nothing to do."
+    else:
+        text = f"Upgraded from revision {report.from_revision or 'none'} to {report.to_revision}."
+    if report.backup_path:
+        text += f"\nThe database as it was: {report.backup_path}"
+    for table, count in report.quarantined.items():
+        text += f"\n{count} rows of {table} did not fit and are kept in the table quarantine."
+    show(document, as_json, text)
+
+
+def show_current(as_json: bool) -> None:
+    """Which revision the database has, and which this version wants."""
+    from edi_storage.connection import make_engine
+    from edi_storage.migrations import current, head
+
+    engine = make_engine(load_settings().database_url)
+    try:
+        revision = current(engine)
+    finally:
+        engine.dispose()
+    newest = head()
+    text = f"Revision {revision or 'none'}; this version of EDI uses {newest}."
+    show({"revision": revision, "head": newest}, as_json, text)
+
+
+def make_backup(folder: Path | None, as_json: bool) -> None:
+    """A verified copy of the database."""
+    from edi_storage.backup import backup
+    from edi_storage.connection import database_path
+
+    with store() as opened:
+        engine = opened.database.engine
+        path = database_path(engine)
+        made = backup(engine, folder or (path.parent / "backups" if path else Path("backups")))
+    show({"backup": str(made)}, as_json, f"Backed up to {made}")

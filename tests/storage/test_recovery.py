@@ -1,0 +1,313 @@
+"""Recovery and doctor on real files: what is lost comes back, what is damaged is set aside, nothing is doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from edi_storage import Store, open_store
+from edi_storage.connection import writing
+from edi_storage.doctor import Finding, doctor
+from edi_storage.errors import LeaseHeldError
+from edi_storage.models import SessionHistory
+from edi_storage.recovery import DELETING, delete_session, export_checkpoints, give_verdict, write_state_file
+from edi_storage.settings import Settings
+from edi_storage.state import Step, fold, last_attempt, next_step, rows_of, steps_done
+from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session
+
+ID = SESSION.session_id
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in ("EDI_DATABASE_URL", "EDI_STORAGE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    with open_store(settings) as opened:
+        yield opened
+
+
+def put_files(store: Store) -> None:
+    for content, suffix in (("photo", ".jpg"), ("sky_0", ".png"), ("building_0", ".png"), ("edited", ".png")):
+        store.files.put(ID, content.encode(), suffix)
+
+
+def finished(store: Store) -> SessionHistory:
+    """A finished session with its files, checkpoints and state file, as the flows leave it."""
+    put_files(store)
+    edited_session(store.database)
+    export_checkpoints(store, ID)
+    write_state_file(store, ID)
+    return store.database.load_session(ID)
+
+
+def half_way(store: Store, upto: int = 5) -> SessionHistory:
+    """A session interrupted after `upto` boundaries."""
+    put_files(store)
+    lease = store.database.begin_session(SESSION, "killed", 30)
+    commit_all(store.database, lease, upto=upto)
+    store.database.release(lease)
+    export_checkpoints(store, ID)
+    write_state_file(store, ID)
+    if upto < 8:
+        # Files of later boundaries would be orphans.
+        store.files.remove(rows_of(fold(delta for _, delta in boundaries())).artifacts[-1].path)
+    return store.database.load_session(ID)
+
+
+def repaired(settings: Settings) -> list[Finding]:
+    """Repair, check that nothing was left undone and that a second look finds nothing."""
+    findings = doctor(settings, repair=True)
+    assert all(finding.repaired for finding in findings), findings
+    assert doctor(settings) == []
+    return findings
+
+
+def lose_database(settings: Settings) -> None:
+    for path in settings.home.glob("edi_sessions.db*"):
+        path.unlink()
+
+
+def rows(history: SessionHistory) -> tuple[object, ...]:
+    return (
+        history.entities,
+        history.intent,
+        history.prompts,
+        history.validations,
+        history.feedback,
+        history.artifacts,
+        history.session.model_copy(update={"updated_at": None, "flow_run_id": None}),
+        history.state,
+    )
+
+
+# --- Where a session stands --------------------------------------------------------------------------
+
+
+def test_the_next_step_follows_from_the_state_alone() -> None:
+    deltas = [delta for _, delta in boundaries()]
+    steps = [step for step, _ in boundaries()]
+    for done in range(len(deltas)):
+        state = fold(deltas[:done])
+        assert steps_done(state) == steps[:done]
+        assert next_step(state) == steps[done]
+    assert next_step(fold(deltas)) is None
+
+
+def test_a_weak_attempt_is_followed_by_another_from_refinement() -> None:
+    state = fold(delta for _, delta in list(boundaries())[:-1])
+    state["validation"]["attempts"]["1"]["decision"] = "retry"
+    assert next_step(state) == Step("refinement", attempt=2)
+    state["scene_analysis"]["options"]["max_attempts"] = 1
+    assert next_step(state) == Step("completed")
+
+
+def test_with_review_a_person_is_waited_for() -> None:
+    state = fold(delta for _, delta in list(boundaries())[:-1])
+    state["scene_analysis"]["options"]["review"] = "ask"
+    assert next_step(state) == "review"
+    said = {"feedback_type": "reject", "feedback_key": "attempt-1"}
+    state["validation"]["feedback"] = {"attempt-1": said}
+    assert next_step(state) == Step("refinement", attempt=2)
+    state["validation"]["feedback"] = {"attempt-1": {**said, "feedback_type": "accept"}}
+    assert next_step(state) == Step("completed")
+
+
+def test_the_last_attempt_is_the_kept_one() -> None:
+    assert last_attempt({}) == 1
+    assert last_attempt({"validation": {"attempts": {"1": {}, "3": {}, "2": {}}}}) == 3
+    assert last_attempt({"validation": {"attempts": {"1": {}, "2": {}}, "kept_attempt": 1}}) == 1
+
+
+# --- Checkpoints behind or ahead ---------------------------------------------------------------------
+
+
+def test_a_healthy_session_has_no_findings(settings: Settings, store: Store) -> None:
+    finished(store)
+    assert doctor(settings) == []
+
+
+def test_checkpoints_that_no_hook_wrote_are_written(settings: Settings, store: Store) -> None:
+    put_files(store)
+    edited_session(store.database)
+    kinds = {finding.kind for finding in repaired(settings)}
+    assert kinds == {"checkpoint", "state_file"}
+    assert len(store.checkpoints.list_checkpoints(ID)) == 3
+
+
+def test_a_running_session_keeps_all_checkpoints_and_a_finished_one_three(store: Store) -> None:
+    half_way(store, upto=7)
+    assert len(store.checkpoints.list_checkpoints(ID)) == 7
+    commit_all(store.database, store.database.acquire(ID, "resume", 30))
+    export_checkpoints(store, ID)
+    assert [file.seq for file in store.checkpoints.list_checkpoints(ID)] == [8, 9, 10]
+
+
+def test_exporting_again_writes_nothing(store: Store) -> None:
+    finished(store)
+    assert export_checkpoints(store, ID) == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"<html>", None])
+def test_a_damaged_checkpoint_is_set_aside_and_written_again(
+    settings: Settings, store: Store, damage: bytes | None
+) -> None:
+    finished(store)
+    path = Path(store.files.full_path(store.checkpoints.list_checkpoints(ID)[-1].path))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"dramatic", b"dramatik") if damage is None else damage)
+    damaged = path.read_bytes()
+    assert "checkpoint" in {finding.kind for finding in repaired(settings)}
+    assert b"dramatic" in path.read_bytes()
+    assert [kept.read_bytes() for kept in path.parent.glob("*set-aside*")] == [damaged]
+
+
+def test_a_damaged_state_file_is_written_again(settings: Settings, store: Store) -> None:
+    finished(store)
+    Path(store.files.full_path(f"{ID}.json")).write_text("{")
+    assert {finding.kind for finding in repaired(settings)} == {"state_file"}
+
+
+# --- The database gone or damaged --------------------------------------------------------------------
+
+
+def test_a_lost_database_is_rebuilt_row_by_row(settings: Settings) -> None:
+    with open_store(settings) as store:
+        finished(store)
+        give_verdict(store, ID, "accept", rating=5, comment="yes", reasons=[])
+        before = store.database.load_session(ID)
+    lose_database(settings)
+    repaired(settings)
+    with open_store(settings) as store:
+        assert rows(store.database.load_session(ID)) == rows(before)
+        assert store.database.fold_feedback().events == 1
+
+
+def test_an_interrupted_session_goes_on_after_the_database_was_lost(settings: Settings) -> None:
+    with open_store(settings) as store:
+        half_way(store)
+    lose_database(settings)
+    repaired(settings)
+    with open_store(settings) as store:
+        assert [session.session_id for session in store.database.interrupted_sessions()] == [ID]
+        lease = store.database.acquire(ID, "resume", 30)
+        for commit in list(commits())[5:]:
+            store.database.commit_stage(lease, commit, 30)
+        assert store.database.require_session(ID).status == "completed"
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>moved</html>", b"SQLite format 3\x00" + b"\x00" * 84])
+def test_a_damaged_database_is_set_aside_and_rebuilt(settings: Settings, content: bytes) -> None:
+    with open_store(settings) as store:
+        before = finished(store)
+    lose_database(settings)
+    path = settings.home / "edi_sessions.db"
+    path.write_bytes(content)
+    assert not doctor(settings)[0].repaired
+    assert path.read_bytes() == content
+    repaired(settings)
+    assert [kept.read_bytes() for kept in settings.home.glob("*.set-aside-*")] == [content]
+    with open_store(settings) as store:
+        assert rows(store.database.load_session(ID)) == rows(before)
+
+
+def test_a_damaged_boundary_comes_back_from_its_checkpoint(settings: Settings, store: Store) -> None:
+    before = half_way(store)
+    with writing(store.database.engine) as connection:
+        connection.execute(text("UPDATE stage_commits SET state_delta = '{}' WHERE seq = 4"))
+    assert {finding.kind for finding in repaired(settings)} == {"state"}
+    assert rows(store.database.load_session(ID)) == rows(before)
+
+
+def test_a_damaged_boundary_without_a_checkpoint_is_done_again(settings: Settings, store: Store) -> None:
+    half_way(store)
+    for file in store.checkpoints.list_checkpoints(ID)[3:]:
+        store.files.remove(file.path)
+    with writing(store.database.engine) as connection:
+        connection.execute(text("UPDATE stage_commits SET state_delta = '{}' WHERE seq = 4"))
+    repaired(settings)
+    assert store.database.last_seq(ID) == 3
+    assert len(store.database.get_prompt_history(ID)) == 0
+
+
+def test_changed_rows_are_written_again_from_the_state(settings: Settings, store: Store) -> None:
+    before = finished(store)
+    with writing(store.database.engine) as connection:
+        connection.execute(text("UPDATE prompts SET positive_prompt = 'x' WHERE iteration = 2"))
+        connection.execute(text("DELETE FROM entities"))
+    (found,) = repaired(settings)
+    assert "prompts" in found.message
+    assert "entities" in found.message
+    assert rows(store.database.load_session(ID)) == rows(before)
+
+
+# --- Files -------------------------------------------------------------------------------------------
+
+
+def test_a_lost_picture_sends_the_session_back_to_make_it_again(settings: Settings, store: Store) -> None:
+    history = finished(store)
+    edited = next(artifact for artifact in history.artifacts if artifact.kind == "edited")
+    store.files.remove(edited.path)
+    assert doctor(settings)[0].kind == "file"
+    doctor(settings, repair=True)
+    assert store.database.last_seq(ID) == 7
+    assert [session.session_id for session in store.database.interrupted_sessions()] == [ID]
+    assert doctor(settings) == []
+
+
+def test_what_nothing_refers_to_is_removed(settings: Settings, store: Store) -> None:
+    finished(store)
+    stray = store.files.put(ID, b"stray", ".png")
+    assert [finding.kind for finding in repaired(settings)] == ["orphan"]
+    assert not store.files.exists(stray)
+
+
+def test_a_session_being_worked_on_is_left_alone(settings: Settings, store: Store) -> None:
+    store.database.begin_session(SESSION, "worker", 60)
+    stray = store.files.put(ID, b"about to be committed", ".png")
+    assert doctor(settings, repair=True) == []
+    assert store.files.exists(stray)
+
+
+# --- Feedback and deletion ---------------------------------------------------------------------------
+
+
+def test_a_verdict_is_in_the_checkpoint_too(store: Store) -> None:
+    finished(store)
+    give_verdict(store, ID, "partial", rating=3, comment="nearly", reasons=["edges"])
+    latest = store.checkpoints.latest_checkpoint(ID)
+    assert latest is not None
+    assert latest.validation["feedback"]["attempt-1"]["comments"] == "nearly"
+    live = store.checkpoints.load_session_state(ID)
+    assert live is not None
+    assert live["validation"]["feedback"]["attempt-1"]["rating"] == 3
+
+
+def test_deleting_leaves_nothing_of_a_session(settings: Settings, store: Store) -> None:
+    finished(store)
+    delete_session(store, ID)
+    assert store.database.get_session(ID) is None
+    assert [path for path in (settings.home / "sessions").rglob("*") if ID in path.name] == []
+
+
+def test_a_deletion_that_was_interrupted_is_finished_not_undone(settings: Settings, store: Store) -> None:
+    finished(store)
+    store.database.fail_session(store.database.acquire(ID, "delete", 30), DELETING)
+    assert [finding.kind for finding in repaired(settings)] == ["deletion"]
+    assert store.database.get_session(ID) is None
+    assert store.checkpoints.session_ids() == []
+
+
+def test_a_session_being_worked_on_cannot_be_deleted(store: Store) -> None:
+    half_way(store)
+    store.database.acquire(ID, "worker", 60)
+    with pytest.raises(LeaseHeldError, match="worker"):
+        delete_session(store, ID)
+    assert store.checkpoints.list_checkpoints(ID)
