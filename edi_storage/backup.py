@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -27,6 +28,9 @@ from edi_storage.errors import DatabaseError, InputError
 
 #: A copy under way is younger than this; an older one was left by a killed process.
 _LEFTOVER_AFTER_SECONDS = 3600.0
+
+#: What `temporary_beside` names, and what SQLite may put beside it.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp(-journal|-wal|-shm)?")
 
 Counts = dict[str, int]
 
@@ -98,8 +102,8 @@ def verify_backup(path: Path) -> Counts:
 def remove_leftovers(folder: Path, *, older_than_seconds: float = _LEFTOVER_AFTER_SECONDS) -> list[Path]:
     """Delete the unfinished `.*.tmp` files that killed processes left in `folder`, and return their paths."""
     removed = []
-    for path in folder.glob(".*.db.*.tmp*"):
-        if time.time() - path.stat().st_mtime > older_than_seconds:
+    for path in folder.glob(".*.tmp*"):
+        if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > older_than_seconds:
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed

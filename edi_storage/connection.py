@@ -26,7 +26,7 @@ from edi_storage.database_file import (
     busy,
     create_file,
     damaged,
-    explain_io,
+    explain_os_error,
     explain_sqlite,
     full,
     identity,
@@ -183,7 +183,7 @@ def explaining(engine: Engine) -> Iterator[None]:
             raise
         raise explained from error
     except OSError as error:
-        raise explain_io(where, error.strerror or str(error)) from error
+        raise explain_os_error(where, error) from error
 
 
 def _explain(error: DBAPIError, where: Path | str) -> EdiError | None:

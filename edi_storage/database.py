@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import and_, delete, func, insert, select, tuple_, update
 
 from edi_storage import migrations, queries
-from edi_storage.connection import make_engine, reading, writing
+from edi_storage.connection import make_engine, reading, sqlite_url, writing
 from edi_storage.errors import (
     DatabaseDamagedError,
     DatabaseError,
@@ -67,7 +67,7 @@ class EDIDatabase:
 
     def __init__(self, db_path: str = "edi_sessions.db", *, clock: Callable[[], datetime] = now_utc) -> None:
         self.db_path = db_path
-        self.url = db_path if "://" in db_path else f"sqlite:///{db_path}"
+        self.url = db_path if "://" in db_path else sqlite_url(db_path)
         self.clock = clock
         self.engine = make_engine(self.url)
         try:
@@ -319,6 +319,20 @@ class EDIDatabase:
         )
         with reading(self.engine) as connection:
             return [read_session(row) for row in connection.execute(query).mappings()]
+
+    def free_leases(self, is_gone: Callable[[str], bool]) -> int:
+        """Free the leases of unfinished sessions whose owner `is_gone`; returns how many."""
+        query = (
+            select(LeaseRow.session_id, LeaseRow.owner, LeaseRow.fence)
+            .join(SessionRow, SessionRow.id == LeaseRow.session_id)
+            .where(SessionRow.status == "in_progress", LeaseRow.owner.is_not(None))
+        )
+        with reading(self.engine) as connection:
+            dead = [row for row in connection.execute(query) if is_gone(row.owner)]
+        if not dead:
+            return 0
+        with writing(self.engine) as connection:
+            return sum(queries.free(connection, row.session_id, row.owner, row.fence) for row in dead)
 
     def lease_of(self, session_id: str) -> tuple[str, datetime] | None:
         """Who works on the session now, and until when the lease runs; None when nobody does."""

@@ -6,6 +6,7 @@ every connection in this process. So the checks use `stat` and SQLite itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -349,6 +350,14 @@ def full(path: Path | str, detail: str) -> StorageFullError:
 def unusable(path: Path | str, detail: str) -> DatabaseError:
     """The error for everything else that keeps a database from being used."""
     return DatabaseError(f"{path} could not be used: {detail.strip().splitlines()[0].rstrip('.')}.")
+
+
+def explain_os_error(path: Path | str, error: OSError) -> EdiError:
+    """The error for a refusal of the operating system, about the file it names or else about `path`."""
+    where = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return full(where, str(error))
+    return unusable(where, error.strerror or str(error))
 
 
 def explain_io(path: Path | str, detail: str) -> EdiError:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from edi_storage.connection import database_path, make_engine
+from edi_storage.connection import set_database_aside, sqlite_file
 from edi_storage.errors import CheckpointError, CheckpointTooNewError, DatabaseDamagedError, EdiError
-from edi_storage.models import Artifact, Record, SessionHistory, StageCommit, now_utc
+from edi_storage.models import Artifact, Record, SessionHistory, StageCommit
+from edi_storage.owner import is_gone
 from edi_storage.recovery import (
     DELETING,
     delete_session,
@@ -59,6 +58,7 @@ def doctor(
         return [found]
     findings = [found] if found else []
     with open_store(settings) as store:
+        store.database.free_leases(is_gone)
         for session_id in _all_session_ids(store):
             progress(session_id)
             findings += [_handled(problem, repair) for problem in list(verify_session(store, session_id))]
@@ -89,22 +89,6 @@ def _check_database(settings: Settings, repair: bool) -> Finding | None:
         return finding
     aside = set_database_aside(path)
     return finding.model_copy(update={"repaired": True, "fix": f"set aside as {aside.name}, rebuilt from checkpoints"})
-
-
-def sqlite_file(url: str) -> Path | None:
-    """The file of a SQLite URL; None for a database server."""
-    engine = make_engine(url)
-    engine.dispose()
-    return database_path(engine)
-
-
-def set_database_aside(path: Path) -> Path:
-    """Rename a database, with the files SQLite keeps beside it, to a dated name; returns the new path."""
-    aside = path.with_name(f"{path.name}.set-aside-{now_utc():%Y%m%dT%H%M%S%fZ}")
-    for suffix in ("-wal", "-shm", "-journal", ""):
-        with suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    return aside
 
 
 def _all_session_ids(store: Store) -> list[str]:

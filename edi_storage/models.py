@@ -114,7 +114,10 @@ def check_session_id(value: str) -> str:
 
 def _as_utc(value: datetime) -> datetime:
     """A time without a zone is taken as UTC, which is what the seed's CURRENT_TIMESTAMP means."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is too far in the past or the future") from None
 
 
 def _is_json(value: str) -> str:
@@ -156,22 +159,33 @@ class Record(BaseModel):
 
     @classmethod
     def checked(cls, data: Self | Mapping[str, Any]) -> Self:
-        """Validate a model or a plain mapping; raise InputError with one sentence when it does not fit."""
-        if isinstance(data, Record):
-            data = data.model_dump(exclude_unset=True)
+        """Validate a model or a plain mapping; raise InputError with one sentence when it does not fit.
+
+        `model_fields_set` of a model stays what it is: which fields were given, not filled in.
+        """
+        given = data.model_fields_set if isinstance(data, cls) else None
         try:
-            return cls.model_validate(dict(data))
+            record = cls.model_validate(data.model_dump() if isinstance(data, cls) else dict(data))
         except ValidationError as error:
             raise InputError(describe(error, cls.__name__)) from error
+        if given is not None:
+            record.model_fields_set.intersection_update(given)
+        return record
 
 
 def describe(error: ValidationError, what: str) -> str:
     """One sentence for a person: what, where, and what is wrong with it."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or what
+    where = _printable(".".join(str(part) for part in first["loc"])) or what
     reason = first["msg"].removeprefix("Value error, ")
     more = error.error_count() - 1
     return f"{what}: {where} {_verb(reason)}{reason}" + (f" (and {more} more)" if more else "") + "."
+
+
+def _printable(name: str) -> str:
+    """A field's name may come from a file: short, on one line, and without what no terminal can print."""
+    plain = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in plain[:80])
 
 
 def _verb(reason: str) -> str:
@@ -339,7 +353,7 @@ class StageCommit(Record):
     #: JSON merge patch (RFC 7396) that turns the state before this boundary into the state after it.
     state_delta: JsonObject
     #: Digest of the whole state after this boundary (see `edi_storage.state.digest`).
-    sha256: str
+    sha256: Text
     schema_version: int = SCHEMA_VERSION
     engine: Text
     engine_version: Text

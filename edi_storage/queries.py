@@ -167,7 +167,13 @@ def renew(connection: Connection, lease: Lease, seconds: float, now: datetime) -
 
 def release(connection: Connection, lease: Lease) -> bool:
     """Give the lease back; False when it was no longer ours."""
-    return bool(connection.execute(update(LeaseRow).where(_mine(lease)).values(owner=None)).rowcount)
+    return free(connection, lease.session_id, lease.owner, lease.fence)
+
+
+def free(connection: Connection, session_id: str, owner: str, fence: int) -> bool:
+    """Free the lease if it is still this owner's."""
+    where = and_(LeaseRow.session_id == session_id, LeaseRow.owner == owner, LeaseRow.fence == fence)
+    return bool(connection.execute(update(LeaseRow).where(where).values(owner=None)).rowcount)
 
 
 def _mine(lease: Lease) -> ColumnElement[bool]:

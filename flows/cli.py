@@ -182,9 +182,11 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Delete a session with its checkpoints and pictures. Your own photo and --output files stay."""
+    from edi_storage.owner import is_gone
     from edi_storage.recovery import delete_session
 
     with terminal.store() as store:
+        store.database.free_leases(is_gone)
         found = terminal.find_session(store, session_id)
         terminal.confirm(f"Delete session {found.session_id} ({found.naive_prompt!r})?", yes)
         delete_session(store, found.session_id)
@@ -225,9 +227,8 @@ def backup(
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
 ) -> None:
-    """Start the control room: Prefect's UI, the deployments, automatic resume and scheduled learning. Ctrl-C ends it."""
+    """Start the control room: Prefect's UI, automatic resume and scheduled learning. Ctrl-C ends it."""
     from deployments.serve import serve as run
-
     from edi_storage.settings import load_settings
 
     run(load_settings(), port=port)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edi_storage.errors import InputError
 from edi_storage.models import FeedbackType, Question, SessionId, Text, describe
+from edi_storage.owner import is_gone
 from edi_storage.recovery import give_verdict, reopen
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
@@ -114,6 +115,7 @@ def resume(name: str, answer: int, person: Person) -> Result:
             from flows.output import outcome
 
             return outcome(store, session.session_id)
+        store.database.free_leases(is_gone)
         reopen(store, session.session_id)
     with _flows():
         return _with(person, settings, _continue(settings, session.session_id, answer))
@@ -122,6 +124,7 @@ def resume(name: str, answer: int, person: Person) -> Result:
 def resume_all(person: Person) -> list[Result]:
     """Continue every interrupted session, the oldest first."""
     with open_store(load_settings()) as store:
+        store.database.free_leases(is_gone)
         if not store.database.interrupted_sessions(limit=1):
             return []
     with _flows() as settings:

@@ -14,10 +14,11 @@ from prefect import Flow, State, Task
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
 from edi_storage.errors import EdiError, SessionFailedError
+from edi_storage.owner import owner_name
 from edi_storage.recovery import export_checkpoints
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
-from flows.session import SessionRun, owner_name
+from flows.session import SessionRun
 
 log = logging.getLogger("edi")
 

@@ -8,6 +8,7 @@ from prefect import flow
 
 from edi_storage.errors import EdiError, LeaseHeldError
 from edi_storage.models import SessionData
+from edi_storage.owner import is_gone
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows.edit import edit_image
@@ -19,6 +20,7 @@ def resume_interrupted(limit: int = 100) -> list[dict[str, Any]]:
     """Continue every interrupted session. limit: at most so many in one run, the oldest first."""
     settings = load_settings()
     with open_store(settings) as store:
+        store.database.free_leases(is_gone)
         found = store.database.interrupted_sessions(limit)
         results = []
         for session in found:

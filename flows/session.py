@@ -6,8 +6,6 @@ Knows nothing of Prefect; the stages in `flows.stages` put it to work.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -27,6 +25,7 @@ from edi_storage.models import (
     WaitingFor,
     now_utc,
 )
+from edi_storage.owner import is_gone, owner_name
 from edi_storage.recovery import with_checkpoint
 from edi_storage.settings import Settings
 from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done
@@ -187,6 +186,7 @@ def open_session(
     worked on, DatabaseDamagedError when its stored state is not whole.
     """
     database = store.database
+    database.free_leases(is_gone)
     lease = database.begin_session(session, owner_name(flow_run_id), settings.lease_seconds)
     waiting_for: WaitingFor | None = None
     try:
@@ -203,8 +203,3 @@ def open_session(
         waiting_for = run.waiting_for
     finally:
         database.release(lease, waiting_for)
-
-
-def owner_name(flow_run_id: str | None) -> str:
-    """Who holds a lease, for people and for hooks: host, process, flow run."""
-    return f"{socket.gethostname()}:{os.getpid()}:{flow_run_id or 'no-flow'}"

@@ -22,13 +22,12 @@ from edi_storage.models import (
     PromptRecord,
     SceneAnalysis,
     ValidationData,
-    ValidationResult,
 )
 from edi_storage.state import Step, verdict_on
 from flows import VERSION, engines
 from flows.engines.base import EditRequest, Reasoner, ValidationRequest
 from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
-from flows.engines.validation import alignment_score, decide
+from flows.engines.scoring import count, decide
 from flows.hooks import write_checkpoint
 from flows.session import SessionRun, log
 
@@ -155,7 +154,7 @@ def refinement(run: SessionRun, step: Step) -> None:
     best = max([*earlier, prompt], key=_quality)
     run.commit(step, changes.refinement_delta(prompt, best), reasoner, started)
     if step.iteration == ITERATIONS[-1]:
-        log.info("Refined the prompt: %s", best.positive_prompt)
+        log.info("Refined the prompt in %d steps (quality %.2f).", len(earlier) + 1, best.quality_score or 0.0)
 
 
 def _quality(prompt: PromptRecord) -> tuple[float, int]:
@@ -209,27 +208,17 @@ def validation(run: SessionRun, step: Step) -> None:
         operations=[Operation.model_validate(operation) for operation in record["operations"]],
     )
     result = validator.validate(request, run.progress)
-    data = _counted(result, step.attempt)
-    decision = _decide(run, data, step.attempt)
+    counts = count(result)
+    data = ValidationData(
+        attempt_number=step.attempt,
+        alignment_score=counts.score,
+        preserved_count=counts.preserved,
+        modified_count=counts.applied,
+        unintended_count=counts.unintended,
+    )
+    decision = decide(counts.score, counts.applied, step.attempt, max_attempts(run))
     run.commit(step, changes.validation_delta(data, result, decision), validator, started)
     log.info("Alignment %.2f: %s. %s", data.alignment_score, decision.replace("_", " "), result.summary)
-
-
-def _counted(result: ValidationResult, attempt: int) -> ValidationData:
-    return ValidationData(
-        attempt_number=attempt,
-        alignment_score=alignment_score(result.deltas),
-        preserved_count=sum(delta.verdict == "preserved" for delta in result.deltas),
-        modified_count=sum(delta.verdict == "modified" for delta in result.deltas),
-        unintended_count=sum(delta.verdict == "unintended" for delta in result.deltas),
-    )
-
-
-def _decide(run: SessionRun, data: ValidationData, attempt: int) -> Decision:
-    decision = decide(data.alignment_score, applied=data.modified_count)
-    if decision == "retry" and attempt >= max_attempts(run):
-        return "best_effort"
-    return decision
 
 
 def max_attempts(run: SessionRun) -> int:

@@ -83,11 +83,12 @@ def _unexpected(error: Exception) -> str:
 @contextmanager
 def store() -> Iterator[Store]:
     """The store of this EDI_HOME, with a word when its database has just been made beside old checkpoints."""
+    from edi_storage.connection import sqlite_file
     from edi_storage.store import open_store
 
     settings = load_settings()
-    database = settings.database_url.removeprefix("sqlite:///")
-    is_new = settings.database_url.startswith("sqlite:///") and not Path(database).exists()
+    database = sqlite_file(settings.database_url)
+    is_new = database is not None and not database.exists()
     with open_store(settings) as opened:
         if is_new and opened.checkpoints.session_ids():
             say("The database is gone, but there are checkpoints: `edi doctor --repair` brings the sessions back.")
@@ -251,7 +252,9 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=False, highlight=False, markup=False).print(table)
+    # Not on a terminal, each row stays on one line, for grep.
+    width = None if sys.stdout.isatty() else 400
+    Console(width=width, highlight=False, markup=False).print(table)
 
 
 def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
@@ -364,7 +367,9 @@ def show_settings(as_json: bool) -> None:
     if as_json:
         _print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
     else:
-        _print_table(("setting", "value", "source", "what it is"), rows)
+        for name, value, source, what in rows:
+            typer.secho(f"{name}={value}", bold=source != "default", nl=False)
+            typer.echo(f"  ({source})\n    {what}")
 
 
 # --- Looking after -----------------------------------------------------------------------------------

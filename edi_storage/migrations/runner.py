@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,15 +166,22 @@ def _recorded(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     where = connection.engine.url.database
-    if connection.dialect.name == "sqlite" and _pragma(connection, "application_id") != APPLICATION_ID:
-        raise foreign(str(where), "its schema is kept by another program's alembic")
     found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    if not _is_ours(connection, list(found)):
+        raise foreign(str(where), "its schema is kept by another program's alembic")
     if len(found) != 1 or found[0] not in _ALL:
         raise DatabaseTooNewError(
             f"{where} is at revision {', '.join(found) or 'none'}, which this version of EDI does not know "
             f"(its newest is {head()}): upgrade EDI; the database was not touched."
         )
     return str(found[0])
+
+
+def _is_ours(connection: Connection, revisions: list[str]) -> bool:
+    """Whether alembic's table is EDI's: by the file's mark, or on a server by the form of its revisions."""
+    if connection.dialect.name == "sqlite":
+        return _pragma(connection, "application_id") == APPLICATION_ID
+    return all(re.fullmatch(r"\d{4}", revision) for revision in revisions)
 
 
 def _recognise_seed(connection: Connection) -> str | None:

@@ -70,8 +70,8 @@ _PHRASES: Final[tuple[tuple[str, Look], ...]] = (
     ("contrast|contrasty|punchy|punchier|punch|pop|pops|popping", Look("contrast", _UP)),
     ("flat|flatter|low contrast|softer|harsh", Look("contrast", _DOWN, 0.8)),
     (
-        "vivid|more vivid|vibrant|vibrance|colorful|colourful|saturated|saturate|saturation|richer|rich|lively|livelier|"
-        "bolder|colors pop|colours pop|color pop|colour pop|intensify colors|more color|more colour|lush",
+        "vivid|more vivid|vibrant|vibrance|colorful|colourful|saturated|saturate|saturation|richer|rich|lively|"
+        "livelier|bolder|colors pop|colours pop|color pop|colour pop|intensify colors|more color|more colour|lush",
         Look("saturation", _UP),
     ),
     (
@@ -86,7 +86,7 @@ _PHRASES: Final[tuple[tuple[str, Look], ...]] = (
     ),
     ("sharpen|sharper|sharp|sharpened|crisp|crisper|crispy|focus|in focus", Look("sharpen", _UP)),
     ("clarity|clearer|more detail|more details|detailed|texture|structure|dehaze|haze|hazy", Look("clarity")),
-    ("vignette|vignetting|dark corners|darken the corners|darken the edges|dark edges", Look("vignette")),
+    ("vignette|vignetting|dark corners|darken the corners|darken the edges", Look("vignette")),
     (
         "black and white|black white|b and w|bw|monochrome|monochromatic|grayscale|greyscale|noir|gray scale|grey scale|"
         "desaturate completely|no color|no colour|without color|without colour|colorless|colourless",
@@ -152,11 +152,11 @@ _TOWARDS: Final[Mapping[str, str]] = {
 _STRENGTHS: Final[tuple[tuple[str, float], ...]] = (
     ("a tiny bit|ever so slightly|barely|a hint of|a hint|hardly", 0.2),
     (
-        "a little bit|a little|a bit|slightly|slight|subtly|subtle|a touch|somewhat|a tad|gently|gentle|softly|lightly|mildly",
+        "a little bit|a little|a bit|slightly|slight|subtly|subtle|a touch|somewhat|a tad|gently|gentle|softly|lightly",
         0.35,
     ),
     ("as much as possible|extremely|insanely|super|ultra|completely|totally|maximum|crazy|incredibly", 1.0),
-    ("very much|a lot more|a lot|much more|much|very|really|strongly|strong|way|far|heavily|so|significantly", 0.85),
+    ("very much|a lot more|a lot|much more|much|very|really|strongly|strong|way|far|heavily|significantly", 0.85),
 )
 DEFAULT_STRENGTH: Final = 0.6
 
@@ -165,7 +165,7 @@ _LESS: Final = "less|reduce|reduced|decrease|lower|lessen|too|not so|not as|not 
 
 def normalise(prompt: str) -> str:
     """Lower case, plain apostrophes, known words spelt right, single spaces; `,` and `;` kept as clause marks."""
-    text = prompt.lower().replace("’", "'").replace("b&w", "b and w").replace("&", " and ").replace("n't", " not")
+    text = prompt.lower().replace("\u2019", "'").replace("b&w", "b and w").replace("&", " and ").replace("n't", " not")
     text = re.sub(r"[^\w\s'%,;.#-]", " ", text).replace("-", " ").replace("_", " ")
     text = re.sub(r"\.(?!\d)", " ; ", text)
     text = re.sub(r"\s*([,;])\s*", r" \1 ", text)
@@ -196,10 +196,42 @@ def vocabulary() -> frozenset[str]:
 
 
 #: Words of prompts that must not be "corrected" into something else.
-_COMMON: Final = (
-    "photo picture image please could would should everything whole entire except without keeping leave change color "
-    "colour colors colours around behind front there where which thing things still while style other right light night"
-).split()
+_COMMON: Final = [
+    "photo",
+    "picture",
+    "image",
+    "please",
+    "could",
+    "would",
+    "should",
+    "everything",
+    "whole",
+    "entire",
+    "except",
+    "without",
+    "keeping",
+    "leave",
+    "change",
+    "color",
+    "colour",
+    "colors",
+    "colours",
+    "around",
+    "behind",
+    "front",
+    "there",
+    "where",
+    "which",
+    "thing",
+    "things",
+    "still",
+    "while",
+    "style",
+    "other",
+    "right",
+    "light",
+    "night",
+]
 
 
 def pattern(words: str | Iterable[str]) -> re.Pattern[str]:
@@ -272,7 +304,7 @@ def turned(look: Look, clause: str, phrase: str) -> Look:
     if _pattern(_LESS).search(before):
         direction = -direction
     elif phrase in ("underexposed", "overexposed", "harsh", "hazy") or re.search(
-        rf"\b(?:looks?|is|are|seems?) (?:\w+ )?(?:flat|dull|pale|washed out|faded)\b", clause
+        r"\b(?:looks?|is|are|seems?|its|it's) (?:\w+ ){0,2}(?:flat|dull|pale|washed out|faded)\b", clause
     ):
         # A complaint, not a wish: "it looks dull".
         direction = 1 if phrase not in ("overexposed", "harsh") else -1
@@ -291,7 +323,7 @@ def strength_in(clause: str) -> float:
 
 
 _PAINTERLY: Final = (
-    "painting|watercolor|watercolour|oil paint|van gogh|monet|picasso|anime|cartoon|comic|sketch|pencil drawing|drawing|"
+    "painting|watercolor|watercolour|oil paint|van gogh|monet|picasso|anime|cartoon|comic|sketch|drawing|"
     "pixel art|in the style of|cyberpunk|ghibli|lego|impressionist|renaissance"
 )
 _SCENE: Final = (

@@ -10,6 +10,7 @@ Parameters that every operation takes beside its own:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -121,12 +122,9 @@ def _number(parameters: Mapping[str, Any], name: str, default: float) -> float:
 
 def rgb_of(color: str) -> tuple[float, float, float]:
     """'#rrggbb' as three numbers in 0..1. Raises InputError for anything else."""
-    try:
-        if len(color) != 7 or color[0] != "#":
-            raise ValueError
-        red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    except ValueError:
-        raise InputError(f"{color!r} is not a colour; write it as #rrggbb.") from None
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
+        raise InputError(f"{color!r} is not a colour; write it as #rrggbb.")
+    red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
     return red, green, blue
 
 

@@ -95,13 +95,16 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         raise InputError(f"{path} may not be read; check its permissions.") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} cannot be opened ({_reason(error)}); give the path of a photo.") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
             raise InputError(f"{path} is a folder; give the path of one photo.")
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(mode):
             raise InputError(f"{path} is a pipe or a device, not a file; give the path of a photo.")
-        data = file.read(MAX_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if not data:
         raise InputError(f"{path} is empty; give the path of a photo.")
     if len(data) > MAX_BYTES:

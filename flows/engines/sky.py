@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from flows.engines.base import Mask
 from flows.engines.regions import Floats
@@ -119,7 +120,8 @@ def _measure(rgb: Floats, mask: Mask, clouds: float) -> _Field:
     # Far from the sky the fine blur has nothing to take from: coarser ones fill in behind it.
     colour = _spread(small, pure, side * 0.12)
     for sigma in (0.03, 0.008):
-        trust = smoothstep(0.02, 0.2, cv2.GaussianBlur(pure, (0, 0), side * sigma))[..., None]
+        near = np.asarray(cv2.GaussianBlur(pure, (0, 0), side * sigma), dtype=np.float32)
+        trust = smoothstep(0.02, 0.2, near)[..., None]
         colour = colour + trust * (_spread(small, pure, side * sigma) - colour)
     filled = luma(small) * pure + luma(colour) * (1 - pure)
     base = np.asarray(cv2.ximgproc.guidedFilter(filled, filled, max(2, side // 40), 0.004), dtype=np.float32)
@@ -172,9 +174,8 @@ def _grade(old: Floats, local: Mapping[str, Floats], mean: float, grade: _Grade,
     # So does the warm glow of a low sun.
     own = np.clip((old.max(axis=2) - old.min(axis=2)) / 0.45, 0, 1)
     warm = np.clip((old[..., 0] - old[..., 2]) / 0.15, 0, 1) if grade.lights[2] > grade.lights[0] else 0 * own
-    return toned + grade.lean * strength * (1 - np.maximum(0.6 * own, 0.85 * warm))[..., None] * (
-        _lean(new, grade) - toned
-    )
+    leaning = grade.lean * strength * (1 - np.maximum(0.6 * own, 0.85 * warm))[..., None]
+    return np.asarray(toned + leaning * (_lean(new, grade) - toned), dtype=np.float32)
 
 
 def _shoulder(light: Floats) -> Floats:
@@ -197,7 +198,8 @@ def _clouds(gradient: Floats) -> Floats:
     Always the same clouds for the same size: the noise has a fixed seed.
     """
     height, width = gradient.shape
-    depth = 1 / (0.22 + 0.9 * (1 - gradient))  # distance to the cloud layer: far at the horizon
+    # Distance to the cloud layer: far at the horizon.
+    depth = np.asarray(1 / (0.22 + 0.9 * (1 - gradient)), dtype=np.float32)
     across = (np.arange(width, dtype=np.float32)[None] - width / 2) / max(height, width) * depth * 3.2
     along = depth * 1.9
     warp = _noise(across * 1.3 + 3.1, along * 1.3 + 1.7, 2)
@@ -209,7 +211,7 @@ def _clouds(gradient: Floats) -> Floats:
     return np.asarray(fade * (0.16 - 0.50 * heavy + 0.55 * np.clip(lit, -0.4, 0.4)), dtype=np.float32)
 
 
-def _noise(x: Floats, y: Floats, octaves: int) -> Floats:
+def _noise(x: NDArray[np.floating], y: NDArray[np.floating], octaves: int) -> Floats:
     """Fractal value noise at the given coordinates (period 64), about -1..1."""
     lattice = np.random.default_rng(20).uniform(-1, 1, (64, 64)).astype(np.float32)
     total, weight = np.zeros(np.broadcast(x, y).shape, dtype=np.float32), 0.0

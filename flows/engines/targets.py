@@ -32,7 +32,9 @@ _WHOLE: Final = (
     "everything|whole picture|whole photo|whole image|entire photo|entire picture|entire image|photo|picture|image|pic|"
     "photograph|shot|scene|it|this|all|colors|colours|overall|mood|look|lighting|tones"
 )
-_BACKGROUND: Final = "background|backdrop|surroundings|behind|bokeh|portrait mode|depth of field|the rest|everything else"
+_BACKGROUND: Final = (
+    "background|backdrop|surroundings|behind|bokeh|portrait mode|depth of field|the rest|everything else"
+)
 _SUBJECT: Final = "subject|foreground|main object|main subject|centre|center|middle"
 _PLACES: Final[Mapping[str, str]] = {
     "top": "top|upper|above",
@@ -123,7 +125,9 @@ def _things(text: str) -> list[str]:
     found = re.findall(r"\b(?:the|my|our|his|her|their|its|that|those|these|an?)\s+((?:[a-z']+\s?){1,3})", text)
     words = []
     for group in found:
-        parts = re.split(r"\b(?:to|is|are|look|looks|looking|in|on|of|at|with|from|by|for|less|more|be|as|so|very)\b", group)
+        parts = re.split(
+            r"\b(?:to|is|are|look|looks|looking|in|on|of|at|with|from|by|for|less|more|be|as|so|very)\b", group
+        )
         if parts[0].split():
             words.append(parts[0].split()[-1])
     return words
@@ -175,7 +179,27 @@ def phrase_of(entity: EntityData, entities: Sequence[EntityData]) -> str:
 
 #: Labels of things that are the subject of a photo wherever they stand.
 _SUBJECTS: Final = frozenset(
-    "person face cat dog bird horse sheep cow elephant bear zebra giraffe car bicycle motorcycle bus truck boat train".split()
+    [
+        "person",
+        "face",
+        "cat",
+        "dog",
+        "bird",
+        "horse",
+        "sheep",
+        "cow",
+        "elephant",
+        "bear",
+        "zebra",
+        "giraffe",
+        "car",
+        "bicycle",
+        "motorcycle",
+        "bus",
+        "truck",
+        "boat",
+        "train",
+    ]
 )
 
 

@@ -44,7 +44,8 @@ def exposure(band: Floats, stops: float) -> Floats:
     """Brighter or darker by `stops` (factor 2 of light each). Brightening rolls highlights off, it never clips them."""
     gain = 2.0**stops
     linear = to_linear(band)
-    return to_gamma(1 - cv2.pow(1 - linear, gain) if gain > 1 else linear * gain)
+    changed = 1 - cv2.pow(1 - linear, gain) if gain > 1 else linear * gain
+    return to_gamma(np.asarray(changed, dtype=np.float32))
 
 
 def contrast(band: Floats, amount: float, pivot: float = 0.5) -> Floats:

@@ -211,8 +211,9 @@ def execute(path: str, *statements: str) -> None:
 
 
 def rows(path: str, table: str) -> list[dict]:
-    """All rows of a table, as the file has them."""
+    """All rows of a table, as the file has them; text that is not UTF-8 with its bytes escaped."""
     conn = sqlite3.connect(path)
+    conn.text_factory = lambda value: value.decode(errors="surrogateescape")
     conn.row_factory = sqlite3.Row
     found = [dict(row) for row in conn.execute(f"SELECT * FROM {table}")]
     conn.close()

@@ -7,6 +7,7 @@ import stat
 import threading
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -129,12 +130,11 @@ def test_a_damaged_database_is_not_backed_up(engine, folder):
             {"p": "long prompt " * 5000},
         )
     engine.dispose()  # nobody has it open while it is damaged
-    path = engine.url.database
-    content = bytearray(open(path, "rb").read())
+    path = Path(engine.url.database)
+    content = bytearray(path.read_bytes())
     page = 4096 * (len(content) // 4096 - 3)
     content[page : page + 64] = bytes(64)
-    with open(path, "wb") as file:
-        file.write(content)
+    path.write_bytes(content)
     with pytest.raises(DatabaseDamagedError, match="is damaged"):
         backup(engine, folder)
     assert [file.name for file in folder.iterdir() if file.name != ".edi.lock"] == []

@@ -34,6 +34,7 @@ from edi_storage.errors import (
     InputError,
     StorageFullError,
 )
+from tests.storage.small_disk import small_disk
 
 DRIVERS = {driver.__name__: driver for driver in (sqlite_driver(), sqlite3)}
 
@@ -462,19 +463,6 @@ def test_after_a_write_error_the_connection_is_given_up_and_the_next_one_works(p
     assert process.returncode == 0
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MB; returns its folder and what makes it larger."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("NOT TESTED: a full disk (needs root to mount a small file system)")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True).returncode:
-        pytest.skip("NOT TESTED: a full disk (mounting a small file system is not allowed here)")
-    yield folder, lambda: subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def fill(engine, acknowledged, upto):
     for number in range(len(acknowledged), upto):
         with writing(engine) as connection:
@@ -482,9 +470,9 @@ def fill(engine, acknowledged, upto):
         acknowledged.append(number)
 
 
-def test_a_full_disk_is_named_and_nothing_acknowledged_is_lost(small_disk, driver):
-    folder, enlarge = small_disk
-    with counter(folder / "edi.db", driver=driver) as engine:
+def test_a_full_disk_is_named_and_nothing_acknowledged_is_lost(tmp_path, driver):
+    folder = tmp_path / "disk"
+    with small_disk(folder) as enlarge, counter(folder / "edi.db", driver=driver) as engine:
         with writing(engine) as connection:
             connection.execute(text("CREATE TABLE filler (n INTEGER PRIMARY KEY, b BLOB)"))
         acknowledged = []
@@ -497,10 +485,10 @@ def test_a_full_disk_is_named_and_nothing_acknowledged_is_lost(small_disk, drive
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
 
 
-def test_a_new_database_on_a_full_disk_is_refused_and_leaves_nothing(small_disk):
-    folder, enlarge = small_disk
-    (folder / "ballast").write_bytes(bytes(2**20 - 4096))
-    with opened(folder / "edi.db") as engine:
+def test_a_new_database_on_a_full_disk_is_refused_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "disk"
+    with small_disk(folder) as enlarge, opened(folder / "edi.db") as engine:
+        (folder / "ballast").write_bytes(bytes(2**20 - 4096))
         with pytest.raises(StorageFullError):
             create_database(engine)
         assert sorted(file.name for file in folder.iterdir() if file.name != ".edi.lock") == ["ballast"]

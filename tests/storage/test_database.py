@@ -356,7 +356,10 @@ def test_history_can_be_filtered_by_status(database: EDIDatabase) -> None:
             "SELECT * FROM sessions WHERE status = 'failed' ORDER BY created_at DESC, id DESC LIMIT 50",
             "ix_sessions_status_created_at_id",
         ),
-        ("SELECT * FROM sessions WHERE status = 'in_progress' ORDER BY created_at, id", "ix_sessions_status_created_at_id"),
+        (
+            "SELECT * FROM sessions WHERE status = 'in_progress' ORDER BY created_at, id",
+            "ix_sessions_status_created_at_id",
+        ),
     ],
 )
 def test_history_and_resume_scan_use_their_index(database: EDIDatabase, query: str, index: str) -> None:
@@ -452,3 +455,11 @@ def test_a_rating_must_be_a_whole_number(database: EDIDatabase) -> None:
     for rating in (4.5, 0, 6, "5", True):
         with pytest.raises(InputError, match="rating"):
             database.save_feedback(SESSION.session_id, {"feedback_type": "accept", "rating": rating})
+
+
+def test_the_lease_of_a_process_that_is_gone_is_freed(database: EDIDatabase) -> None:
+    database.begin_session(SESSION, "dead", 30)
+    database.begin_session(SESSION.model_copy(update={"session_id": "other"}), "alive", 30)
+    assert database.free_leases(lambda owner: owner == "dead") == 1
+    assert [session.session_id for session in database.interrupted_sessions()] == [SESSION.session_id]
+    assert database.free_leases(lambda owner: owner == "dead") == 0

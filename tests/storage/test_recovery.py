@@ -213,7 +213,7 @@ def test_a_damaged_database_is_set_aside_and_rebuilt(settings: Settings, content
     assert not doctor(settings)[0].repaired
     assert path.read_bytes() == content
     repaired(settings)
-    assert [kept.read_bytes() for kept in settings.home.glob("*.set-aside-*")] == [content]
+    assert [kept.read_bytes() for kept in settings.home.glob("edi_sessions.db*damaged*")] == [content]
     with open_store(settings) as store:
         assert rows(store.database.load_session(ID)) == rows(before)
 

@@ -1,0 +1,160 @@
+"""The runner that `edi serve` keeps: registers the deployments, then starts a process for each run that is due.
+
+It leaves when its standard input ends, and ends its flow runs first: they share its process group, so that nobody has
+to know their process ids. Prefect's own way out would mark them as cancelled by a person, who never did that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flows import VERSION
+from flows.child import say_ready, watch_parent
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.runner import Runner
+
+#: A run that a person starts is taken up within this time; a scheduled one is taken up before its time.
+QUERY_SECONDS = 2.0
+
+#: How long flow runs may take to write down that they were interrupted.
+GRACE_SECONDS = 5.0
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The child. Argument: JSON {"workers": int, "deployments": [fields of Served]}."""
+    os.umask(0o077)
+    leave = threading.Event()
+    # Also because the runner gets every signal that it sends to its group. SIG_IGN would be inherited by the flow runs.
+    signal.signal(signal.SIGTERM, lambda *_: leave.set())
+    watch_parent(leave.set)
+    runners: list[Runner] = []
+    # Not in the main thread, where Prefect would install its own way out.
+    thread = threading.Thread(target=_serve, args=(json.loads(arguments[0]), runners), daemon=True)
+    thread.start()
+    while thread.is_alive() and not leave.wait(0.2):
+        pass
+    _end_flow_runs(runners)
+
+
+def _serve(config: dict[str, Any], runners: list[Runner]) -> None:
+    try:
+        asyncio.run(_run(config, runners))
+    except BaseException:
+        traceback.print_exc()
+        raise
+
+
+async def _run(config: dict[str, Any], runners: list[Runner]) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.runner import Runner
+
+    # Two, because a limit counts all runs of a runner: a queue of edits must not keep the scheduled runs waiting.
+    asked, scheduled = (
+        Runner(name=name, query_seconds=QUERY_SECONDS, limit=limit, pause_on_shutdown=False)
+        for name, limit in (("edi-asked", config["workers"]), ("edi-scheduled", None))
+    )
+    found: dict[UUID, bool] = {}
+    for served in config["deployments"]:
+        runner = scheduled if served["interval"] else asked
+        found[await runner.aadd_deployment(_deployment(served))] = bool(served["interval"])
+    async with get_client() as client:
+        await _close_stale_runs(client, list(found))
+        await _drop_missed_runs(client, [identifier for identifier, regular in found.items() if regular])
+    runners += [asked, scheduled]
+    say_ready()
+    await asyncio.gather(*(runner.start() for runner in runners))
+
+
+def _deployment(served: dict[str, Any]) -> RunnerDeployment:
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.deployments.runner import RunnerDeployment
+
+    one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    return RunnerDeployment.from_entrypoint(
+        served["entrypoint"],
+        name=served["name"],
+        interval=served["interval"],
+        concurrency_limit=one if served["alone"] else None,
+        version=VERSION,
+    )
+
+
+async def _close_stale_runs(client: PrefectClient, deployments: list[UUID]) -> None:
+    """Runs that an earlier `edi serve` left open would look alive for ever and keep their place in a limit."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Cancelled, Crashed
+
+    open_now = _in_state(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+    mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=deployments), state=open_now)
+    runs = await _read_runs(client, mine)
+    if runs:
+        children = FlowRunFilterParentFlowRunId(any_=[run.id for run in runs])
+        runs += await _read_runs(client, FlowRunFilter(parent_flow_run_id=children, state=open_now))
+    for run in runs:
+        cancelled = run.state_type is StateType.CANCELLING
+        end: State[Any] = (
+            Cancelled() if cancelled else Crashed(message="`edi serve` ended while this run was under way.")
+        )
+        await client.set_flow_run_state(run.id, end, force=True)
+
+
+async def _drop_missed_runs(client: PrefectClient, deployments: list[UUID]) -> None:
+    """Keep the newest of the runs that fell due while nobody served: one run catches up, not sixty."""
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterNextScheduledStartTime,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    for deployment in deployments:
+        missed = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+            state=_in_state(StateType.SCHEDULED),
+            next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC)),
+        )
+        planned = [run for run in await _read_runs(client, missed) if run.auto_scheduled]
+        for run in sorted(planned, key=lambda run: run.expected_start_time or datetime.min.replace(tzinfo=UTC))[:-1]:
+            await client.delete_flow_run(run.id)
+
+
+def _in_state(*types: Any) -> Any:
+    from prefect.client.schemas.filters import FlowRunFilterState, FlowRunFilterStateType
+
+    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))
+
+
+async def _read_runs(client: PrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
+    return await client.read_flow_runs(flow_run_filter=wanted, limit=200)
+
+
+def _end_flow_runs(runners: Sequence[Runner]) -> None:
+    for runner in runners:
+        if poller := getattr(runner, "_scheduled_run_poller", None):
+            poller.stopping = True
+    os.killpg(0, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline and any(runner._process_manager.flow_run_ids() for runner in runners):
+        time.sleep(0.1)
+    os.killpg(0, signal.SIGKILL)  # what is left of the flow runs, and this process itself
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,190 @@
+"""`edi serve`: one process that keeps two children, the Prefect server with its UI and the runner of the deployments.
+
+    edi serve --(pipe)--> server         Prefect's API, UI and scheduler
+              --(pipe)--> runner         takes up due runs; each flow run is a process in the runner's process group
+
+Both children leave when the pipe from their parent closes (see flows/server.py), and the runner takes its flow runs
+with it: so nothing stays behind, however `edi serve` ends. If a child dies, both are started again. What that
+interrupts is continued by the deployment `resume-interrupted`, as after any other crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from subprocess import Popen
+
+from filelock import Timeout
+
+from edi_storage.errors import EdiError
+from edi_storage.settings import Settings
+from flows.child import bound_child, end_child, wait_ready
+from flows.server import (
+    ServerInfo,
+    folder,
+    named_server,
+    prepare_environment,
+    running_server,
+    serve_lock,
+    start_server,
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One deployment: the flow at `entrypoint` ("package.module.function") under `name`."""
+
+    name: str
+    entrypoint: str
+    #: Seconds between scheduled runs; None: only when somebody asks.
+    interval: float | None = None
+    #: A run that is due while another one runs is dropped, not queued.
+    alone: bool = False
+
+
+DEPLOYMENTS = (
+    Served("edit-image", "flows.edit.edit_image"),
+    Served("record-feedback", "flows.feedback.record_feedback"),
+    Served("resume-interrupted", "flows.resume.resume_interrupted", interval=60, alone=True),
+    Served("learn-from-feedback", "flows.learn.learn_from_feedback", interval=3600, alone=True),
+)
+
+#: Flow runs in parallel that people asked for. Scheduled ones come on top: a queue of edits must not delay a resume.
+WORKERS = 2
+
+#: How long the runner may take to end its flow runs in good order.
+RUNNER_STOP_SECONDS = 8.0
+
+#: A child that dies sooner than this after its start counts as a failed start ...
+STEADY_SECONDS = 60.0
+
+#: ... and so many failed starts in a row end `edi serve`.
+FAILED_STARTS = 3
+
+
+def serve(
+    settings: Settings,
+    *,
+    port: int = 4200,
+    workers: int = WORKERS,
+    deployments: Sequence[Served] = DEPLOYMENTS,
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM. `announce` gets the ready line, with the UI's address; by default it is printed.
+
+    Raises EdiError if this EDI_HOME is served already, the port is taken, or a child keeps dying.
+    """
+    prepare_environment(settings)
+    announce = announce or _say
+    with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm(), _only_one(settings):
+        failed_starts = 0
+        while failed_starts < FAILED_STARTS:
+            started = time.monotonic()
+            with _children(settings, port, workers, deployments) as (url, children):
+                announce(f"EDI is ready: {url.removesuffix('/api')} (Ctrl-C ends it)")
+                died = _wait_for_a_death(children)
+            failed_starts = failed_starts + 1 if time.monotonic() - started < STEADY_SECONDS else 1
+            announce(f"The {died} ended unexpectedly; starting again.")
+        raise EdiError(f"The {died} keeps ending: see {folder(settings) / f'{died}.log'}.")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that the children end in good order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    lock = serve_lock(settings)
+    try:
+        lock.acquire(timeout=1)  # others hold it for a moment, to see whether it is free
+    except Timeout:
+        info = running_server(settings)
+        where = f" at {info.url.removesuffix('/api')} (process {info.pid})" if info else ""
+        raise EdiError(f"`edi serve` runs already for {settings.home}{where}.") from None
+    try:
+        yield
+    finally:
+        (folder(settings) / "server.json").unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def _children(
+    settings: Settings, port: int, workers: int, deployments: Sequence[Served]
+) -> Iterator[tuple[str, dict[str, Popen[bytes]]]]:
+    """The server, unless PREFECT_API_URL names one, and the runner; the runner ends first."""
+    children = {}
+    with contextlib.ExitStack() as stack:
+        url = named_server()
+        if url is None:
+            server = stack.enter_context(start_server(settings, full=True, port=port))
+            url, children["server"] = server.url, server.child
+        children["runner"] = stack.enter_context(_runner(settings, url, workers, deployments))
+        _write_server_file(settings, url)
+        yield url, children
+
+
+@contextlib.contextmanager
+def _runner(settings: Settings, url: str, workers: int, deployments: Sequence[Served]) -> Iterator[Popen[bytes]]:
+    log = folder(settings) / "runner.log"
+    config = json.dumps({"workers": workers, "deployments": [asdict(served) for served in deployments]})
+    environment = {
+        "EDI_HOME": str(settings.home),
+        "PREFECT_API_URL": url,
+        # To runner.log, that is, and that of the flow runs too.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT_LOGGING_COLORS": "false",
+    }
+    with bound_child(["-m", "deployments.runner", config], log=log, env=environment) as child:
+        try:
+            wait_ready(child, log, "runner")
+            yield child
+        finally:
+            end_child(child, RUNNER_STOP_SECONDS)
+            _end_group(child.pid)
+
+
+def _end_group(group: int) -> None:
+    """End the flow runs that a killed runner left behind; a runner that ended by itself left none."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)  # they write down that they crashed
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
+
+
+def _wait_for_a_death(children: dict[str, Popen[bytes]]) -> str:
+    while True:
+        for name, child in children.items():
+            if child.poll() is not None:
+                return name
+        time.sleep(0.5)
+
+
+def _write_server_file(settings: Settings, url: str) -> None:
+    port = urllib.parse.urlsplit(url).port or 0
+    path = folder(settings) / "server.json"
+    fresh = path.with_suffix(".new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(ServerInfo(url, os.getpid(), port, time.time())), file)
+    fresh.replace(path)

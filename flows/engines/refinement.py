@@ -1,0 +1,233 @@
+"""The four prompt pairs of an intent, and how good a pair is.
+
+Iteration 0 says what to change, 1 adds what must stay, 2 adds how (technical terms), 3 adds quality words.
+Each holds all of the one before, so that the pairs can be compared and the best one chosen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from edi_storage.errors import InputError
+from edi_storage.models import ITERATIONS, EntityData, Intent, PromptRecord, SceneAnalysis
+from flows.engines.lexicon import COLOURS
+from flows.engines.steps import Step, steps_of
+from flows.engines.targets import place_of
+
+_BASE: Final = {
+    "dramatic_sky": "{mood} sky in {target}, deep tones, structured clouds",
+    "dramatic": "{mood} light on {target}, deep tones",
+    "exposure": "{target} {more}",
+    "contrast": "{target} with {amount} contrast",
+    "saturation": "{target} with {rich} colours",
+    "warmth": "{target} in {warm} light",
+    "recolour": "{target} in {colour}",
+    "tint": "{target} with a touch of {colour}",
+    "fill": "plain {colour} in place of {target}",
+    "enhance": "{target} clearer and livelier",
+    "sharpen": "{target} in crisp focus",
+    "clarity": "{target} with clear structure",
+    "vignette": "corners of {target} falling off into the dark",
+    "black_and_white": "{target} in black and white",
+    "sepia": "{target} in sepia, like an old print",
+    "blur": "{target} softly out of focus",
+    "remove": "{target} removed, the surroundings continued",
+}
+_OPPOSITE: Final = {
+    "dramatic_sky": "flat sky, overexposed sky",
+    "dramatic": "flat light",
+    "exposure": "{less}",
+    "contrast": "{unlike} contrast",
+    "saturation": "{poor} colours",
+    "warmth": "{cold} cast",
+    "recolour": "colour spill",
+    "tint": "colour spill",
+    "fill": "ragged outline",
+    "enhance": "dull, flat",
+    "sharpen": "blurred",
+    "clarity": "hazy",
+    "vignette": "hard-edged vignette",
+    "black_and_white": "colour",
+    "sepia": "modern colours",
+    "blur": "blurred subject",
+    "remove": "smeared patch",
+}
+_TECHNICAL: Final = {
+    "dramatic_sky": "graduated exposure darkest at the top, local contrast in the clouds, split toning, sky mask",
+    "dramatic": "local contrast, S-curve, vignette",
+    "exposure": "exposure in linear light with highlight roll-off",
+    "contrast": "S-curve around the mid-tone, guided-filter local contrast",
+    "saturation": "vibrance that spares saturated colours",
+    "warmth": "white balance shift at constant luma",
+    "recolour": "hue and chroma replaced in CIE Lab, shading kept",
+    "tint": "split toning at constant luma",
+    "fill": "alpha matte with a soft border",
+    "enhance": "exposure, local contrast and vibrance balanced",
+    "sharpen": "unsharp mask on luma with limited overshoot",
+    "clarity": "guided-filter local contrast at 3 % radius",
+    "vignette": "radial exposure falloff",
+    "black_and_white": "channel mix for skin and sky, gentle S-curve",
+    "sepia": "channel mix, warm toning",
+    "blur": "disc bokeh in linear light",
+    "remove": "patch-based fill",
+}
+_QUALITY: Final = "photorealistic, natural transitions, fine detail kept"
+_DEFECTS: Final = "halos, banding, noise, artifacts"
+_PRECISE: Final = "soft-edged mask, gamma-aware"
+
+
+def refine(
+    prompt: str,
+    scene: SceneAnalysis,
+    intent: Intent,
+    iteration: int,
+    attempt: int = 1,
+    previous: PromptRecord | None = None,
+    hints: Sequence[str] | None = None,
+) -> PromptRecord:
+    """The prompt pair of one iteration; see `Reasoner.refine`. The same inputs give the same pair.
+
+    `previous`, if it is the iteration just before of the same attempt, is continued; else all is written anew.
+    """
+    if iteration not in ITERATIONS:
+        raise InputError(f"There is no refinement iteration {iteration}; there are 0 to {ITERATIONS[-1]}.")
+    first, positive, negative = 0, [], []
+    if previous is not None and (previous.attempt_number, previous.iteration) == (attempt, iteration - 1):
+        first, positive, negative = iteration, _parts(previous.positive_prompt), _parts(previous.negative_prompt)
+    for number in range(first, iteration + 1):
+        more, less = _LAYERS[number](scene, intent, list(hints or []))
+        positive += [clause for clause in more if clause not in positive]
+        negative += [clause for clause in less if clause not in negative]
+    record = PromptRecord(
+        attempt_number=attempt,
+        iteration=iteration,
+        positive_prompt="; ".join(positive),
+        negative_prompt="; ".join(negative),
+    )
+    score = quality_score(record.positive_prompt, record.negative_prompt, scene, intent)
+    return record.model_copy(update={"quality_score": score})
+
+
+def _parts(prompt: str) -> list[str]:
+    return [part for part in prompt.split("; ") if part]
+
+
+Clauses = tuple[list[str], list[str]]
+
+
+def _base(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
+    steps = steps_of(intent)
+    positive = [_fill_in(_BASE.get(step.action, "{target} changed"), step, scene) for step in steps]
+    negative = [_fill_in(_OPPOSITE.get(step.action, ""), step, scene) for step in steps]
+    wishes, protected = _from_hints(hints, scene)
+    return positive + wishes, [clause for clause in negative if clause] + protected
+
+
+def _preservation(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
+    kept = [entity for entity in scene.entities if entity.entity_id in intent.preserve_entities]
+    if not kept:
+        return ["composition and all outlines unchanged"], ["distorted shapes"]
+    positive = [f"keep {_called(entity, scene)} exactly as it is" for entity in kept]
+    return positive, [f"changes to {_called(entity, scene)}" for entity in kept]
+
+
+def _technique(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
+    steps = steps_of(intent)
+    terms = [_TECHNICAL[step.action] for step in steps if step.action in _TECHNICAL]
+    strengths = ", ".join(f"{step.action.replace('_', ' ')} at {round(100 * step.strength)} %" for step in steps)
+    return [*terms, strengths, _PRECISE], ["hard mask edges", "clipped highlights"]
+
+
+def _quality(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
+    return [_QUALITY], [_DEFECTS]
+
+
+_LAYERS: Final = (_base, _preservation, _technique, _quality)
+
+
+def _from_hints(hints: Sequence[str], scene: SceneAnalysis) -> Clauses:
+    """What earlier attempts got wrong, as clauses."""
+    positive, negative = [], []
+    for hint in dict.fromkeys(hints):
+        if hint.startswith("protect "):
+            name = hint.removeprefix("protect ")
+            entity = next((entity for entity in scene.entities if entity.entity_id == name), None)
+            negative.append(f"spill onto {_called(entity, scene) if entity else name}")
+        else:
+            positive.append(f"{hint} than the attempt before" if hint in ("stronger", "weaker") else hint)
+    return positive, negative
+
+
+def _called(entity: EntityData, scene: SceneAnalysis) -> str:
+    place = place_of(entity, scene.entities)
+    return f"the {entity.label}" + ("" if place == "all over" else f" ({place})")
+
+
+def _fill_in(template: str, step: Step, scene: SceneAnalysis) -> str:
+    targets = [entity for entity in scene.entities if entity.entity_id in step.targets]
+    whole = step.scope == "whole" or len(targets) == len(scene.entities)
+    target = "the whole picture" if whole else " and ".join(_called(entity, scene) for entity in targets)
+    if step.scope == "background":
+        target = "the background"
+    up = float(step.parameters.get("direction", 1)) >= 0
+    hexes = {paint: name for name, paint in reversed(list(COLOURS.items()))}
+    paint = str(step.parameters.get("color", ""))
+    words = {
+        "target": target,
+        "mood": str(step.parameters.get("mood", "dramatic")),
+        "colour": str(step.parameters.get("colour_name") or hexes.get(paint) or paint or "another colour"),
+        "more": "brighter" if up else "darker",
+        "less": "underexposed" if up else "overexposed",
+        "amount": "more" if up else "less",
+        "unlike": "flat" if up else "harsh",
+        "rich": "richer" if up else "muted",
+        "poor": "dull" if up else "garish",
+        "warm": "warmer" if up else "cooler",
+        "cold": "cold blue" if up else "warm yellow",
+    }
+    return template.format(**words)
+
+
+def quality_score(positive: str, negative: str, scene: SceneAnalysis, intent: Intent) -> float:
+    """How good a prompt pair is, 0..1, read from its text alone:
+
+        0.30 specificity   share of the target entities (or "whole picture", "background") that it names
+      + 0.10 action        it says what to do with them: the base clause of every step is there
+      + 0.25 preservation  share of the entities to preserve that it names as kept (all outlines, when none are)
+      + 0.15 technique     a technical clause for every step (0.10) and a strength as a number (0.05)
+      + 0.10 quality       quality words in the positive and defects in the negative, 0.05 each
+      + 0.10 counterpart   the negative prompt is not empty
+      - 0.50 contradiction share of the clauses of the negative that the positive asks for, or that forbid the target
+
+    Limited to 0..1. Each iteration of `refine` adds clauses of one kind, so that its score rises with every one.
+    """
+    asked, forbidden = _parts(positive.lower()), _parts(negative.lower())
+    steps = steps_of(intent)
+    by_id = {entity.entity_id: entity for entity in scene.entities}
+    targets = [by_id[name] for name in intent.target_entities if name in by_id]
+    kept = [by_id[name] for name in intent.preserve_entities if name in by_id]
+    text = positive.lower()
+    wide = re.search(r"whole picture|the background", text) is not None
+    named = 1.0 if wide or not targets else sum(f"the {e.label}" in text for e in targets) / len(targets)
+    told = sum(_fill_in(_BASE.get(step.action, "{target} changed"), step, scene).lower() in asked for step in steps)
+    spared = sum(f"keep {_called(entity, scene)} exactly as it is".lower() in asked for entity in kept)
+    preserved = spared / len(kept) if kept else float("outlines unchanged" in text)
+    technical = sum(_TECHNICAL.get(step.action, "?").lower() in asked for step in steps) / max(1, len(steps))
+    score = 0.30 * named + 0.10 * told / max(1, len(steps)) + 0.25 * preserved + 0.10 * technical
+    score += 0.05 * (re.search(r"\d+ %", text) is not None)
+    score += 0.05 * (_QUALITY in text) + 0.05 * (_DEFECTS in negative.lower()) + 0.10 * bool(forbidden)
+    score -= 0.50 * _contradiction(asked, forbidden, [_called(entity, scene).lower() for entity in targets])
+    return round(min(1.0, max(0.0, score)), 4)
+
+
+def _contradiction(asked: Sequence[str], forbidden: Sequence[str], targets: Sequence[str]) -> float:
+    """Share of the forbidden clauses that are also asked for, or that forbid changing a target."""
+    if not forbidden:
+        return 0.0
+    spoilt = [f"changes to {target}" for target in targets]
+    clashes = sum(
+        clause in asked or any(clause == part.strip() for a in asked for part in a.split(",")) for clause in forbidden
+    )
+    return (clashes + sum(clause in spoilt for clause in forbidden)) / len(forbidden)

@@ -1,0 +1,111 @@
+"""The process of a Prefect server that EDI starts: `python -m flows.server_process SOCKET [--full]`."""
+
+from __future__ import annotations
+
+import gc
+import http
+import os
+import socket
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from flows.child import START_SECONDS, STOP_SECONDS, say_ready, watch_parent
+from flows.server import LOCAL_NAMES
+
+if TYPE_CHECKING:
+    import uvicorn
+
+#: A server that is asked to end stays until its event queues were empty for so many tenths of a second.
+QUIET_TICKS = 3
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The child: serve on the inherited socket until standard input ends. Arguments: its number [--full]."""
+    os.umask(0o077)
+    leave = threading.Event()
+    watch_parent(lambda: _leave(leave))
+    gc.disable()  # until it serves: a fifth of the start would be spent looking for garbage among fresh modules
+    import prefect.server.api.collections as collections
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    # The pages about blocks and work pools fetch their lists from the internet; Prefect brings the same as a file.
+    collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, "offline:"))
+    app = create_app(ephemeral="--full" not in arguments, final=True)
+    config = uvicorn.Config(
+        _OnlyFromHere(app), log_level="warning", lifespan="on", timeout_graceful_shutdown=1, access_log=False
+    )
+    listener = socket.socket(fileno=int(arguments[0]))
+    _server(config, leave).run(sockets=[listener])
+    # All is written; Python's own way out takes Prefect another second.
+    os._exit(0)
+
+
+def _leave(leave: threading.Event) -> None:
+    leave.set()
+    # The orderly end writes the last events down; it may hang, or never begin while the server still starts.
+    time.sleep(STOP_SECONDS - 1)
+    os._exit(0)
+
+
+def _server(config: uvicorn.Config, leave: threading.Event) -> uvicorn.Server:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        quiet_ticks = 0
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            # Prefect's migrations do not bear two processes at once.
+            with FileLock(Path(os.environ["PREFECT_HOME"]) / "migrate.lock", timeout=START_SECONDS, mode=0o600):
+                await super().startup(sockets)
+            gc.enable()
+            if self.started:
+                say_ready()
+
+        async def on_tick(self, counter: int) -> bool:
+            # Prefect drops the events that wait in its queues when it ends, and with them the states of task runs.
+            self.quiet_ticks = 0 if _queued_events() else self.quiet_ticks + 1
+            ending = leave.is_set() or await super().on_tick(counter)
+            return ending and self.quiet_ticks >= QUIET_TICKS
+
+    return Server(config)
+
+
+def _queued_events() -> int:
+    from prefect.server.utilities.messaging.memory import Topic
+
+    subscriptions = (subscription for topic in Topic._topics.values() for subscription in topic._subscriptions)
+    return sum(subscription._queue.qsize() for subscription in subscriptions)
+
+
+class _OnlyFromHere:
+    """Turns away what a foreign web page makes the person's browser send: Prefect itself asks for no password."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan" or self._is_local(dict(scope["headers"])):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await send({"type": "http.response.start", "status": http.HTTPStatus.FORBIDDEN, "headers": []})
+            await send({"type": "http.response.body", "body": b"This Prefect server serves its own machine only.\n"})
+
+    @staticmethod
+    def _is_local(headers: dict[bytes, bytes]) -> bool:
+        # A foreign Host is a name that was made to point here (DNS rebinding); a foreign Origin is another site's page.
+        named = [f"//{headers.get(b'host', b'').decode('latin-1')}", headers.get(b"origin", b"").decode("latin-1")]
+        return all(urllib.parse.urlsplit(name).hostname in LOCAL_NAMES for name in named if name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

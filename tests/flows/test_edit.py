@@ -1,0 +1,221 @@
+"""Edits end to end: the real command, the real flow on a real Prefect server, real photos."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edi_storage.settings import Settings
+from edi_storage.store import open_store
+from tests.flows.conftest import PALACE, Edi
+
+DRAMATIC = ("edit", str(PALACE), "make the sky dramatic")
+
+#: Every step of an edit that succeeds at once, and where in it the process is killed.
+MOMENTS = [
+    ("begin", "upload"),
+    ("hook", "upload"),
+    ("begin", "analysis"),
+    ("commit", "analysis"),
+    ("begin", "intent"),
+    ("hook", "intent"),
+    ("begin", "refine 0"),
+    ("commit", "refine 1"),
+    ("hook", "refine 2"),
+    ("begin", "refine 3"),
+    ("commit", "edit"),
+    ("hook", "edit"),
+    ("begin", "validation"),
+    ("hook", "validation"),
+    ("commit", "completed"),
+    ("hook", "completed"),
+]
+
+
+def rows(edi: Edi, session_id: str) -> dict[str, Any]:
+    """All rows and the state of a session, without times, ids of runs, and fences."""
+    shown = edi.json("show", session_id)
+    volatile = {"created_at", "updated_at", "started_at", "finished_at", "flow_run_id", "fence", "recovery_attempts"}
+
+    def steady(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: steady(item) for key, item in value.items() if key not in volatile | {"sha256"}}
+        if isinstance(value, list):
+            return [steady(item) for item in value]
+        return value.replace(str(edi.home), "HOME") if isinstance(value, str) else value
+
+    result: dict[str, Any] = steady(shown)
+    return result
+
+
+def test_the_sky_becomes_dramatic_and_the_palace_stays(edi: Edi, tmp_path: Path) -> None:
+    output = tmp_path / "dramatic.jpg"
+    before = PALACE.read_bytes()
+    result = edi.json(*DRAMATIC, "--output", str(output))
+    assert (result["status"], result["decision"], result["current_stage"]) == ("completed", "accepted", "completed")
+    assert result["alignment_score"] >= 0.8
+    assert result["restored_stages"] == []
+    assert {entity["entity_id"] for entity in result["entities"]} >= {"sky_0"}
+    assert [prompt["iteration"] for prompt in result["prompts"]] == [0, 1, 2, 3]
+    assert Path(result["edited_image_path"]).is_file()
+    assert PALACE.read_bytes() == before
+    original, edited = pixels(PALACE), pixels(Path(result["edited_image_path"]))
+    sky = mask(result, "sky_0")
+    assert luminance(edited)[sky > 0.9].mean() < luminance(original)[sky > 0.9].mean() - 20
+    assert np.abs(edited - original)[sky < 0.01].mean() < 1
+    assert np.abs(pixels(output) - edited).mean() < 3  # JPEG
+
+
+def pixels(path: Path) -> Any:
+    return np.asarray(Image.open(path).convert("RGB")).astype(float)
+
+
+def luminance(picture: Any) -> Any:
+    return picture @ [0.2126, 0.7152, 0.0722]
+
+
+def mask(result: dict[str, Any], entity_id: str) -> Any:
+    (entity,) = (entity for entity in result["entities"] if entity["entity_id"] == entity_id)
+    return np.asarray(Image.open(entity["mask_path"])).astype(float) / 255
+
+
+def test_a_session_killed_at_every_stage_ends_as_if_nothing_had_happened(edi: Edi) -> None:
+    edi.json(*DRAMATIC, "--session-id", "whole")
+    edi.killed(*MOMENTS[0], *DRAMATIC, "--session-id", "killed")
+    for moment in MOMENTS[1:]:
+        edi.killed(*moment, "resume", "--all")
+    (result,) = edi.json("resume", "--all")["sessions"] or [edi.json("resume", "killed")]
+    assert result["status"] == "completed"
+    assert normalised(rows(edi, "killed"), "killed") == normalised(rows(edi, "whole"), "whole")
+    assert edi.json("doctor") == {"ok": True, "findings": []}
+
+
+def normalised(shown: dict[str, Any], session_id: str) -> Any:
+    import json
+
+    return json.loads(json.dumps(shown).replace(session_id, "ID"))
+
+
+def test_a_resumed_edit_names_what_it_restored(edi: Edi) -> None:
+    edi.killed("begin", "edit", *DRAMATIC, "--session-id", "half")
+    (result,) = edi.json("resume", "--all")["sessions"]
+    assert result["restored_stages"] == ["upload", "analysis", "intent", "refine 0", "refine 1", "refine 2", "refine 3"]
+    assert result["status"] == "completed"
+    assert edi.json("resume", "--all") == {"sessions": []}
+
+
+def test_restored_stages_are_named_so_in_the_prefect_ui(edi: Edi) -> None:
+    edi.killed("begin", "intent", *DRAMATIC, "--session-id", "seen")
+    edi.json("resume", "seen")
+    flow_run_id = edi.json("show", "seen")["stage_commits"][-1]["flow_run_id"]
+    states = task_states(edi.environment["PREFECT_API_URL"], flow_run_id)
+    assert states["upload"] == "Restored"
+    assert states["analysis"] == "Restored"
+    assert states["edit"] == "Completed"
+
+
+def task_states(api: str, flow_run_id: str) -> dict[str, str]:
+    import httpx
+
+    asked = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "limit": 100}
+    found = httpx.post(f"{api}/task_runs/filter", json=asked).raise_for_status().json()
+    return {run["name"]: run["state"]["name"] for run in found}
+
+
+def test_the_output_is_written_by_whoever_finishes_the_edit(edi: Edi, tmp_path: Path) -> None:
+    output = tmp_path / "out.png"
+    edi.killed("hook", "completed", *DRAMATIC, "--output", str(output), "--session-id", "late")
+    assert not output.exists()
+    edi("resume", "late")
+    assert output.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_unclear_prompt_asks_one_question_and_takes_the_answer(edi: Edi) -> None:
+    asked = edi.json("edit", str(PALACE), "make it better", expect=3)
+    assert asked["waiting_for"] == "question"
+    assert asked["intent"]["confidence"] < 0.7
+    assert len(asked["intent"]["question"]["choices"]) >= 2
+    assert edi.json("resume", "--all") == {"sessions": []}, "a session that waits for a person is not interrupted"
+    edi("resume", asked["session_id"], "--answer", "99", expect=2)
+    answered = edi.json("resume", asked["session_id"], "--answer", "1")
+    assert answered["status"] == "completed"
+    assert answered["intent"]["answer"] == 1
+    assert edi.json("doctor")["ok"]
+
+
+def test_with_review_the_persons_verdict_decides(edi: Edi) -> None:
+    waiting = edi.json(*DRAMATIC, "--review", "ask", expect=3)
+    assert (waiting["waiting_for"], waiting["attempts"]) == ("review", 1)
+    edi("feedback", waiting["session_id"], "reject", "--reason", "too strong")
+    again = edi.json("resume", waiting["session_id"], expect=3)
+    assert (again["waiting_for"], again["attempts"]) == ("review", 2)
+    edi("feedback", waiting["session_id"], "accept", "--rating", "5")
+    done = edi.json("resume", waiting["session_id"])
+    assert (done["status"], done["decision"]) == ("completed", "accepted")
+    verdicts = [row["feedback_type"] for row in edi.json("show", done["session_id"])["user_feedback"]]
+    assert verdicts == ["reject", "accept"]
+
+
+def test_what_no_engine_can_do_is_said_with_who_can(edi: Edi) -> None:
+    refused = edi("edit", str(PALACE), "add a dog", "--session-id", "dog", expect=1)
+    assert "ComfyUI" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()[-1]) < 300
+    session = edi.json("sessions")[0]
+    assert session["status"] == "failed"
+    assert "ComfyUI" in session["failure_reason"]
+    assert edi.json("resume", "--all") == {"sessions": []}
+
+
+def test_feedback_and_learning_count_each_verdict_once(edi: Edi) -> None:
+    edi.json(*DRAMATIC, "--session-id", "rated")
+    edi("feedback", "rated", "accept", "--rating", "4")
+    edi("feedback", "last", "accept", "--rating", "5", "--comment", "lovely")
+    learned = edi.json("learn")
+    (cell,) = learned["cells"]
+    assert (cell["edit_type"], cell["label"], cell["accepted"], cell["mean_rating"]) == ("style", "sky", 1, 5.0)
+    assert edi.json("learn")["new_events"] == 0
+
+
+def test_sessions_come_back_when_the_database_is_removed(edi: Edi) -> None:
+    edi.json(*DRAMATIC, "--session-id", "kept")
+    before = rows(edi, "kept")
+    (edi.home / "edi_sessions.db").unlink()
+    assert not edi.json("doctor", expect=1)["ok"]
+    assert edi.json("doctor", "--repair")["ok"]
+    after = rows(edi, "kept")
+    for table in ("state", "sessions", "prompts", "entities", "validations", "intents", "artifacts"):
+        assert after[table] == before[table]
+
+
+def test_two_edits_of_one_session_do_not_mix(edi: Edi) -> None:
+    settings = Settings(home=edi.home)
+    from tests.storage.sessions import SESSION
+
+    mine = SESSION.model_copy(
+        update={"session_id": "busy", "image_path": str(PALACE), "naive_prompt": "make the sky dramatic"}
+    )
+    with open_store(settings) as store:
+        store.database.begin_session(mine, "somebody-else:1:x", 600)
+        held = edi(*DRAMATIC, "--session-id", "busy", expect=1)
+    assert "somebody-else" in held.stderr
+
+
+def test_files_are_private(edi: Edi) -> None:
+    edi.json(*DRAMATIC)
+    open_to_others = [path for path in edi.home.rglob("*") if path.stat().st_mode & 0o077]
+    assert open_to_others == []
+
+
+def test_every_acknowledged_row_is_in_plain_sqlite(edi: Edi) -> None:
+    result = edi.json(*DRAMATIC)
+    with sqlite3.connect(edi.home / "edi_sessions.db") as plain:
+        row = plain.execute("SELECT status, final_alignment_score FROM sessions").fetchone()
+        prompts = plain.execute("SELECT iteration, positive_prompt FROM prompts ORDER BY iteration").fetchall()
+    assert row == ("completed", pytest.approx(result["alignment_score"]))
+    assert [iteration for iteration, _ in prompts] == [0, 1, 2, 3]
+    plain.close()
