@@ -7,6 +7,7 @@ to know their process ids. Prefect's own way out would mark them as cancelled by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -70,10 +71,11 @@ async def _run(config: dict[str, Any], runners: list[Runner]) -> None:
         for name, limit in (("edi-asked", config["workers"]), ("edi-scheduled", None))
     )
     found: dict[UUID, bool] = {}
-    for served in config["deployments"]:
-        runner = scheduled if served["interval"] else asked
-        found[await runner.aadd_deployment(_deployment(served))] = bool(served["interval"])
     async with get_client() as client:
+        for served in config["deployments"]:
+            runner = scheduled if served["interval"] else asked
+            deployment = await _deployment(client, served)
+            found[await runner.aadd_deployment(deployment)] = bool(served["interval"])
         await _close_stale_runs(client, list(found))
         await _drop_missed_runs(client, [identifier for identifier, regular in found.items() if regular])
     runners += [asked, scheduled]
@@ -81,18 +83,25 @@ async def _run(config: dict[str, Any], runners: list[Runner]) -> None:
     await asyncio.gather(*(runner.start() for runner in runners))
 
 
-def _deployment(served: dict[str, Any]) -> RunnerDeployment:
+async def _deployment(client: PrefectClient, served: dict[str, Any]) -> RunnerDeployment:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import RunnerDeployment
+    from prefect.exceptions import ObjectNotFound
 
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
-    return RunnerDeployment.from_entrypoint(
+    deployment = RunnerDeployment.from_entrypoint(
         served["entrypoint"],
         name=served["name"],
         interval=served["interval"],
         concurrency_limit=one if served["alone"] else None,
         version=VERSION,
     )
+    with contextlib.suppress(ObjectNotFound):
+        await client.read_deployment_by_name(deployment.full_name)
+        # What a person paused or rescheduled in the UI stays so.
+        deployment.schedules = None
+        deployment.model_fields_set.difference_update({"schedules", "paused"})
+    return deployment
 
 
 async def _close_stale_runs(client: PrefectClient, deployments: list[UUID]) -> None:
@@ -142,7 +151,9 @@ def _in_state(*types: Any) -> Any:
 
 
 async def _read_runs(client: PrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
-    return await client.read_flow_runs(flow_run_filter=wanted, limit=200)
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    return await client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200)
 
 
 def _end_flow_runs(runners: Sequence[Runner]) -> None:

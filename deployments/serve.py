@@ -166,7 +166,7 @@ def _end_group(group: int) -> None:
     """End the flow runs that a killed runner left behind; a runner that ended by itself left none."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)  # they write down that they crashed
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             os.killpg(group, 0)
             time.sleep(0.1)

@@ -16,7 +16,7 @@ from edi_storage.state import Step, next_step
 from edi_storage.store import Store, open_store
 from flows.artifacts import show_session
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
-from flows.output import deliver, outcome
+from flows.output import outcome
 from flows.session import SessionRun, open_session
 from flows.stages import STAGES
 
@@ -78,7 +78,6 @@ def run_session(
             following = _next(run)
         run.waiting_for = following
         export_checkpoints(store, run.session.session_id)
-        deliver(run)
         show_session(run)
         result = outcome(store, run.session.session_id, restored=run.restored, warnings=run.warnings)
     result["waiting_for"] = run.waiting_for

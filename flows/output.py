@@ -115,15 +115,15 @@ def check_output(output: str, image_path: str, *, overwrite: bool = False) -> st
     return str(path)
 
 
-def deliver(run: SessionRun) -> None:
-    """Write the finished picture to the file that was asked for; whole or not at all. Again is a no-op."""
+def deliver(run: SessionRun, edited_path: str) -> None:
+    """Write the stored picture to the file that was asked for, if any; whole or not at all."""
     output = run.session.options.get("output")
-    if not output or run.state.get("current_stage") != "completed":
+    if not output:
         return
     from flows.engines.photo import SUFFIXES, decode_photo, encode
 
     path = Path(output)
-    data = run.store.files.read(run.state["edited_image_path"])
+    data = run.store.files.read(edited_path)
     suffix = ".jpg" if path.suffix.lower() == ".jpeg" else path.suffix.lower()
     if suffix != ".png":
         photo = decode_photo(data)

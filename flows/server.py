@@ -60,6 +60,12 @@ EMBEDDED: Mapping[str, str] = {
     "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "false",
 }
 
+#: How the server of `edi serve` differs from Prefect's defaults.
+FULL: Mapping[str, str] = {
+    # Runs are planned for the next three minutes instead of the next hour: so few can be missed and caught up.
+    "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT3M",
+}
+
 
 @dataclass(frozen=True)
 class ServerInfo:
@@ -93,7 +99,8 @@ def prepare_environment(settings: Settings) -> None:
 def folder(settings: Settings) -> Path:
     """EDI_HOME/prefect, made private if it is not there."""
     path = settings.home / "prefect"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
@@ -221,8 +228,9 @@ def start_server(settings: Settings, *, full: bool, port: int = 0) -> Iterator[S
         child = stack.enter_context(
             bound_child(command, log=log, env=_server_environment(url, full=full), pass_fds=[listener.fileno()])
         )
-        with _environ("PREFECT_API_URL", url):
-            import prefect  # noqa: F401  # a second of work, done while the child starts on the other core
+        if not full:
+            with _environ("PREFECT_API_URL", url):
+                import prefect  # noqa: F401  # a second of work, done while the child starts on the other core
         wait_ready(child, log, "server")
         listener.close()
         yield Server(url, child)
@@ -254,5 +262,5 @@ def _server_environment(url: str, *, full: bool) -> dict[str, str]:
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
         "PREFECT_LOGGING_COLORS": "false",
-        **({} if full else EMBEDDED),
+        **(FULL if full else EMBEDDED),
     }

@@ -62,7 +62,7 @@ class SessionRun:
         self._interrupted = self._saved_progress()
         self.autosaver = Autosaver(
             lambda state: store.checkpoints.save_session_state(session.session_id, state),
-            with_checkpoint(self.state, commits[-1]) if commits else None,
+            with_checkpoint(self.state, commits[-1]) if commits else first_state(session),
             interval=settings.autosave_seconds,
             heartbeat=lambda: store.database.renew(lease, settings.lease_seconds),
             heartbeat_interval=settings.lease_seconds / 3,
@@ -174,6 +174,16 @@ class SessionRun:
         except CheckpointError:
             return None  # a damaged live file costs only the progress; the next autosave replaces it
         return progress_of(live) if live else None
+
+
+def first_state(session: SessionData) -> Json:
+    """What the live state file says before the first boundary."""
+    return {
+        "session_id": session.session_id,
+        "current_stage": "upload",
+        "image_path": session.image_path,
+        "naive_prompt": session.naive_prompt,
+    }
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from flows.engines.base import EditRequest, Reasoner, ValidationRequest
 from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
 from flows.engines.scoring import count, decide
 from flows.hooks import write_checkpoint
+from flows.output import deliver
 from flows.session import SessionRun, log
 
 Work = Callable[[SessionRun, Step], None]
@@ -234,6 +235,8 @@ def completed(run: SessionRun, step: Step) -> None:
     last = validations[-1]
     decision, best = _verdict(run, last, max(validations, key=_worth))
     edited = run.attempts()[best.attempt_number]["edited_image_path"]
+    # Before the commit, like every file: after it nobody would come back to write what a kill prevented.
+    deliver(run, edited)
     run.commit(step, changes.completed_delta(decision, best, edited), _BuiltIn(), started)
     log.info("Done: kept attempt %d, alignment %.2f, %s.", best.attempt_number, best.alignment_score, decision)
 

@@ -99,7 +99,11 @@ def _passages(picture: Picture, cells: Superpixels, score: Floats) -> Bools:
     both = good[:, None] & good[None]
     not_darker = (cells.lab[None, :, 0] > cells.lab[:, None, 0] - 3) & both
     upwards = (cells.height[None] < cells.height[:, None]) & (difference < 14) & both
-    return np.asarray(picture.adjacency & ((difference < 6) | not_darker | upwards))
+    near = picture.adjacency & ((difference < 6) | not_darker | upwards)
+    # Past cables, masts and branches one superpixel thick, to what looks the same on the other side.
+    steps = picture.adjacency.astype(np.float32)
+    beyond = (steps @ steps > 0) & (difference < 5) & both
+    return np.asarray(near | beyond)
 
 
 def _horizon(picture: Picture, where: Bools) -> int:
@@ -110,14 +114,17 @@ def _horizon(picture: Picture, where: Bools) -> int:
     """
     gap = 4
     lightness = np.asarray(cv2.GaussianBlur(picture.lab[..., 0], (0, 0), 2.0))
-    found, strongest = picture.height, 3.5
+    steps = np.zeros(picture.height)
     for row in range(max(gap, picture.height // 10), picture.height - gap):
         both = where[row - gap] & where[row + gap]
-        if both.mean() < 0.3:
-            continue
-        step = (lightness[row - gap] - lightness[row + gap])[both]
-        if float(np.median(step)) > strongest and float((step > 1.2).mean()) > 0.9:
-            found, strongest = row, float(np.median(step))
+        if both.mean() >= 0.3:
+            step = (lightness[row - gap] - lightness[row + gap])[both]
+            steps[row] = float(np.median(step)) if float((step > 1.2).mean()) > 0.9 else 0.0
+    found = int(np.argmax(steps))
+    if steps[found] <= 3.5:
+        return picture.height
+    while steps[found - 1] > 0.4 * steps.max():  # the land begins where the step does
+        found -= 1
     return found
 
 
@@ -132,7 +139,7 @@ def _refine(picture: Picture, where: Bools) -> Bools:
     cut = cut_out(picture, marks)
     for _ in range(3):
         cut = _like_nearby(picture, cut)
-    return keep_large(cut, 0.0005)
+    return keep_large(cut, 0.00005)
 
 
 def _like_nearby(picture: Picture, where: Bools) -> Bools:
@@ -142,8 +149,10 @@ def _like_nearby(picture: Picture, where: Bools) -> Bools:
     weight = where.astype(np.float32)
     below = np.asarray(cv2.GaussianBlur(weight, (0, 0), 14.0))[..., None]
     local = np.asarray(cv2.GaussianBlur(picture.lab * weight[..., None], (0, 0), 14.0)) / (below + 1e-4)
-    smooth = np.asarray(cv2.GaussianBlur(picture.lab, (0, 0), 0.8))
-    near = np.linalg.norm(smooth - local, axis=2) < 6.0
+    gap = picture.lab - local
+    # Between leaves a sky is often brighter than beside the tree, so that direction counts less.
+    gap[..., 0] = np.where(gap[..., 0] > 0, 0.4 * gap[..., 0], gap[..., 0])
+    near = np.linalg.norm(gap, axis=2) < 6.5
     return np.asarray(where | (near & (below[..., 0] > 0.02)))
 
 

@@ -86,7 +86,7 @@ _PHRASES: Final[tuple[tuple[str, Look], ...]] = (
     ),
     ("sharpen|sharper|sharp|sharpened|crisp|crisper|crispy|focus|in focus", Look("sharpen", _UP)),
     ("clarity|clearer|more detail|more details|detailed|texture|structure|dehaze|haze|hazy", Look("clarity")),
-    ("vignette|vignetting|dark corners|darken the corners|darken the edges", Look("vignette")),
+    ("vignette|vignetting|dark corners|darken the corners", Look("vignette")),
     (
         "black and white|black white|b and w|bw|monochrome|monochromatic|grayscale|greyscale|noir|gray scale|grey scale|"
         "desaturate completely|no color|no colour|without color|without colour|colorless|colourless",

@@ -18,7 +18,7 @@ from flows.engines.regions import Bools, Floats
 
 _RADIUS: Final = 5
 #: Regularisation for a guide in 0..1: below this variance a neighbourhood counts as flat.
-_EPSILON: Final = 4e-4
+_EPSILON: Final = 1.5e-4
 #: Coverage below the first and above the second value is noise of the filter; what is between is stretched.
 _CUT: Final = (0.12, 0.88)
 

@@ -53,6 +53,8 @@ class _Field:
     base: Floats  # its luma without fine structure
     clouds: Floats  # invented clouds in -1..1
     gradient: Floats  # 0 at the top of the sky, 1 at its foot
+    border: Floats  # 1 in the sky and up to half a percent of the long side beyond it
+    inner: Floats  # 1 where it is well inside the sky
     mean: float  # mean luma of the sky
 
 
@@ -78,21 +80,32 @@ def dramatic_sky(rgb: Floats, mask: Mask, parameters: Mapping[str, Any]) -> None
     """
     strength = float(parameters.get("strength", 0.6))
     grade = _GRADES[str(parameters.get("mood", "dramatic"))]
-    rows = np.flatnonzero(mask.max(axis=1) > 0)
-    if not len(rows):
+    if not mask.max() > 0:
         return
     field = _measure(rgb, mask, float(parameters.get("clouds", 0.0)))
-    for top in range(int(rows[0]), int(rows[-1]) + 1, _BAND):
-        bottom = min(top + _BAND, int(rows[-1]) + 1)
-        cover = mask[top:bottom, :, None]
+    scale = len(mask) / len(field.border)
+    rows = np.flatnonzero(np.maximum(field.coverage, field.border).max(axis=1) > 0)
+    first, last = max(0, int((rows[0] - 1) * scale)), min(len(mask), int((rows[-1] + 2) * scale))
+    for top in range(first, last, _BAND):
+        bottom = min(top + _BAND, last)
         band = rgb[top:bottom]
         local = {name: _enlarge(getattr(field, name), mask.shape, top, bottom) for name in _PLANES}
+        cover = _cover(mask[top:bottom], band, local)[..., None]
         pure = smoothstep(0.7, 1.0, cover)
         old = local["colour"] + pure * (band - local["colour"])
         band += cover * (_grade(old, local, field.mean, grade, strength) - old)
 
 
-_PLANES: Final = ("colour", "base", "clouds", "gradient")
+_PLANES: Final = ("colour", "base", "clouds", "gradient", "border", "inner")
+
+
+def _cover(mask: Mask, band: Floats, local: Mapping[str, Floats]) -> Floats:
+    """The mask, corrected by colour at full size: leaves and birds out, the bright seam along roofs in."""
+    darker = local["colour"] - band
+    gap = np.maximum(darker, -0.35 * darker).max(axis=2)
+    alike = 1 - smoothstep(0.05, 0.20, gap)
+    sky = mask * (1 - smoothstep(0.14, 0.30, darker.min(axis=2)))
+    return np.asarray(np.maximum(sky, local["border"] * alike), dtype=np.float32)
 
 
 def _reduced(rgb: Floats, mask: Mask, side: int) -> tuple[Floats, Floats]:
@@ -130,8 +143,23 @@ def _measure(rgb: Floats, mask: Mask, clouds: float) -> _Field:
     down = (np.arange(cover.shape[0], dtype=np.float32) - first) / max(1, last - first)
     gradient = np.repeat(np.clip(down, 0, 1)[:, None], cover.shape[1], axis=1)
     mean = float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
+    reach = 2 * max(1, round(0.005 * side)) + 1
+    kernel = np.ones((reach, reach), np.uint8)
+    border = cv2.blur(cv2.dilate((cover > 0.5).astype(np.float32), kernel), (3, 3))
+    # At its foot a sky ends in haze, which is too like it to be told by colour.
+    border = np.asarray(border * (1 - smoothstep(0.85, 1.0, gradient)), dtype=np.float32)
+    inner = np.asarray(cv2.blur(cv2.erode((cover > 0.5).astype(np.float32), kernel), (3, 3)), dtype=np.float32)
     invented = clouds * _clouds(gradient) if clouds > 0 else np.zeros_like(cover)
-    return _Field(cover, colour.astype(np.float32), base, invented.astype(np.float32), gradient, mean)
+    return _Field(
+        cover,
+        colour.astype(np.float32),
+        base,
+        invented.astype(np.float32),
+        gradient,
+        border,
+        np.asarray(inner, dtype=np.float32),
+        mean,
+    )
 
 
 def _enlarge(plane: Floats, shape: tuple[int, ...], top: int, bottom: int) -> Floats:
@@ -156,6 +184,8 @@ def _grade(old: Floats, local: Mapping[str, Floats], mean: float, grade: _Grade,
     detail = light - base
     # Coring: structure below one or two grey levels is noise or JPEG blocks and is not raised.
     detail *= detail * detail / (detail * detail + np.float32(0.008**2))
+    # Near its border what looks like structure is the sharpening seam of the camera.
+    detail *= local["inner"]
     gap = 1 - local["gradient"]
     # A sky that is dark already keeps some light: black is not dramatic.
     deep = max(mean * (1 - grade.darker * strength), min(mean, 0.30))
@@ -171,10 +201,11 @@ def _grade(old: Floats, local: Mapping[str, Floats], mean: float, grade: _Grade,
     grey = new[..., None]
     toned = grey + (toned - grey) * (1 - (1 - grade.colour) * strength)
     # A blue sky keeps more of its own colour than a pale one, which has none to lose.
-    # So does the warm glow of a low sun.
+    # So do a low sun and its warm glow.
     own = np.clip((old.max(axis=2) - old.min(axis=2)) / 0.45, 0, 1)
     warm = np.clip((old[..., 0] - old[..., 2]) / 0.15, 0, 1) if grade.lights[2] > grade.lights[0] else 0 * own
-    leaning = grade.lean * strength * (1 - np.maximum(0.6 * own, 0.85 * warm))[..., None]
+    sun = 0.8 * smoothstep(mean + 0.18, mean + 0.32, base)
+    leaning = grade.lean * strength * (1 - np.max([0.6 * own, 0.85 * warm, sun], axis=0))[..., None]
     return np.asarray(toned + leaning * (_lean(new, grade) - toned), dtype=np.float32)
 
 

@@ -156,6 +156,7 @@ class _Seen:
     lightness: float
     spread: float  # of L: contrast
     detail: float  # of fine structure, as a ratio after / before
+    detail_before: float  # mean absolute fine structure, in L
     chroma: float
     warmth: float  # of b plus half of a
     mean_before: Floats
@@ -170,12 +171,14 @@ def _look(pair: _Pair, inside: Bools) -> _Seen:
     moved = after.mean(axis=0) - before.mean(axis=0)
     fine_before = pair.before[..., 0] - pair.before_soft[..., 0]
     fine_after = pair.after[..., 0] - pair.after_soft[..., 0]
-    detail = (float(np.abs(fine_after[inside]).mean()) + 0.02) / (float(np.abs(fine_before[inside]).mean()) + 0.02)
+    detail_before = float(np.abs(fine_before[inside]).mean())
+    detail = (float(np.abs(fine_after[inside]).mean()) + 0.02) / (detail_before + 0.02)
     return _Seen(
         difference=float(pair.difference[inside].mean()),
         lightness=float(moved[0]),
         spread=float(after[:, 0].std() - before[:, 0].std()),
         detail=detail,
+        detail_before=detail_before,
         chroma=float(chroma_after.mean() - chroma_before.mean()),
         warmth=float(moved[2] + 0.5 * moved[1]),
         mean_before=np.asarray(before.mean(axis=0), dtype=np.float32),
@@ -189,6 +192,9 @@ def _change(step: Step, pair: _Pair, inside: Bools, operations: Sequence[Operati
     """Whether a step can be seen on an entity, and in the direction it asks for."""
     if not inside.any():
         return "not seen"
+    if step.action == "contrast" and step.scope == "whole":
+        # An S-curve flattens the lightest and darkest parts: contrast is the picture's, not each part's.
+        inside = np.ones_like(inside)
     seen = _look(pair, inside)
     direction = -1.0 if float(step.parameters.get("direction", 1)) < 0 else 1.0
     match step.action:
@@ -206,10 +212,14 @@ def _change(step: Step, pair: _Pair, inside: Bools, operations: Sequence[Operati
             return _drama(seen)
         case "black_and_white":
             return "as asked" if seen.after_chroma < 6 else "not seen"
+        case "sepia":
+            # Deep shadows and what was brown already move little.
+            return "as asked" if seen.difference > 0.7 else "not seen"
         case "blur":
             return "as asked" if seen.detail < 0.9 else ("not seen" if seen.detail < 1.1 else "opposite")
         case "sharpen":
-            return _towards((seen.detail - 1) * direction, 0.04)
+            # What is out of focus has nothing to sharpen: there, unchanged is as asked.
+            return "as asked" if seen.detail_before < 0.5 else _towards((seen.detail - 1) * direction, 0.04)
         case "clarity":
             return "as asked" if seen.detail > 1.03 or seen.spread > 0.4 else "not seen"
         case "recolour" | "fill" | "tint":

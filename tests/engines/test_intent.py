@@ -1,0 +1,230 @@
+"""What prompts mean for a given photo. Each row of the tables is one sentence a person might type."""
+
+from __future__ import annotations
+
+import pytest
+
+from edi_storage.errors import InputError, UnsupportedEditError
+from edi_storage.models import BoundingBox, EntityData, Intent, SceneAnalysis
+from flows.engines.intent import SURE, understand
+from flows.engines.steps import steps_of
+
+
+def thing(name: str, box: tuple[int, int, int, int], area: float, confidence: float = 0.9) -> EntityData:
+    x, y, width, height = box
+    return EntityData(
+        entity_id=name,
+        label=name.rsplit("_", 1)[0].replace("_", " "),
+        confidence=confidence,
+        bbox_json=BoundingBox(x=x, y=y, width=width, height=height).model_dump_json(),
+        area_percent=area,
+    )
+
+
+SCENE = SceneAnalysis(
+    entities=[
+        thing("sky_0", (0, 0, 640, 200), 37, 0.98),
+        thing("grey_region_0", (300, 190, 340, 230), 25),
+        thing("building_0", (60, 30, 300, 380), 24, 0.65),
+        thing("vegetation_0", (0, 300, 300, 127), 8, 0.81),
+        thing("red_region_0", (500, 350, 60, 60), 6),
+    ],
+    spatial_layout="Sky at the top.",
+)
+ALL = [entity.entity_id for entity in SCENE.entities]
+
+#: prompt, action, edit type, targets (None: everything)
+CLEAR: list[tuple[str, str, str, list[str] | None]] = [
+    ("make the sky dramatic", "dramatic_sky", "style", ["sky_0"]),
+    ("make sky dramatic", "dramatic_sky", "style", ["sky_0"]),
+    ("Dramatic clouds please!", "dramatic_sky", "style", ["sky_0"]),
+    ("I want the sky to look moody", "dramatic_sky", "style", ["sky_0"]),
+    ("dramtic sky", "dramatic_sky", "style", ["sky_0"]),
+    ("make the clouds stormy", "dramatic_sky", "style", ["sky_0"]),
+    ("black and white", "black_and_white", "style", None),
+    ("turn it into black & white", "black_and_white", "style", None),
+    ("make it b&w", "black_and_white", "style", None),
+    ("sepia", "sepia", "style", None),
+    ("give it a vintage look", "sepia", "style", None),
+    ("warmer", "warmth", "color", None),
+    ("make the photo cooler", "warmth", "color", None),
+    ("brighten the building", "exposure", "color", ["building_0"]),
+    ("the trees are too dark", "exposure", "color", ["vegetation_0"]),
+    ("more contrast", "contrast", "color", None),
+    ("make the colors more vivid", "saturation", "color", None),
+    ("make the red part blue", "recolour", "color", ["red_region_0"]),
+    ("change the color of the building to green", "recolour", "color", ["building_0"]),
+    ("make the grass greener", "tint", "color", ["vegetation_0"]),
+    ("sky and trees darker", "exposure", "color", ["sky_0", "vegetation_0"]),
+    ("blur the background", "blur", "transform", ["sky_0", "grey_region_0", "vegetation_0", "red_region_0"]),
+    ("make the background white", "fill", "transform", ["sky_0", "grey_region_0", "vegetation_0", "red_region_0"]),
+    ("remove the red thing", "remove", "remove", ["red_region_0"]),
+    ("sharpen the house", "sharpen", "style", ["building_0"]),
+    ("add a vignette", "vignette", "style", None),
+    ("add some warmth", "warmth", "color", None),
+    ("darken the top", "exposure", "color", ["sky_0"]),
+]
+
+
+@pytest.mark.parametrize(("prompt", "action", "edit_type", "targets"), CLEAR, ids=[row[0] for row in CLEAR])
+def test_clear_prompts_are_understood_without_a_question(
+    prompt: str, action: str, edit_type: str, targets: list[str] | None
+) -> None:
+    intent = understand(prompt, SCENE)
+    assert intent.action == action
+    assert intent.edit_type == edit_type
+    assert intent.target_entities == (ALL if targets is None else targets)
+    assert intent.preserve_entities == [name for name in ALL if name not in intent.target_entities]
+    assert intent.confidence >= SURE
+    assert intent.question is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "direction"),
+    [
+        ("brighter", 1),
+        ("darker", -1),
+        ("less bright", -1),
+        ("the photo is too dark", 1),
+        ("it is too bright", -1),
+        ("not bright enough", 1),
+        ("more saturation", 1),
+        ("reduce the saturation", -1),
+        ("its a little dull", 1),
+        ("less contrast", -1),
+        ("make it cooler", -1),
+    ],
+)
+def test_less_and_too_turn_the_direction_round(prompt: str, direction: int) -> None:
+    assert understand(prompt, SCENE).parameters["direction"] == direction
+
+
+def test_words_of_degree_set_the_strength() -> None:
+    words = ["a hint of warmth", "a bit warmer", "warmer", "much warmer", "extremely warm"]
+    strengths = [understand(word, SCENE).strength for word in words]
+    assert strengths == sorted(strengths)
+    assert len(set(strengths)) == 5
+    assert understand("30% brighter", SCENE).strength == 0.3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kept"),
+    [
+        ("black and white except the building", ["building_0"]),
+        ("make everything brighter but don't touch the sky", ["sky_0"]),
+        ("warmer, keep the trees as they are", ["vegetation_0"]),
+        ("darken everything but the building", ["building_0"]),
+        ("black and white without changing the sky and the trees", ["sky_0", "vegetation_0"]),
+        ("keep only the building in color", ["building_0"]),
+    ],
+)
+def test_what_is_excepted_is_preserved(prompt: str, kept: list[str]) -> None:
+    intent = understand(prompt, SCENE)
+    assert intent.preserve_entities == kept
+    assert intent.target_entities == [name for name in ALL if name not in kept]
+
+
+def test_two_wishes_become_two_steps() -> None:
+    intent = understand("make the sky darker and the grass greener", SCENE)
+    first, second = steps_of(intent)
+    assert (first.action, first.targets) == ("exposure", ("sky_0",))
+    assert (second.action, second.targets) == ("tint", ("vegetation_0",))
+    assert intent.target_entities == ["sky_0", "vegetation_0"]
+
+
+def test_a_second_look_without_a_target_is_for_the_same_thing() -> None:
+    steps = steps_of(understand("make the building brighter and warmer", SCENE))
+    assert [step.action for step in steps] == ["exposure", "warmth"]
+    assert [step.targets for step in steps] == [("building_0",)] * 2
+
+
+@pytest.mark.parametrize(
+    "prompt", ["make it better", "more", "nicer please", "make it dramatic", "cinematic", "the sky"]
+)
+def test_ambiguous_words_ask_one_question(prompt: str) -> None:
+    intent = understand(prompt, SCENE)
+    assert intent.confidence < SURE
+    assert intent.needs_answer
+    assert intent.question is not None
+    assert 2 <= len(intent.question.choices) <= 6
+    assert len(set(intent.question.choices)) == len(intent.question.choices)
+
+
+@pytest.mark.parametrize("prompt", ["make the door red", "blur the water", "make the car darker", "remove the people"])
+def test_what_is_not_in_the_photo_is_asked_for_with_what_is(prompt: str) -> None:
+    intent = understand(prompt, SCENE)
+    assert intent.question is not None
+    assert prompt.split()[2] in intent.question.text
+    assert any("building" in choice for choice in intent.question.choices)
+
+
+@pytest.mark.parametrize("prompt", ["make it better", "make it dramatic", "make the door red", "the sky"])
+def test_each_answer_settles_the_question_in_its_own_way(prompt: str) -> None:
+    asked = understand(prompt, SCENE)
+    assert asked.question is not None
+    seen: list[Intent] = []
+    for number in range(1, len(asked.question.choices) + 1):
+        intent = understand(prompt, SCENE, number)
+        assert intent.confidence >= SURE
+        assert not intent.needs_answer
+        assert intent.question == asked.question
+        assert intent.answer == number
+        seen.append(intent.model_copy(update={"answer": None}))
+    assert all(one != other for index, one in enumerate(seen) for other in seen[:index])
+
+
+def test_without_an_answer_the_first_choice_would_be_done() -> None:
+    best, first = understand("make it dramatic", SCENE), understand("make it dramatic", SCENE, 1)
+    assert (best.action, best.target_entities) == (first.action, first.target_entities) == ("dramatic_sky", ["sky_0"])
+
+
+@pytest.mark.parametrize("number", [0, 9, -1])
+def test_an_answer_outside_the_choices_is_refused(number: int) -> None:
+    with pytest.raises(InputError, match="1 to"):
+        understand("make it better", SCENE, number)
+
+
+@pytest.mark.parametrize("prompt", ["asdf qwer", "", "   ", "???", "\u202e", "12345"])
+def test_nonsense_is_refused_with_examples(prompt: str) -> None:
+    with pytest.raises(InputError, match="for example"):
+        understand(prompt, SCENE)
+
+
+def test_a_prompt_with_a_nul_or_too_long_is_refused() -> None:
+    with pytest.raises(InputError, match="NUL"):
+        understand("make the sky\0 dramatic", SCENE)
+    with pytest.raises(InputError, match="characters"):
+        understand("very " * 1000, SCENE)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "add a dog",
+        "put a hat on the man",
+        "replace the sky with mars",
+        "turn the building into a castle",
+        "turn it into a painting in the style of Van Gogh",
+        "make it look like winter",
+        "make it an anime",
+    ],
+)
+def test_what_needs_a_generative_backend_says_which(prompt: str) -> None:
+    with pytest.raises(UnsupportedEditError, match="ComfyUI"):
+        understand(prompt, SCENE)
+
+
+def test_a_photo_without_sky_asks_where_the_sky_is() -> None:
+    scene = SceneAnalysis(
+        entities=[thing("blue_region_0", (0, 0, 640, 150), 35), thing("brown_region_0", (0, 150, 640, 280), 65)],
+        spatial_layout="Blue region at the top.",
+    )
+    intent = understand("make the sky dramatic", scene)
+    assert intent.question is not None
+    assert intent.question.choices[0].startswith("the blue region at the top")
+    assert understand("make the sky dramatic", scene, 1).target_entities == ["blue_region_0"]
+
+
+def test_a_prompt_that_changes_and_keeps_the_same_is_refused() -> None:
+    with pytest.raises(InputError, match="keep"):
+        understand("make the sky darker but keep the sky", SCENE)
