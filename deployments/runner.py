@@ -65,6 +65,9 @@ async def _run(config: dict[str, Any], runners: list[Runner]) -> None:
     from prefect.client.orchestration import get_client
     from prefect.runner import Runner
 
+    # The logs of flow runs are in the API. Here they would go through a pipe, and a flow run whose runner was killed
+    # would end at its first line instead of writing down that it was interrupted.
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     # Two, because a limit counts all runs of a runner: a queue of edits must not keep the scheduled runs waiting.
     asked, scheduled = (
         Runner(name=name, query_seconds=QUERY_SECONDS, limit=limit, pause_on_shutdown=False)

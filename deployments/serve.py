@@ -149,7 +149,7 @@ def _runner(settings: Settings, url: str, workers: int, deployments: Sequence[Se
     environment = {
         "EDI_HOME": str(settings.home),
         "PREFECT_API_URL": url,
-        # To runner.log, that is, and that of the flow runs too.
+        # To runner.log, that is.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
         "PREFECT_LOGGING_COLORS": "false",
     }
@@ -166,7 +166,7 @@ def _end_group(group: int) -> None:
     """End the flow runs that a killed runner left behind; a runner that ended by itself left none."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)  # they write down that they crashed
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 4
         while time.monotonic() < deadline:
             os.killpg(group, 0)
             time.sleep(0.1)

@@ -111,8 +111,11 @@ def _make_server_engine(url: URL) -> Engine:
 
 
 def sqlite_url(path: Path | str) -> str:
-    """The URL of a SQLite file, for any path: `%`, `?` and `#` mean something else in a URL written by hand."""
-    return URL.create("sqlite", database=str(path)).render_as_string()
+    """The URL of a SQLite file. Raises InputError for a path that no URL can hold (one with a `?`)."""
+    url = URL.create("sqlite", database=str(path)).render_as_string()
+    if make_url(url).database != str(path):
+        raise InputError(f"{path} cannot be a database: a '?' in its path would be read as an option.")
+    return url
 
 
 def sqlite_file(url: str) -> Path | None:

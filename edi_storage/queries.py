@@ -124,7 +124,7 @@ def held(now: datetime) -> ColumnElement[bool]:
     )
 
 
-def holder(connection: Connection, session_id: str, now: datetime) -> Row[str | None, datetime] | None:
+def holder(connection: Connection, session_id: str, now: datetime) -> Row[tuple[str | None, datetime]] | None:
     query = select(LeaseRow.owner, LeaseRow.expires_at).where(LeaseRow.session_id == session_id, held(now))
     return connection.execute(query).one_or_none()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,10 +40,8 @@ class Settings(BaseSettings):
     def model_post_init(self, context: Any, /) -> None:
         """Fill in what follows from EDI_HOME."""
         home = self.home.expanduser().absolute()
-        # `%`, `?` and `#` in a path mean something else in a URL.
-        quoted = quote(str(home / "edi_sessions.db"), safe="/:\\ ")
         object.__setattr__(self, "home", home)
-        object.__setattr__(self, "database_url", self.database_url or f"sqlite:///{quoted}")
+        object.__setattr__(self, "database_url", self.database_url or f"sqlite:///{home / 'edi_sessions.db'}")
         object.__setattr__(self, "storage_url", self.storage_url or str(home / "sessions"))
 
 

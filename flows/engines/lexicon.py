@@ -88,8 +88,8 @@ _PHRASES: Final[tuple[tuple[str, Look], ...]] = (
     ("clarity|clearer|more detail|more details|detailed|texture|structure|dehaze|haze|hazy", Look("clarity")),
     ("vignette|vignetting|dark corners|darken the corners", Look("vignette")),
     (
-        "black and white|black white|b and w|bw|monochrome|monochromatic|grayscale|greyscale|noir|gray scale|grey scale|"
-        "desaturate completely|no color|no colour|without color|without colour|colorless|colourless",
+        "black and white|black white|b and w|bw|monochrome|monochromatic|grayscale|greyscale|noir|gray scale|"
+        "grey scale|desaturate completely|no color|no colour|without color|without colour|colorless|colourless",
         Look("black_and_white"),
     ),
     (

@@ -20,15 +20,13 @@ import numpy as np
 from edi_storage.errors import InputError
 from edi_storage.models import Operation
 from flows.engines import tone
+from flows.engines.bands import ROWS, in_bands
 from flows.engines.base import Mask, Pixels, Progress, no_progress
 from flows.engines.regions import Floats
 from flows.engines.sky import dramatic_sky
 
 #: Changes `rgb` (float32 0..1, height x width x 3) in place where the mask says so.
 Effect = Callable[[Floats, Mask, Mapping[str, Any]], None]
-
-#: Rows worked on at a time: small enough to stay in the processor's cache and to keep the peak of memory low.
-_BAND: Final = 256
 
 
 def apply(
@@ -94,26 +92,32 @@ def _grown(mask: Mask) -> Mask:
 def _to_bytes(rgb: Floats, original: Pixels) -> Pixels:
     """Round to 8 bits; pixels that did not change keep their bytes."""
     result = np.empty_like(original)
-    tile = np.random.default_rng(0).random((_BAND, 512, 1), dtype=np.float32) - np.float32(0.5)
+    tile = np.random.default_rng(0).random((ROWS, 512, 1), dtype=np.float32) - np.float32(0.5)
     width = original.shape[1]
     noise = np.tile(tile, (1, -(-width // 512), 1))[:, :width]
-    for top in range(0, len(rgb), _BAND):
-        before = original[top : top + _BAND]
-        band = rgb[top : top + _BAND] * np.float32(255)
+
+    def work(top: int, bottom: int) -> None:
+        before = original[top:bottom]
+        band = rgb[top:bottom] * np.float32(255)
         same = np.abs(band - before).max(axis=2, keepdims=True) < 0.02
         band += noise[: len(band)]
         rounded = np.clip(np.rint(band), 0, 255).astype(np.uint8)
-        result[top : top + _BAND] = np.where(same, before, rounded)
+        result[top:bottom] = np.where(same, before, rounded)
+
+    in_bands(0, len(rgb), work)
     return result
 
 
 def _each_band(rgb: Floats, mask: Mask, change: Callable[[Floats], Floats]) -> None:
     """Apply a pointwise change under the mask, band by band, skipping bands the mask leaves out."""
-    for top in range(0, len(rgb), _BAND):
-        cover = mask[top : top + _BAND, :, None]
+
+    def work(top: int, bottom: int) -> None:
+        cover = mask[top:bottom, :, None]
         if cover.any():
-            band = rgb[top : top + _BAND]
+            band = rgb[top:bottom]
             band += cover * (change(band) - band)
+
+    in_bands(0, len(rgb), work)
 
 
 def _number(parameters: Mapping[str, Any], name: str, default: float) -> float:
@@ -189,14 +193,16 @@ def _clarity(rgb: Floats, mask: Mask, parameters: Mapping[str, Any]) -> None:
     base = np.asarray(cv2.ximgproc.guidedFilter(light, light, radius, 0.01), dtype=np.float32)
     # Only the smooth base is enlarged; the structure itself comes from the full-size picture.
     base = np.asarray(cv2.resize(base, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-    for top in range(0, height, _BAND):
-        cover = mask[top : top + _BAND]
-        band = rgb[top : top + _BAND]
+
+    def work(top: int, bottom: int) -> None:
+        band = rgb[top:bottom]
         light = tone.luma(band)
-        structure = np.clip(light - base[top : top + _BAND], -0.25, 0.25)
+        structure = np.clip(light - base[top:bottom], -0.25, 0.25)
         room = 4 * light * (1 - light)  # nothing to gain in pure black and white
-        gain = (light + cover * amount * structure * room + 1e-3) / (light + 1e-3)
+        gain = (light + mask[top:bottom] * amount * structure * room + 1e-3) / (light + 1e-3)
         band *= gain[..., None]
+
+    in_bands(0, height, work)
 
 
 def _sharpen(rgb: Floats, mask: Mask, parameters: Mapping[str, Any]) -> None:
@@ -238,9 +244,12 @@ def _blur(rgb: Floats, mask: Mask, parameters: Mapping[str, Any]) -> None:
     share = np.asarray(cv2.filter2D(weight, -1, disc), dtype=np.float32)[..., None]
     soft = tone.to_gamma(np.asarray(np.where(share > 1e-3, light / np.maximum(share, 1e-3), small), dtype=np.float32))
     large = np.asarray(cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
-    for top in range(0, height, _BAND):
-        band = rgb[top : top + _BAND]
-        band += mask[top : top + _BAND, :, None] * (large[top : top + _BAND] - band)
+
+    def work(top: int, bottom: int) -> None:
+        band = rgb[top:bottom]
+        band += mask[top:bottom, :, None] * (large[top:bottom] - band)
+
+    in_bands(0, height, work)
 
 
 def _disc(radius: float) -> Floats:

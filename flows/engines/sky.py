@@ -13,16 +13,16 @@ from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from flows.engines.bands import in_bands
 from flows.engines.base import Mask
+from flows.engines.clouds import cloud_layer
 from flows.engines.regions import Floats
 from flows.engines.tone import luma, smoothstep
 
 Mood = Literal["dramatic", "stormy", "golden"]
 
 _SMALL: Final = 720
-_BAND: Final = 256
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,12 @@ _GRADES: Final[Mapping[str, _Grade]] = {
 
 
 @dataclass(frozen=True)
-class _Field:
-    """What is known of the sky on the small copy."""
+class _Plan:
+    """What happens to the sky, on the small copy; all of it varies slowly, so it can be enlarged."""
 
-    coverage: Floats  # the mask
-    colour: Floats  # the sky's colour, smooth, also under the foreground
-    base: Floats  # its luma without fine structure
-    clouds: Floats  # invented clouds in -1..1
-    gradient: Floats  # 0 at the top of the sky, 1 at its foot
-    border: Floats  # 1 in the sky and up to half a percent of the long side beyond it
-    inner: Floats  # 1 where it is well inside the sky
-    mean: float  # mean luma of the sky
+    colour: Floats  # height x width x 4: the sky's colour, also under the foreground, and its luma without structure
+    change: Floats  # height x width x 4: new luma, structure gain, lean to the split tone, reach beyond the mask
+    rows: tuple[int, int]  # first and last row that change
 
 
 def flatness(rgb: Floats, mask: Mask) -> float:
@@ -79,33 +74,63 @@ def dramatic_sky(rgb: Floats, mask: Mask, parameters: Mapping[str, Any]) -> None
     `parameters`: strength 0..1, mood ("dramatic", "stormy", "golden"), clouds 0..1 (how much is invented).
     """
     strength = float(parameters.get("strength", 0.6))
-    grade = _GRADES[str(parameters.get("mood", "dramatic"))]
+    grade = _GRADES.get(str(parameters.get("mood", "dramatic")), _GRADES["dramatic"])
     if not mask.max() > 0:
         return
-    field = _measure(rgb, mask, float(parameters.get("clouds", 0.0)))
-    scale = len(mask) / len(field.border)
-    rows = np.flatnonzero(np.maximum(field.coverage, field.border).max(axis=1) > 0)
-    first, last = max(0, int((rows[0] - 1) * scale)), min(len(mask), int((rows[-1] + 2) * scale))
-    for top in range(first, last, _BAND):
-        bottom = min(top + _BAND, last)
+    plan = _plan(rgb, mask, grade, strength, float(parameters.get("clouds", 0.0)))
+    scale = len(mask) / len(plan.colour)
+    first, last = max(0, int((plan.rows[0] - 1) * scale)), min(len(mask), int((plan.rows[1] + 2) * scale))
+    tones = _split_tone(grade)
+    keep = np.float32(1 - (1 - grade.colour) * strength)
+
+    def lay(top: int, bottom: int) -> None:
         band = rgb[top:bottom]
-        local = {name: _enlarge(getattr(field, name), mask.shape, top, bottom) for name in _PLANES}
-        cover = _cover(mask[top:bottom], band, local)[..., None]
+        colour = _enlarge(plan.colour, mask.shape, top, bottom)
+        change = _enlarge(plan.change, mask.shape, top, bottom)
+        cover = _cover(mask[top:bottom], band, colour[..., :3], change[..., 3])[..., None]
         pure = smoothstep(0.7, 1.0, cover)
-        old = local["colour"] + pure * (band - local["colour"])
-        band += cover * (_grade(old, local, field.mean, grade, strength) - old)
+        old = colour[..., :3] + pure * (band - colour[..., :3])
+        new = _grade(old, colour[..., 3], change, tones, keep)
+        new -= old
+        new *= cover
+        band += new
+
+    in_bands(first, last, lay)
 
 
-_PLANES: Final = ("colour", "base", "clouds", "gradient", "border", "inner")
-
-
-def _cover(mask: Mask, band: Floats, local: Mapping[str, Floats]) -> Floats:
+def _cover(mask: Mask, band: Floats, colour: Floats, reach: Floats) -> Floats:
     """The mask, corrected by colour at full size: leaves and birds out, the bright seam along roofs in."""
-    darker = local["colour"] - band
-    gap = np.maximum(darker, -0.35 * darker).max(axis=2)
+    darker = colour - band
+    gap = np.maximum(darker, np.float32(-0.35) * darker).max(axis=2)
     alike = 1 - smoothstep(0.05, 0.20, gap)
     sky = mask * (1 - smoothstep(0.14, 0.30, darker.min(axis=2)))
-    return np.asarray(np.maximum(sky, local["border"] * alike), dtype=np.float32)
+    return np.asarray(np.maximum(sky, reach * alike), dtype=np.float32)
+
+
+def _grade(old: Floats, base: Floats, change: Floats, tones: Floats, keep: np.float32) -> Floats:
+    """The new colour of a band of sky: luma from the plan and its own structure, then colour."""
+    light = luma(old)
+    detail = light - base
+    # Coring: structure below one or two grey levels is noise or JPEG blocks and is not raised.
+    square = detail * detail
+    detail *= square / (square + np.float32(0.008**2))
+    new = change[..., 0] + detail * change[..., 1]
+    np.clip(new, 0.015, 1, out=new)
+    toned = old * (keep * new / np.maximum(light, np.float32(0.02)))[..., None]
+    toned += ((1 - keep) * new)[..., None]
+    lean = tones[(new * np.float32(len(tones) - 1)).astype(np.int32)]
+    lean -= toned
+    lean *= change[..., 2, None]
+    toned += lean
+    return np.asarray(toned, dtype=np.float32)
+
+
+def _split_tone(grade: _Grade) -> Floats:
+    """For 1024 lumas from 0 to 1 the colour of that luma between the grade's shadows and lights; 1024 x 3."""
+    light = np.linspace(0, 1, 1024, dtype=np.float32)
+    mix = smoothstep(0.15, 0.85, light)[:, None]
+    paint = np.array(grade.shadows, np.float32) * (1 - mix) + np.array(grade.lights, np.float32) * mix
+    return np.asarray(paint * (light / np.maximum(luma(paint), 1e-3))[:, None], dtype=np.float32)
 
 
 def _reduced(rgb: Floats, mask: Mask, side: int) -> tuple[Floats, Floats]:
@@ -126,40 +151,82 @@ def _spread(plane: Floats, weight: Floats, sigma: float) -> Floats:
     return np.asarray(above / (below + 1e-5), dtype=np.float32)
 
 
-def _measure(rgb: Floats, mask: Mask, clouds: float) -> _Field:
+def _plan(rgb: Floats, mask: Mask, grade: _Grade, strength: float, clouds: float) -> _Plan:
     small, cover = _reduced(rgb, mask, _SMALL)
     pure = smoothstep(0.85, 1.0, cover)
     side = max(cover.shape)
-    # Far from the sky the fine blur has nothing to take from: coarser ones fill in behind it.
+    colour = _sky_colour(small, pure)
+    filled = luma(small) * pure + luma(colour) * (1 - pure)
+    base = np.asarray(cv2.ximgproc.guidedFilter(filled, filled, max(2, side // 40), 0.004), dtype=np.float32)
+    mean = float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
+    gradient = _gradient(cover)
+    shaped = _shape(base, gradient, mean, grade, strength)
+    if clouds > 0:
+        shaped = shaped * (1 + strength * np.float32(clouds) * cloud_layer(gradient))
+    shaped = _shoulder(np.asarray(shaped, dtype=np.float32))
+    reach, inner = _rims(cover, gradient)
+    # Structure fades out where there is little light left to carry it; near its border what looks like
+    # structure is the sharpening seam of the camera.
+    gain = inner * (1 + 2.2 * strength) * smoothstep(0, 0.3, shaped)
+    lean = grade.lean * strength * (1 - _own_colour(colour, base, mean, grade))
+    rows = np.flatnonzero(np.maximum(cover, reach).max(axis=1) > 0)
+    change = np.dstack([shaped, gain, lean, reach]).astype(np.float32)
+    return _Plan(np.dstack([colour, base]).astype(np.float32), change, (int(rows[0]), int(rows[-1])))
+
+
+def _sky_colour(small: Floats, pure: Floats) -> Floats:
+    """The sky's colour, smooth, everywhere. Far from the sky only coarse blurs have anything to take from."""
+    side = max(pure.shape)
     colour = _spread(small, pure, side * 0.12)
     for sigma in (0.03, 0.008):
         near = np.asarray(cv2.GaussianBlur(pure, (0, 0), side * sigma), dtype=np.float32)
         trust = smoothstep(0.02, 0.2, near)[..., None]
         colour = colour + trust * (_spread(small, pure, side * sigma) - colour)
-    filled = luma(small) * pure + luma(colour) * (1 - pure)
-    base = np.asarray(cv2.ximgproc.guidedFilter(filled, filled, max(2, side // 40), 0.004), dtype=np.float32)
+    return np.asarray(colour, dtype=np.float32)
+
+
+def _gradient(cover: Floats) -> Floats:
+    """0 at the top of the sky, 1 at its foot."""
     rows = np.nonzero(cover > 0.5)[0]
     first, last = (int(rows.min()), int(np.quantile(rows, 0.98))) if len(rows) else (0, cover.shape[0])
-    down = (np.arange(cover.shape[0], dtype=np.float32) - first) / max(1, last - first)
-    gradient = np.repeat(np.clip(down, 0, 1)[:, None], cover.shape[1], axis=1)
-    mean = float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
-    reach = 2 * max(1, round(0.005 * side)) + 1
-    kernel = np.ones((reach, reach), np.uint8)
-    border = cv2.blur(cv2.dilate((cover > 0.5).astype(np.float32), kernel), (3, 3))
+    down = (np.arange(cover.shape[0], dtype=np.float32) - first) / np.float32(max(1, last - first))
+    return np.asarray(np.repeat(np.clip(down, 0, 1)[:, None], cover.shape[1], axis=1), dtype=np.float32)
+
+
+def _shape(base: Floats, gradient: Floats, mean: float, grade: _Grade, strength: float) -> Floats:
+    """The new luma without structure: deeper, wider apart, darkest at the top, lighter over the horizon."""
+    # A sky that is dark already keeps some light: black is not dramatic.
+    deep = max(mean * (1 - grade.darker * strength), min(mean, 0.30))
+    above, gap = base - np.float32(mean), 1 - gradient
+    shaped = deep + np.maximum(above, 0) * (1 + 0.9 * strength) + np.minimum(above, 0) * (1 + 0.2 * strength)
+    shaped = shaped * (1 - grade.top * strength * gap * np.sqrt(gap) * min(1.0, deep / 0.45))
+    return np.asarray(shaped * (1 + 0.35 * strength * smoothstep(0.55, 1.05, gradient)), dtype=np.float32)
+
+
+def _rims(cover: Floats, gradient: Floats) -> tuple[Floats, Floats]:
+    """1 in the sky and up to half a percent of the long side beyond it; 1 where it is well inside the sky."""
+    size = 2 * max(1, round(0.005 * max(cover.shape))) + 1
+    kernel, sky = np.ones((size, size), np.uint8), (cover > 0.5).astype(np.float32)
+    reach = np.asarray(cv2.blur(cv2.dilate(sky, kernel), (3, 3)), dtype=np.float32)
+    inner = np.asarray(cv2.blur(cv2.erode(sky, kernel), (3, 3)), dtype=np.float32)
     # At its foot a sky ends in haze, which is too like it to be told by colour.
-    border = np.asarray(border * (1 - smoothstep(0.85, 1.0, gradient)), dtype=np.float32)
-    inner = np.asarray(cv2.blur(cv2.erode((cover > 0.5).astype(np.float32), kernel), (3, 3)), dtype=np.float32)
-    invented = clouds * _clouds(gradient) if clouds > 0 else np.zeros_like(cover)
-    return _Field(
-        cover,
-        colour.astype(np.float32),
-        base,
-        invented.astype(np.float32),
-        gradient,
-        border,
-        np.asarray(inner, dtype=np.float32),
-        mean,
-    )
+    return np.asarray(reach * (1 - smoothstep(0.85, 1.0, gradient)), dtype=np.float32), inner
+
+
+def _own_colour(colour: Floats, base: Floats, mean: float, grade: _Grade) -> Floats:
+    """0..1: how much of its own colour the sky keeps: a blue one more than a pale one, a low sun and its glow most."""
+    own = 0.6 * np.clip((colour.max(axis=2) - colour.min(axis=2)) / 0.45, 0, 1)
+    sun = 0.8 * smoothstep(mean + 0.18, mean + 0.32, base)
+    if grade.lights[2] > grade.lights[0]:  # a cool grade
+        sun = np.maximum(sun, 0.85 * np.clip((colour[..., 0] - colour[..., 2]) / 0.15, 0, 1))
+    return np.asarray(np.maximum(own, sun), dtype=np.float32)
+
+
+def _shoulder(light: Floats) -> Floats:
+    """Roll off below 0.14 and above 0.68, so that neither deep blue nor clouds lose their structure."""
+    low = 0.14 - 0.10 * (1 - np.exp(-np.maximum(0.14 - light, 0) / 0.10))
+    high = 0.68 + 0.27 * (1 - np.exp(-np.maximum(light - 0.68, 0) / 0.27))
+    return np.asarray(np.where(light < 0.14, low, np.where(light > 0.68, high, light)), dtype=np.float32)
 
 
 def _enlarge(plane: Floats, shape: tuple[int, ...], top: int, bottom: int) -> Floats:
@@ -175,83 +242,3 @@ def _enlarge(plane: Floats, shape: tuple[int, ...], top: int, bottom: int) -> Fl
         borderMode=cv2.BORDER_REPLICATE,
     )
     return np.asarray(large, dtype=np.float32)
-
-
-def _grade(old: Floats, local: Mapping[str, Floats], mean: float, grade: _Grade, strength: float) -> Floats:
-    """The new colour of a band of sky."""
-    light = luma(old)
-    base = local["base"]
-    detail = light - base
-    # Coring: structure below one or two grey levels is noise or JPEG blocks and is not raised.
-    detail *= detail * detail / (detail * detail + np.float32(0.008**2))
-    # Near its border what looks like structure is the sharpening seam of the camera.
-    detail *= local["inner"]
-    gap = 1 - local["gradient"]
-    # A sky that is dark already keeps some light: black is not dramatic.
-    deep = max(mean * (1 - grade.darker * strength), min(mean, 0.30))
-    above = base - mean
-    shaped = deep + np.maximum(above, 0) * (1 + 0.9 * strength) + np.minimum(above, 0) * (1 + 0.2 * strength)
-    shaped = shaped * (1 - grade.top * strength * gap * np.sqrt(gap) * min(1.0, deep / 0.45))
-    shaped = shaped * (1 + 0.35 * strength * smoothstep(0.55, 1.05, local["gradient"]))
-    shaped = _shoulder(shaped * (1 + strength * local["clouds"]))
-    # Structure fades out where there is little light left to carry it.
-    new = shaped + detail * (1 + 2.2 * strength) * smoothstep(0, 0.3, shaped)
-    new = np.asarray(np.clip(new, 0.015, 1), dtype=np.float32)
-    toned = old * (new / np.maximum(light, 0.02))[..., None]
-    grey = new[..., None]
-    toned = grey + (toned - grey) * (1 - (1 - grade.colour) * strength)
-    # A blue sky keeps more of its own colour than a pale one, which has none to lose.
-    # So do a low sun and its warm glow.
-    own = np.clip((old.max(axis=2) - old.min(axis=2)) / 0.45, 0, 1)
-    warm = np.clip((old[..., 0] - old[..., 2]) / 0.15, 0, 1) if grade.lights[2] > grade.lights[0] else 0 * own
-    sun = 0.8 * smoothstep(mean + 0.18, mean + 0.32, base)
-    leaning = grade.lean * strength * (1 - np.max([0.6 * own, 0.85 * warm, sun], axis=0))[..., None]
-    return np.asarray(toned + leaning * (_lean(new, grade) - toned), dtype=np.float32)
-
-
-def _shoulder(light: Floats) -> Floats:
-    """Roll off below 0.14 and above 0.68, so that neither deep blue nor clouds lose their structure."""
-    low = 0.14 - 0.10 * (1 - np.exp(-np.maximum(0.14 - light, 0) / 0.10))
-    high = 0.68 + 0.27 * (1 - np.exp(-np.maximum(light - 0.68, 0) / 0.27))
-    return np.asarray(np.where(light < 0.14, low, np.where(light > 0.68, high, light)), dtype=np.float32)
-
-
-def _lean(light: Floats, grade: _Grade) -> Floats:
-    """The split tone: a colour of the given luma between the grade's shadows and lights."""
-    mix = smoothstep(0.15, 0.85, light)[..., None]
-    paint = np.array(grade.shadows, np.float32) * (1 - mix) + np.array(grade.lights, np.float32) * mix
-    return np.asarray(paint * (light / np.maximum(luma(paint), 1e-3))[..., None], dtype=np.float32)
-
-
-def _clouds(gradient: Floats) -> Floats:
-    """Clouds as a layer seen in perspective: fractal noise, warped by itself, lit from above; -1..1.
-
-    Always the same clouds for the same size: the noise has a fixed seed.
-    """
-    height, width = gradient.shape
-    # Distance to the cloud layer: far at the horizon.
-    depth = np.asarray(1 / (0.22 + 0.9 * (1 - gradient)), dtype=np.float32)
-    across = (np.arange(width, dtype=np.float32)[None] - width / 2) / max(height, width) * depth * 3.2
-    along = depth * 1.9
-    warp = _noise(across * 1.3 + 3.1, along * 1.3 + 1.7, 2)
-    across, along = across + 0.12 * warp, along + 0.18 * warp
-    body = _noise(across, along, 7)
-    lit = body - _noise(across + 0.05, along + 0.10, 7)
-    heavy = smoothstep(-0.35, 0.50, body)
-    fade = smoothstep(0.0, 0.3, 1 - gradient)
-    return np.asarray(fade * (0.16 - 0.50 * heavy + 0.55 * np.clip(lit, -0.4, 0.4)), dtype=np.float32)
-
-
-def _noise(x: NDArray[np.floating], y: NDArray[np.floating], octaves: int) -> Floats:
-    """Fractal value noise at the given coordinates (period 64), about -1..1."""
-    lattice = np.random.default_rng(20).uniform(-1, 1, (64, 64)).astype(np.float32)
-    total, weight = np.zeros(np.broadcast(x, y).shape, dtype=np.float32), 0.0
-    x, y = np.broadcast_arrays(x, y)
-    for octave in range(octaves):
-        scale, share = 2.0**octave, 0.55**octave
-        columns = np.mod(x * scale + 17.3 * octave, 64).astype(np.float32)
-        lines = np.mod(y * scale + 5.9 * octave, 64).astype(np.float32)
-        padded = cv2.copyMakeBorder(lattice, 2, 2, 2, 2, cv2.BORDER_WRAP)
-        total += share * np.asarray(cv2.remap(padded, columns + 2, lines + 2, cv2.INTER_CUBIC))
-        weight += share
-    return np.asarray(total / weight * 1.9, dtype=np.float32)

@@ -13,7 +13,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from edi_storage.connection import create_database, database_path, make_engine, reading, sqlite_file, writing
+from edi_storage.connection import (
+    create_database,
+    database_path,
+    make_engine,
+    reading,
+    sqlite_file,
+    sqlite_url,
+    writing,
+)
 from edi_storage.database_file import APPLICATION_ID
 from edi_storage.errors import DatabaseBusyError, DatabaseError, InputError
 from tests.storage.counter import DRIVERS, add, counter, go, opened, python, value
@@ -79,9 +87,9 @@ def test_files_and_folders_are_private_whatever_the_umask(tmp_path):
 
 
 def test_a_path_may_hold_any_character(tmp_path):
-    with counter(tmp_path / "größe 100%41? #1 'x'.db") as engine:
+    with counter(tmp_path / "größe 100%41 #1 'x'.db") as engine:
         assert value(engine) == 0
-    assert (tmp_path / "größe 100%41? #1 'x'.db").exists()
+    assert (tmp_path / "größe 100%41 #1 'x'.db").exists()
 
 
 def test_a_relative_path_stays_where_it_was_when_the_process_moves(tmp_path, monkeypatch):
@@ -256,3 +264,8 @@ def test_the_file_behind_a_url_is_known_without_opening_it(tmp_path):
 def test_a_server_engine_is_left_to_its_driver():
     engine = make_engine("postgresql+asyncpg://host/edi")
     assert (database_path(engine), create_database(engine)) == (None, False)
+
+
+def test_a_path_that_no_url_can_hold_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot be a database"):
+        sqlite_url("/photos/what?.db")

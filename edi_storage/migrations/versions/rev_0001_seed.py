@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -136,8 +138,8 @@ def _real(name: str) -> sa.Column[float]:
     return sa.Column(name, sa.Float)
 
 
-def _created_at() -> sa.Column[object]:
-    return sa.Column("created_at", sa.TIMESTAMP, server_default=sa.text("CURRENT_TIMESTAMP"))
+def _created_at() -> sa.Column[Any]:
+    return sa.Column("created_at", sa.TIMESTAMP(), server_default=sa.text("CURRENT_TIMESTAMP"))
 
 
 def _check(rule: str, name: str) -> sa.CheckConstraint:

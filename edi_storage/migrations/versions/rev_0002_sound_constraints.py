@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -151,8 +153,8 @@ def _create_child(table: str, *items: sa.schema.SchemaItem) -> None:
     )
 
 
-def _created_at() -> sa.Column[object]:
-    return sa.Column("created_at", sa.TIMESTAMP, server_default=sa.text("CURRENT_TIMESTAMP"), nullable=False)
+def _created_at() -> sa.Column[Any]:
+    return sa.Column("created_at", sa.TIMESTAMP(), server_default=sa.text("CURRENT_TIMESTAMP"), nullable=False)
 
 
 def _unique(table: str, *columns: str) -> sa.UniqueConstraint:
