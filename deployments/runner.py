@@ -99,6 +99,8 @@ async def _deployment(client: PrefectClient, served: dict[str, Any]) -> RunnerDe
         concurrency_limit=one if served["alone"] else None,
         version=VERSION,
     )
+    # Said aloud, or a deployment that was in a work pool stays there, and the pool's workers take its runs.
+    deployment.work_pool_name = deployment.work_queue_name = None
     with contextlib.suppress(ObjectNotFound):
         await client.read_deployment_by_name(deployment.full_name)
         # What a person paused or rescheduled in the UI stays so.

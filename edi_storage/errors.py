@@ -42,9 +42,10 @@ class StaleBoundaryError(EdiError):
 class SessionFailedError(EdiError):
     """This session cannot be finished: trying again would end in the same way."""
 
-    def __init__(self, cause: EdiError) -> None:
+    def __init__(self, cause: EdiError, session_id: str) -> None:
         super().__init__(str(cause))
         self.exit_code = cause.exit_code
+        self.session_id = session_id
 
 
 class UnsupportedEditError(EdiError):

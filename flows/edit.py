@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow, runtime
 from pydantic import Field
@@ -41,7 +41,7 @@ def edit_image(
     session_id: str = "",
     review: Literal["auto", "ask"] = "auto",
     output: str = "",
-    answer: int = Field(0, ge=0),
+    answer: Annotated[int, Field(ge=0)] = 0,
 ) -> dict[str, Any]:
     """Edit a photo as the prompt says.
 
@@ -108,4 +108,4 @@ def _run_step(run: SessionRun, step: Step) -> None:
     try:
         STAGES[step.stage](run, step, return_state=True).result()
     except (InputError, UnsupportedEditError) as error:
-        raise SessionFailedError(error) from error
+        raise SessionFailedError(error, run.session.session_id) from error

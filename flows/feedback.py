@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from pydantic import Field
@@ -18,9 +18,9 @@ from flows.session import log
 def record_feedback(
     session_id: str,
     verdict: FeedbackType,
-    rating: int = Field(0, ge=0, le=5),
+    rating: Annotated[int, Field(ge=0, le=5)] = 0,
     comment: str = "",
-    reasons: list[Reason] = Field(default_factory=list),  # noqa: B008 - Prefect reads the form from it
+    reasons: list[Reason] = [],  # noqa: B006 - never changed; a list is what Prefect's form starts from
 ) -> dict[str, Any]:
     """Rate an edit. rating: 1 (poor) to 5 (excellent), 0 for none. reasons: what was wrong, if anything."""
     with open_store(load_settings()) as store:

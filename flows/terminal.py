@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar, 
 
 import typer
 
-from edi_storage.errors import EdiError, InputError
+from edi_storage.errors import EdiError, InputError, SessionFailedError
 from edi_storage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def handled(command: Callable[P, T]) -> Callable[P, T]:
         as_json = bool(kwargs.get("as_json"))
         try:
             return command(*args, **kwargs)
+        except SessionFailedError as error:
+            _end(str(error), error.exit_code, as_json, _what_became_of(error.session_id) if as_json else None)
         except EdiError as error:
             _end(str(error), error.exit_code, as_json)
         except KeyboardInterrupt:
@@ -57,11 +59,18 @@ def handled(command: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def _end(message: str, code: int, as_json: bool) -> NoReturn:
+def _end(message: str, code: int, as_json: bool, result: Result | None = None) -> NoReturn:
     if as_json:
-        _print_json({"error": message, "exit_code": code})
+        _print_json({**(result or {}), "error": message, "exit_code": code})
     typer.secho(message, err=True, fg=None if code == WAITING else typer.colors.RED)
     raise typer.Exit(code)
+
+
+def _what_became_of(session_id: str) -> Result:
+    from flows.output import outcome
+
+    with store() as opened:
+        return outcome(opened, session_id)
 
 
 def _unexpected(error: Exception) -> str:

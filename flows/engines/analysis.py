@@ -12,6 +12,7 @@ import numpy as np
 from edi_storage.models import BoundingBox, EntityData
 from flows.engines import cues
 from flows.engines.base import Detection, Mask, Pixels, Progress, Scene, no_progress
+from flows.engines.focus import find_subject
 from flows.engines.mattes import soft_masks
 from flows.engines.regions import Bools, Picture, colour_name, measure, merge, place_name, shrink
 
@@ -39,7 +40,7 @@ class EmbeddedAnalyzer:
         """Find at most eight entities that together cover the picture. Same pixels, same entities and masks."""
         progress(0.05, "looking at colours and edges", {})
         picture = measure(shrink(pixels))
-        progress(0.25, "looking for sky, plants, water and buildings", {})
+        progress(0.25, "looking for sky, subject, plants, water and buildings", {})
         findings = _name_parts(picture)
         progress(0.55, "dividing the rest into regions", {})
         parts = findings + _describe_rest(picture, findings)
@@ -64,6 +65,8 @@ def _name_parts(picture: Picture) -> list[_Part]:
 
     sky = cues.find_sky(picture, cells)
     take(sky)
+    if not parts:  # in a landscape what is sharp is no subject but most of the picture
+        take(find_subject(picture))
     take(cues.find_vegetation(picture, cells, free))
     take(cues.find_water(picture, cells, free, sky))
     take(cues.find_building(picture, free, sky))

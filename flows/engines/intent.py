@@ -53,6 +53,7 @@ class _Reading:
 class _Choice:
     text: str
     steps: tuple[Step, ...]
+    kept: frozenset[str] = frozenset()
 
 
 def understand(prompt: str, scene: SceneAnalysis, answer: int | None = None) -> Intent:
@@ -68,17 +69,22 @@ def understand(prompt: str, scene: SceneAnalysis, answer: int | None = None) -> 
             f"{impossible[0].upper()}{impossible[1:]} needs a generative backend, which the embedded editor is not: "
             "set EDI_EDITOR=comfyui with a ComfyUI server, or ask for a change of light, colour or focus."
         )
-    text, kept = _split_kept(text, scene.entities)
+    text, kept, missing = _split_kept(text, scene.entities)
     readings = _read(text, scene.entities)
     confidence = min((reading.certainty for reading in readings), default=0.0)
-    if readings and confidence >= SURE:
+    if readings and confidence >= SURE and not missing:
         return _intent([reading.step for reading in readings], kept, scene, confidence)
-    question, choices = _ask(prompt, text, readings, scene.entities)
+    if readings and missing:
+        confidence = min(confidence, 0.4)
+        question, choices = _ask_what_to_keep(missing, kept, readings, scene.entities)
+    else:
+        question, choices = _ask(prompt, text, readings, scene.entities)
     number = 1 if answer is None else answer
     if not 1 <= number <= len(choices):
         raise InputError(f"The answer {number} is none of the choices: give a number from 1 to {len(choices)}.")
     certainty = min(confidence, 0.65) if answer is None else _CHOSEN
-    intent = _intent(choices[number - 1].steps, kept, scene, certainty)
+    chosen = choices[number - 1]
+    intent = _intent(chosen.steps, kept | chosen.kept, scene, certainty)
     return intent.model_copy(update={"question": question, "answer": answer})
 
 
@@ -105,12 +111,15 @@ _KEPT: Final = re.compile(
 _KEPT_COLOUR: Final = re.compile(r"\b(?:keep|leave|with)(?: only| just)? (?P<what>.*?) in colou?r\b")
 
 
-def _split_kept(text: str, entities: Sequence[EntityData]) -> tuple[str, frozenset[str]]:
-    """The prompt without its "except", "keep" and "don't touch" parts, and the entities they name."""
+def _split_kept(text: str, entities: Sequence[EntityData]) -> tuple[str, frozenset[str], str]:
+    """The prompt without its "except", "keep" and "don't touch" parts, the entities they name, and a thing not found."""
     kept: set[str] = set()
+    missing = ""
     selective = _KEPT_COLOUR.search(text)
     if selective:
-        kept |= set(aim_of("the " + selective.group("what"), entities).ids)
+        aim = aim_of("the " + selective.group("what").removeprefix("the "), entities)
+        kept |= set(aim.ids)
+        missing = aim.unknown
         text = _KEPT_COLOUR.sub(" ; black and white ; ", text)
     for match in _KEPT.finditer(text):
         what = re.sub(
@@ -119,9 +128,10 @@ def _split_kept(text: str, entities: Sequence[EntityData]) -> tuple[str, frozens
         for part in re.split(r"\band\b|,", what):
             aim = aim_of(part if re.search(r"\b(?:the|my|a)\b", part) else f"the {part}", entities)
             kept |= set(aim.ids) if aim.kind != "whole" else set()
+            missing = missing or aim.unknown
     everything = re.search(r"\b(?:everything|all) but\b", text)
     rest = _KEPT.sub(" everything ; " if everything else " ; ", text).strip(" ;,")
-    return rest, frozenset(kept)
+    return rest, frozenset(kept), missing
 
 
 def _read(text: str, entities: Sequence[EntityData]) -> list[_Reading]:
@@ -299,6 +309,18 @@ def _ask_for_look(prompt: str, text: str, entities: Sequence[EntityData]) -> tup
     return _question("What should change about it?", _enhancements(step, entities))
 
 
+def _ask_what_to_keep(
+    missing: str, kept: frozenset[str], readings: Sequence[_Reading], entities: Sequence[EntityData]
+) -> tuple[Question, list[_Choice]]:
+    """For "except the flower" where no flower is known: which part of this photo it is, or none."""
+    steps = tuple(reading.step for reading in readings)
+    likely = _likely(_Reading(steps[0], 0.0, missing), entities)
+    others = [entity for entity in likely if entity.entity_id not in kept][: min(_MOST_CHOICES, len(entities)) - 1]
+    choices = [_Choice(phrase_of(entity, entities), steps, frozenset({entity.entity_id})) for entity in others]
+    choices.append(_Choice("nothing", steps))
+    return _question(f"I do not see '{missing}' for certain in this photo. What should stay as it is?", choices)
+
+
 def _enhancements(step: Step, entities: Sequence[EntityData]) -> list[_Choice]:
     sky = tuple(e.entity_id for e in entities if e.label == "sky" and (e.entity_id in step.targets))
     up = {"direction": 1}
@@ -375,4 +397,9 @@ def _likely(weak: _Reading, entities: Sequence[EntityData]) -> list[EntityData]:
     pool = asked if asked and not weak.unknown and weak.step.scope == "entities" else list(entities)
     if up:
         return sorted(pool, key=lambda entity: (height(entity), entity.entity_id))
-    return sorted(pool, key=lambda entity: (entity.label == "sky", -(entity.area_percent or 0.0), entity.entity_id))
+    return sorted(pool, key=lambda entity: (_rank(entity), -(entity.area_percent or 0.0), entity.entity_id))
+
+
+def _rank(entity: EntityData) -> int:
+    """A thing somebody names without our knowing the word is likely the subject, and hardly the sky."""
+    return {"subject": 0, "sky": 2}.get(entity.label, 1)

@@ -99,7 +99,7 @@ def _to_bytes(rgb: Floats, original: Pixels) -> Pixels:
     def work(top: int, bottom: int) -> None:
         before = original[top:bottom]
         band = rgb[top:bottom] * np.float32(255)
-        same = np.abs(band - before).max(axis=2, keepdims=True) < 0.02
+        same = tone.largest(np.abs(band - before))[..., None] < 0.02
         band += noise[: len(band)]
         rounded = np.clip(np.rint(band), 0, 255).astype(np.uint8)
         result[top:bottom] = np.where(same, before, rounded)

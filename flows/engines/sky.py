@@ -18,7 +18,7 @@ from flows.engines.bands import in_bands
 from flows.engines.base import Mask
 from flows.engines.clouds import cloud_layer
 from flows.engines.regions import Floats
-from flows.engines.tone import luma, smoothstep
+from flows.engines.tone import largest, luma, smoothstep
 
 Mood = Literal["dramatic", "stormy", "golden"]
 
@@ -101,9 +101,9 @@ def dramatic_sky(rgb: Floats, mask: Mask, parameters: Mapping[str, Any]) -> None
 def _cover(mask: Mask, band: Floats, colour: Floats, reach: Floats) -> Floats:
     """The mask, corrected by colour at full size: leaves and birds out, the bright seam along roofs in."""
     darker = colour - band
-    gap = np.maximum(darker, np.float32(-0.35) * darker).max(axis=2)
+    gap = largest(np.maximum(darker, np.float32(-0.35) * darker))
     alike = 1 - smoothstep(0.05, 0.20, gap)
-    sky = mask * (1 - smoothstep(0.14, 0.30, darker.min(axis=2)))
+    sky = mask * (1 - smoothstep(0.14, 0.30, -largest(-darker)))
     return np.asarray(np.maximum(sky, reach * alike), dtype=np.float32)
 
 
@@ -144,11 +144,20 @@ def _reduced(rgb: Floats, mask: Mask, side: int) -> tuple[Floats, Floats]:
 
 def _spread(plane: Floats, weight: Floats, sigma: float) -> Floats:
     """A blur that takes only the sky's own pixels, and so continues the sky under the foreground."""
-    soft = weight if plane.ndim == 2 else weight[..., None]
-    above = cv2.GaussianBlur(plane * soft, (0, 0), sigma)
-    below = cv2.GaussianBlur(weight, (0, 0), sigma)
-    below = below if plane.ndim == 2 else below[..., None]
-    return np.asarray(above / (below + 1e-5), dtype=np.float32)
+    if sigma > 20:  # a wide blur costs as much as all the rest and looks the same from a quarter of the size
+        size = (max(1, plane.shape[1] // 4), max(1, plane.shape[0] // 4))
+        soft = weight if plane.ndim == 2 else weight[..., None]
+        fewer = np.asarray(cv2.resize(plane * soft, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+        share = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+        small = _normalised(fewer, share, sigma / 4)
+        return np.asarray(cv2.resize(small, (plane.shape[1], plane.shape[0])), dtype=np.float32)
+    return _normalised(plane * (weight if plane.ndim == 2 else weight[..., None]), weight, sigma)
+
+
+def _normalised(weighted: Floats, weight: Floats, sigma: float) -> Floats:
+    above = np.asarray(cv2.GaussianBlur(weighted, (0, 0), sigma))
+    below = np.asarray(cv2.GaussianBlur(weight, (0, 0), sigma))
+    return np.asarray(above / ((below if above.ndim == 2 else below[..., None]) + 1e-5), dtype=np.float32)
 
 
 def _plan(rgb: Floats, mask: Mask, grade: _Grade, strength: float, clouds: float) -> _Plan:

@@ -78,7 +78,7 @@ def aim_of(clause: str, entities: Sequence[EntityData], phrase: str = "") -> Aim
     named = _named(text, entities)
     if named.ids or named.unknown:
         return named
-    if _pattern(_SUBJECT).search(text):
+    if _pattern(_SUBJECT).search(text) and not named.ids:
         return subject_of(entities)
     if _pattern(_WHOLE).search(text):
         return Aim("whole", tuple(entity.entity_id for entity in entities), 0.98)
@@ -179,27 +179,8 @@ def phrase_of(entity: EntityData, entities: Sequence[EntityData]) -> str:
 
 #: Labels of things that are the subject of a photo wherever they stand.
 _SUBJECTS: Final = frozenset(
-    [
-        "person",
-        "face",
-        "cat",
-        "dog",
-        "bird",
-        "horse",
-        "sheep",
-        "cow",
-        "elephant",
-        "bear",
-        "zebra",
-        "giraffe",
-        "car",
-        "bicycle",
-        "motorcycle",
-        "bus",
-        "truck",
-        "boat",
-        "train",
-    ]
+    {"subject", "person", "face", "cat", "dog", "bird", "horse", "sheep", "cow", "elephant", "bear", "zebra"}
+    | {"giraffe", "car", "bicycle", "motorcycle", "bus", "truck", "boat", "train"}
 )
 
 
@@ -212,7 +193,8 @@ def subject_of(entities: Sequence[EntityData]) -> Aim:
     if inner:
         return Aim("entities", tuple(entity.entity_id for entity in inner), 0.78)
     ranked = sorted(entities, key=lambda entity: (_from_centre(entity, entities), entity.entity_id))
-    ranked = [entity for entity in ranked if entity.label not in ("sky", "vegetation", "water")] or ranked
+    scenery = {"sky", "vegetation", "water"} if any(entity.label == "sky" for entity in entities) else {"water"}
+    ranked = [entity for entity in ranked if entity.label not in scenery] or ranked
     return Aim("entities", tuple(entity.entity_id for entity in ranked[:1]), 0.6)
 
 

@@ -34,6 +34,11 @@ def to_gamma(band: Floats) -> Floats:
     return np.asarray(cv2.pow(np.clip(band, 0, 1), 1 / _GAMMA), dtype=np.float32)
 
 
+def largest(band: Floats) -> Floats:
+    """The largest of the three channels, height x width. Several times faster than a maximum along the last axis."""
+    return np.asarray(np.maximum(np.maximum(band[..., 0], band[..., 1]), band[..., 2]), dtype=np.float32)
+
+
 def smoothstep(low: float, high: float, value: Floats) -> Floats:
     """0 below `low`, 1 above `high`, a smooth cubic in between."""
     t = np.clip((value - low) / (high - low), 0, 1)
@@ -63,7 +68,7 @@ def saturation(band: Floats, amount: float) -> Floats:
     grey = luma(band)[..., None]
     if amount <= 0:
         return np.asarray(grey + (band - grey) * (1 + amount), dtype=np.float32)
-    spread = (band.max(axis=2) - band.min(axis=2))[..., None]
+    spread = (largest(band) + largest(-band))[..., None]
     return np.asarray(grey + (band - grey) * (1 + 1.3 * amount * (1 - 0.6 * spread)), dtype=np.float32)
 
 

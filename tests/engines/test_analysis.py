@@ -142,3 +142,13 @@ def test_places_have_names() -> None:
     assert place_name(0.9, 0.9, 0.1, 0.1) == "bottom right"
     assert place_name(0.5, 0.5, 0.2, 0.2) == "middle"
     assert place_name(0.5, 0.5, 1.0, 1.0) == "all over"
+
+
+def test_what_is_sharp_before_a_soft_background_is_the_subject(cat: Subject) -> None:
+    subject = cat.masks["subject_0"]
+    assert subject[120:200, 150:350].mean() > 0.95  # eyes and nose
+    assert subject[10:60, 420:].max() < 0.1  # the wall behind
+
+
+def test_a_photo_that_is_sharp_all_over_has_no_subject(coffee: Subject, palace: Subject) -> None:
+    assert "subject" not in coffee.labels + palace.labels

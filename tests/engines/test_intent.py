@@ -228,3 +228,24 @@ def test_a_photo_without_sky_asks_where_the_sky_is() -> None:
 def test_a_prompt_that_changes_and_keeps_the_same_is_refused() -> None:
     with pytest.raises(InputError, match="keep"):
         understand("make the sky darker but keep the sky", SCENE)
+
+
+def test_an_exception_that_is_not_in_the_photo_is_asked_about() -> None:
+    intent = understand("black and white except the flower", SCENE)
+    assert intent.question is not None
+    assert "flower" in intent.question.text
+    assert intent.question.choices[-1] == "nothing"
+    number = next(k for k, choice in enumerate(intent.question.choices, 1) if "red region" in choice)
+    assert understand("black and white except the flower", SCENE, number).preserve_entities == ["red_region_0"]
+
+
+def test_what_is_in_focus_is_the_subject_of_words_nobody_taught_us() -> None:
+    scene = SceneAnalysis(
+        entities=[thing("green_region_0", (0, 0, 640, 427), 70), thing("subject_0", (200, 100, 200, 200), 30, 0.85)],
+        spatial_layout="Green region all over.",
+    )
+    assert understand("blur the background", scene).target_entities == ["green_region_0"]
+    assert understand("blur the background", scene).question is None
+    asked = understand("make the axolotl red", scene)
+    assert asked.question is not None
+    assert asked.question.choices[0].startswith("the subject")

@@ -123,6 +123,20 @@ def test_a_resumed_edit_names_what_it_restored(edi: Edi) -> None:
     assert edi.json("resume", "--all") == {"sessions": []}
 
 
+def test_the_live_state_file_shows_the_progress_of_a_stage(edi: Edi) -> None:
+    edi.environment = {**edi.environment, "EDI_AUTOSAVE_SECONDS": "0.05"}
+    edi.killed("commit", "analysis", *DRAMATIC, "--session-id", "busy")
+    live = json.loads((edi.home / "sessions" / "busy.json").read_text())
+    seed_keys = (
+        "session_id current_stage image_path naive_prompt scene_analysis intent prompts edited_image_path validation"
+    )
+    assert set(live) == {*seed_keys.split(), "last_updated", "checkpoint"}
+    assert live["current_stage"] == "upload"
+    progress = live["scene_analysis"]["progress"]
+    assert progress["stage"] == "analysis"
+    assert 0 <= progress["fraction"] <= 1
+
+
 def test_restored_stages_are_named_so_in_the_prefect_ui(edi: Edi) -> None:
     edi.killed("begin", "intent", *DRAMATIC, "--session-id", "seen")
     edi.json("resume", "seen")
@@ -182,6 +196,9 @@ def test_what_no_engine_can_do_is_said_with_who_can(edi: Edi) -> None:
     assert len(refused.stderr.strip().splitlines()[-1]) < 300
     session = edi.json("sessions")[0]
     assert session["status"] == "failed"
+    again = edi.json("edit", str(PALACE), "add a cat", "--session-id", "cat", expect=1)
+    assert (again["session_id"], again["status"], again["exit_code"]) == ("cat", "failed", 1)
+    assert again["error"] == again["failure_reason"]
     assert "ComfyUI" in session["failure_reason"]
     assert edi.json("resume", "--all") == {"sessions": []}
 

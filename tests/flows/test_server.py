@@ -6,37 +6,34 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
-from flows.child import bound_child, wait_ready
+from flows.child import bound_child, import_environment, wait_ready
 from flows.server import ENVIRONMENT, named_server, prepare_environment, running_server, start_server
 
-ROOT = Path(__file__).parents[2]
+Found = TypeVar("Found")
 
-#: A child that is ready at once and stays until its standard input ends.
-STAYS = "import os; os.write(1, b'ready\\n'); os.read(0, 1)"
-
-#: A process with an embedded server; it says when it is up, and ends when a line comes in.
+#: A process with an embedded server and a flow; it stays until a line comes in.
 EMBEDDED = """
 import sys
 from edi_storage.settings import load_settings
 from flows.server import api_for
 with api_for(load_settings()) as url:
-    from tests.flows.tiny import tick_in_a_task
-    tick_in_a_task()
+    from tests.flows.tiny import count
+    assert count(8) == 28
     print(url, flush=True)
     sys.stdin.readline()
 """
@@ -47,20 +44,264 @@ import sys
 from deployments.serve import Served, serve
 from edi_storage.errors import EdiError
 from edi_storage.settings import load_settings
+deployments = [
+    Served("wait", "tests.flows.tiny.wait"),
+    Served("tick", "tests.flows.tiny.tick", interval=15, alone=True),
+]
 try:
-    serve(load_settings(), port=int(sys.argv[1]), deployments=[
-        Served("wait", "tests.flows.tiny.wait"),
-        Served("tick", "tests.flows.tiny.tick", interval=15, alone=True),
-    ])
+    serve(load_settings(), port=int(sys.argv[1]), deployments=deployments)
 except EdiError as error:
-    sys.exit(f"{error}")
+    sys.exit(str(error))
+"""
+
+#: A process that keeps a child and is then killed; the child's number is printed first.
+KILLED_PARENT = """
+import os, signal, sys
+from pathlib import Path
+from flows.child import bound_child
+with bound_child(["-c", "import os; os.read(0, 1)"], log=Path(sys.argv[1]), env={}) as child:
+    fork = os.fork()
+    if fork == 0:
+        signal.pause()
+    print(child.pid, fork, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def until[T](find: Callable[[], T], seconds: float = 30) -> T:
-    """What `find` gives once it is true."""
+def until(find: Callable[[], Found], seconds: float = 30) -> Found:
+    """What `find` gives, once it is true."""
     deadline = time.monotonic() + seconds
     while not (found := find()):
         assert time.monotonic() < deadline, f"nothing within {seconds} s"
         time.sleep(0.05)
     return found
+
+
+def python(script: str, *arguments: str, home: Path, **more: str) -> subprocess.Popen[str]:
+    """This Python in a process of its own, with an EDI_HOME and none of Prefect's variables."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "EDI_"))}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        env={**kept, **import_environment(), "EDI_HOME": str(home), **more},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    assert process.stderr
+    return process.stdout.readline().strip() or pytest.fail(process.stderr.read())
+
+
+def descendants(process: int) -> set[int]:
+    listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
+    pairs = [(int(parent), int(child)) for parent, child in (line.split() for line in listed.splitlines())]
+    found, size = {process}, 0
+    while size < len(found):
+        size = len(found)
+        found |= {child for parent, child in pairs if parent in found}
+    return found - {process}
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def call(url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of `edi serve`."""
+    return tmp_path_factory.mktemp("served") / "home"
+
+
+@pytest.fixture(scope="module")
+def other_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the embedded servers; only the first start has to make Prefect's database."""
+    return tmp_path_factory.mktemp("embedded") / "home"
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of Prefect's variables."""
+    for name in [*ENVIRONMENT, "PREFECT_API_URL", "PREFECT_HOME"]:
+        monkeypatch.setenv(name, "")  # so that what the test sets is undone
+        monkeypatch.delenv(name)
+
+
+# --- a child on a pipe ------------------------------------------------------------------------------------------------
+
+
+def test_a_child_ends_with_its_killed_parent_though_a_fork_lives_on(tmp_path: Path) -> None:
+    parent = python(KILLED_PARENT, str(tmp_path / "log"), home=tmp_path)
+    child, fork = map(int, line_of(parent).split())
+    try:
+        until(lambda: not is_alive(child), 5)
+        assert is_alive(fork)
+    finally:
+        os.kill(fork, signal.SIGKILL)
+        parent.communicate()
+
+
+def test_a_child_that_fails_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with (
+        bound_child(["-c", "import sys; sys.exit('no such database')"], log=log, env={}) as child,
+        pytest.raises(EdiError, match=r"server ended with code 1; see .*server\.log: no such database$"),
+    ):
+        wait_ready(child, log, "server")
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+# --- which server -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_environment_keeps_what_the_user_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "60")
+    prepare_environment(Settings(home=tmp_path))
+    assert os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "60"
+    assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_named_server_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(EdiError, match=r"PREFECT_API_URL is http://127\.0\.0\.1:9/api, but no Prefect server answers"):
+        named_server()
+
+
+def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(EdiError, match=f"Port {port} is not free"),
+            start_server(Settings(home=tmp_path), full=True, port=port),
+        ):
+            pass
+
+
+# --- embedded servers -------------------------------------------------------------------------------------------------
+
+
+def test_an_embedded_server_ends_with_the_block_and_has_kept_all_states(other_home: Path) -> None:
+    parent = python(EMBEDDED, home=other_home)
+    line_of(parent)
+    started = descendants(parent.pid)
+    assert len(started) == 1
+    _, errors = parent.communicate("end\n", timeout=30)
+    assert (parent.returncode, errors) == (0, "")
+    assert not any(map(is_alive, started))
+    with sqlite3.connect(other_home / "prefect" / "prefect.db") as database:
+        states = database.execute("SELECT DISTINCT state_name FROM task_run").fetchall()
+        count = database.execute("SELECT count(*) FROM task_run").fetchone()
+    assert states == [("Completed",)]
+    assert count[0] % 8 == 0
+    kept = [path for path in other_home.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+    assert kept == []
+
+
+def test_a_killed_process_leaves_no_embedded_server(other_home: Path) -> None:
+    parent = python(EMBEDDED, home=other_home)
+    line_of(parent)
+    started = descendants(parent.pid)
+    assert started
+    parent.kill()
+    parent.communicate()
+    until(lambda: not any(map(is_alive, started)), 8)
+
+
+# --- edi serve --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served(home: Path) -> Iterator[str]:
+    """`edi serve`; at the end it gets a Ctrl-C in the middle of a flow run, and must take everything with it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = python(SERVE, str(port), home=home)
+    try:
+        assert line_of(serve) == f"EDI is ready: http://127.0.0.1:{port} (Ctrl-C ends it)"
+        url = f"http://127.0.0.1:{port}/api"
+        yield url
+        folder, _, _ = start_waiting(url, home)
+        started = descendants(serve.pid)
+        serve.send_signal(signal.SIGINT)
+        _, errors = serve.communicate(timeout=15)
+        assert (serve.returncode, errors) == (0, "")
+        assert not any(map(is_alive, started))
+        assert (folder / "ended").read_text() == "Crashed"
+        assert not (home / "prefect" / "server.json").exists()
+    finally:
+        serve.kill()
+        serve.communicate()
+
+
+def start_waiting(url: str, home: Path) -> tuple[Path, int, str]:
+    """Start the flow `wait` as a person would in the UI: its folder, its process, its flow run."""
+    folder = home / f"run-{time.monotonic_ns()}"
+    folder.mkdir()
+    deployment = call(f"{url}/deployments/name/wait/wait")["id"]
+    run = call(f"{url}/deployments/{deployment}/create_flow_run", {"parameters": {"folder": str(folder)}})["id"]
+    started = folder / "started"
+    until(lambda: started.exists() and started.read_text().endswith("\n"))
+    return folder, int(started.read_text()), run
+
+
+def test_serving_twice_says_so(served: str, home: Path) -> None:
+    again = python(SERVE, "0", home=home)
+    _, errors = again.communicate(timeout=30)
+    assert again.returncode == 1
+    assert errors.startswith(f"`edi serve` runs already for {home} at {served.removesuffix('/api')} (process ")
+    assert errors.count("\n") == 1
+
+
+def test_an_edit_uses_the_server_of_edi_serve(served: str, home: Path) -> None:
+    parent = python(EMBEDDED, home=home)
+    assert line_of(parent) == served
+    assert descendants(parent.pid) == set()
+    parent.communicate("end\n", timeout=30)
+
+
+def test_a_killed_flow_run_is_seen_at_once(served: str, home: Path) -> None:
+    folder, process, run = start_waiting(served, home)
+    os.kill(process, signal.SIGKILL)
+    until(lambda: (folder / "ended").exists(), 10)
+    assert call(f"{served}/flow_runs/{run}")["state"]["name"] == "Crashed"
+
+
+def test_scheduled_runs_start_when_they_are_due(served: str, home: Path) -> None:
+    ticks = home / "ticks"
+    until(lambda: ticks.exists() and ticks.read_text().endswith("\n"), 60)
+    due, began = map(datetime.fromisoformat, ticks.read_text().splitlines()[0].split())
+    assert (began - due).total_seconds() < 10
+
+
+@pytest.mark.parametrize("header", [{"Host": "photos.example"}, {"Origin": "https://photos.example"}])
+def test_a_foreign_page_is_turned_away(served: str, header: dict[str, str]) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        call(f"{served}/health", headers=header)
+    assert refused.value.code == 403
+    refused.value.close()
+
+
+def test_a_file_that_a_dead_server_left_is_not_believed(tmp_path: Path, served: str) -> None:
+    (tmp_path / "prefect").mkdir()
+    left = {"url": served, "pid": os.getpid(), "port": 1, "started_at": 0.0}
+    (tmp_path / "prefect" / "server.json").write_text(json.dumps(left))
+    assert running_server(Settings(home=tmp_path)) is None

@@ -1,0 +1,143 @@
+"""The deployments under a real `edi serve`: triggered through Prefect's API, killed, and continued with no hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from edi_storage.database import EDIDatabase
+from tests.flows.conftest import PALACE
+
+
+class Control:
+    """A running `edi serve` and its API."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.home, self.api = home, f"http://127.0.0.1:{port}/api"
+
+    def call(self, path: str, **body: Any) -> Any:
+        return httpx.post(f"{self.api}{path}", json=body, timeout=30).raise_for_status().json()
+
+    def deployment(self, name: str) -> Any:
+        return httpx.get(f"{self.api}/deployments/name/{name}/{name}", timeout=30).raise_for_status().json()
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """Trigger a deployment; returns the id of its flow run."""
+        run = self.call(f"/deployments/{self.deployment(name)['id']}/create_flow_run", parameters=parameters)
+        return str(run["id"])
+
+    def state(self, flow_run_id: str) -> str:
+        run = httpx.get(f"{self.api}/flow_runs/{flow_run_id}", timeout=30).raise_for_status().json()
+        return str(run["state_name"])
+
+    def database(self) -> EDIDatabase:
+        return EDIDatabase(str(self.home / "edi_sessions.db"))
+
+
+def wait_until(what: Callable[[], Any], seconds: float, why: str) -> Any:
+    """Poll until `what` is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{why} did not happen within {seconds} s")
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    home = tmp_path_factory.mktemp("served")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "EDI_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    with (home / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)],
+            env=environment,
+            cwd=PALACE.parents[2],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    try:
+        wait_until(lambda: "is ready" in (home / "serve.log").read_text(), 90, "the ready line")
+        yield Control(home, port)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0, (home / "serve.log").read_text()
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    """A photo that is large enough to be caught in the middle."""
+    path = tmp_path / "large.jpg"
+    with Image.open(PALACE) as palace:
+        palace.resize((2560, 1708)).save(path, quality=90)
+    return str(path)
+
+
+def test_an_edit_triggered_through_prefect_is_done(control: Control) -> None:
+    run = control.start("edit-image", image_path=str(PALACE), prompt="make it black and white")
+    wait_until(lambda: control.state(run) == "Completed", 60, "the edit")
+    with control.database() as database:
+        session = database.require_session(run)
+    assert session.status == "completed"
+    assert session.flow_run_id == run
+
+
+def test_feedback_triggered_through_prefect_is_stored(control: Control) -> None:
+    edit = control.start("edit-image", image_path=str(PALACE), prompt="make it warmer")
+    wait_until(lambda: control.state(edit) == "Completed", 60, "the edit")
+    rate = control.start("record-feedback", session_id=edit, verdict="accept", rating=4)
+    wait_until(lambda: control.state(rate) == "Completed", 60, "the feedback")
+    with control.database() as database:
+        (said,) = database.get_feedback(edit)
+    assert (said.feedback_type, said.rating) == ("accept", 4)
+
+
+def test_a_killed_edit_is_continued_by_the_deployment_within_two_minutes(control: Control, photo: str) -> None:
+    run = control.start("edit-image", image_path=photo, prompt="make the sky dramatic")
+    with control.database() as database:
+        wait_until(lambda: database.last_seq(run) >= 2, 60, "the analysis")
+        owner, _ = database.lease_of(run) or ("", None)
+        before = database.get_commits(run)
+        os.kill(int(owner.split(":")[1]), signal.SIGKILL)
+        assert database.require_session(run).status == "in_progress"
+        wait_until(lambda: database.require_session(run).status == "completed", 120, "the automatic resume")
+        after = database.get_commits(run)
+    assert after[: len(before)] == before, "a finished stage was run again"
+    assert after[-1].stage == "completed"
+    assert len({commit.key for commit in after}) == len(after)
+
+
+def test_a_cancelled_edit_stays_cancelled(control: Control, photo: str) -> None:
+    run = control.start("edit-image", image_path=photo, prompt="make the sky stormy")
+    with control.database() as database:
+        wait_until(lambda: database.last_seq(run) >= 1, 60, "the upload")
+        control.call(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"}, force=True)
+        wait_until(lambda: database.require_session(run).status == "failed", 60, "the cancellation")
+        session = database.require_session(run)
+        assert session.failure_reason == "cancelled by a person"
+        assert run not in {found.session_id for found in database.interrupted_sessions()}
+
+
+def test_learning_and_resuming_have_their_schedules(control: Control) -> None:
+    def intervals(name: str) -> list[float]:
+        return [plan["schedule"]["interval"] for plan in control.deployment(name)["schedules"] if plan["active"]]
+
+    assert intervals("resume-interrupted") == [60]
+    assert intervals("learn-from-feedback") == [3600]
+    assert intervals("edit-image") == []

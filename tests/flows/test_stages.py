@@ -1,0 +1,125 @@
+"""The flow in this process, on a real server: retries of engines, hooks, leases that are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edi_storage.errors import EngineError, LeaseLostError
+from edi_storage.settings import Settings
+from edi_storage.store import Store, open_store
+from tests.flows.conftest import PALACE
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("EDI_HOME", str(tmp_path / "home"))
+    return Settings()
+
+
+@pytest.fixture
+def store(settings: Settings, server: str) -> Iterator[Store]:
+    with open_store(settings) as opened:
+        yield opened
+
+
+def edit(session_id: str, prompt: str = "make it brighter") -> dict[str, Any]:
+    from flows.edit import edit_image
+
+    result: dict[str, Any] = edit_image(image_path=str(PALACE), prompt=prompt, session_id=session_id)
+    return result
+
+
+def test_an_engine_that_fails_for_a_moment_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import stages
+    from flows.engines.editing import EmbeddedEditor
+
+    real, failures = EmbeddedEditor.edit, iter([EngineError("busy"), EngineError("still busy")])
+
+    def flaky(self: EmbeddedEditor, *args: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return real(self, *args)
+
+    monkeypatch.setattr(EmbeddedEditor, "edit", flaky)
+    monkeypatch.setitem(stages.STAGES, "edit", stages.edit.with_options(retry_delay_seconds=0))
+    assert edit("flaky")["status"] == "completed"
+    assert [commit.stage for commit in store.database.get_commits("flaky")].count("edit") == 1
+
+
+def test_an_engine_that_keeps_failing_leaves_a_session_to_resume(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import stages
+    from flows.engines.editing import EmbeddedEditor
+
+    with monkeypatch.context() as broken:
+
+        def fails(self: EmbeddedEditor, *args: Any) -> Any:
+            raise EngineError("the backend is down")
+
+        broken.setattr(EmbeddedEditor, "edit", fails)
+        broken.setitem(stages.STAGES, "edit", stages.edit.with_options(retries=0))
+        with pytest.raises(EngineError, match="down"):
+            edit("down")
+    assert [session.session_id for session in store.database.interrupted_sessions()] == ["down"]
+    assert edit("down")["restored_stages"][-1] == "refine 3"
+
+
+def test_each_boundary_has_its_checkpoint_before_the_next_stage_starts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.session import SessionRun
+
+    seen: list[tuple[int, list[int]]] = []
+    real = SessionRun.begin
+
+    def begin(run: SessionRun, step: Any) -> Any:
+        files = run.store.checkpoints.list_checkpoints(run.session.session_id)
+        seen.append((run.seq, [file.seq for file in files]))
+        return real(run, step)
+
+    monkeypatch.setattr(SessionRun, "begin", begin)
+    edit("watched")
+    assert seen == [(seq, list(range(1, seq + 1))) for seq in range(10)]
+
+
+def test_a_hook_that_fails_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import hooks
+
+    def fails(*_: Any) -> None:
+        raise OSError("no room for checkpoints")
+
+    monkeypatch.setattr(hooks, "export_checkpoints", fails)
+    assert edit("hookless")["status"] == "completed"
+    assert store.database.exported_seq("hookless") == 10, "the end of the flow writes what hooks missed"
+
+
+def test_who_is_overtaken_stops_before_the_next_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.session import SessionRun
+
+    real = SessionRun.begin
+
+    def begin(run: SessionRun, step: Any) -> Any:
+        if step.stage == "edit":
+            run.store.database.take_over(run.session.session_id, "somebody else", 600)
+        return real(run, step)
+
+    with monkeypatch.context() as overtaken:
+        overtaken.setattr(SessionRun, "begin", begin)
+        with pytest.raises(LeaseLostError):
+            edit("overtaken")
+    assert store.database.last_seq("overtaken") == 7
+    assert (store.database.lease_of("overtaken") or [""])[0] == "somebody else"
+
+
+def test_a_session_that_fails_in_the_same_way_is_marked_by_the_hook(store: Store) -> None:
+    from edi_storage.errors import SessionFailedError
+
+    with pytest.raises(SessionFailedError, match="ComfyUI"):
+        edit("impossible", "add a unicorn")
+    session = store.database.require_session("impossible")
+    assert session.status == "failed"
+    assert "ComfyUI" in (session.failure_reason or "")
+    assert store.database.lease_of("impossible") is None
