@@ -112,7 +112,7 @@ _KEPT_COLOUR: Final = re.compile(r"\b(?:keep|leave|with)(?: only| just)? (?P<wha
 
 
 def _split_kept(text: str, entities: Sequence[EntityData]) -> tuple[str, frozenset[str], str]:
-    """The prompt without its "except", "keep" and "don't touch" parts, the entities they name, and a thing not found."""
+    """The prompt without its "except", "keep" and "don't touch" parts, what they name, and a thing not found."""
     kept: set[str] = set()
     missing = ""
     selective = _KEPT_COLOUR.search(text)
