@@ -48,6 +48,8 @@ ENVIRONMENT: Mapping[str, str] = {
     # Logs go to the API, where the UI shows them; the console is for EDI's own lines. ERROR would print tracebacks.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # The sentences of the stages, which the terminal shows too.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "edi",
 }
 
 #: What an embedded server leaves out on top of Prefect's ephemeral mode (no UI, no scheduler, no late runs, ...).

@@ -295,7 +295,15 @@ _DONE: Final = {
 
 
 def _question(text: str, choices: list[_Choice]) -> tuple[Question, list[_Choice]]:
-    return Question(text=text, choices=[choice.text for choice in choices]), choices
+    if len(choices) < 2:
+        gently = tuple(replace(step, strength=0.35) for step in choices[0].steps)
+        choices = [*choices, _Choice(f"{choices[0].text}, only a little", gently)]
+    told: list[_Choice] = []
+    for choice in choices:
+        # Two brown regions at the top: the person has to be able to tell which is which.
+        same = sum(earlier.text.split(", no. ")[0] == choice.text for earlier in told)
+        told.append(replace(choice, text=f"{choice.text}, no. {same + 1}") if same else choice)
+    return Question(text=text, choices=[choice.text for choice in told]), told
 
 
 def _ask_for_look(prompt: str, text: str, entities: Sequence[EntityData]) -> tuple[Question, list[_Choice]]:

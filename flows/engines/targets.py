@@ -192,20 +192,25 @@ def subject_of(entities: Sequence[EntityData]) -> Aim:
     inner = [entity for entity in entities if _is_inside(entity, entities)]
     if inner:
         return Aim("entities", tuple(entity.entity_id for entity in inner), 0.78)
-    ranked = sorted(entities, key=lambda entity: (_from_centre(entity, entities), entity.entity_id))
+    ranked = sorted(entities, key=lambda e: (_edges(e, entities) > 2, _from_centre(e, entities), e.entity_id))
     scenery = {"sky", "vegetation", "water"} if any(entity.label == "sky" for entity in entities) else {"water"}
     ranked = [entity for entity in ranked if entity.label not in scenery] or ranked
     return Aim("entities", tuple(entity.entity_id for entity in ranked[:1]), 0.6)
 
 
 def _is_inside(entity: EntityData, entities: Sequence[EntityData]) -> bool:
+    return entity.label != "sky" and _edges(entity, entities) <= 1 and _from_centre(entity, entities) < 0.22
+
+
+def _edges(entity: EntityData, entities: Sequence[EntityData]) -> int:
+    """How many edges of the picture an entity touches."""
     width, height = frame(entities)
     box = entity.bbox
-    if box is None or entity.label == "sky":
-        return False
-    edges = (box.x <= 0.01 * width, box.y <= 0.01 * height)
+    if box is None:
+        return 4
+    near = (box.x <= 0.01 * width, box.y <= 0.01 * height)
     far = (box.x + box.width >= 0.99 * width, box.y + box.height >= 0.99 * height)
-    return sum(edges) + sum(far) <= 1 and _from_centre(entity, entities) < 0.22
+    return sum(near) + sum(far)
 
 
 def _from_centre(entity: EntityData, entities: Sequence[EntityData]) -> float:

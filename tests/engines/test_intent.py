@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from random import Random
+
 import pytest
 
-from edi_storage.errors import InputError, UnsupportedEditError
+from edi_storage.errors import EdiError, InputError, UnsupportedEditError
 from edi_storage.models import BoundingBox, EntityData, Intent, SceneAnalysis
 from flows.engines.intent import SURE, understand
 from flows.engines.steps import steps_of
@@ -249,3 +252,24 @@ def test_what_is_in_focus_is_the_subject_of_words_nobody_taught_us() -> None:
     asked = understand("make the axolotl red", scene)
     assert asked.question is not None
     assert asked.question.choices[0].startswith("the subject")
+
+
+def test_any_words_on_any_photo_end_in_an_intent_or_one_sentence() -> None:
+    words = (
+        "make the sky trees building background door it everything photo red blue darker brighter dramatic blur remove keep "
+        "except but don't touch and , more less very bit better black white warm not too sharpen subject left top region "
+        "part in color vignette add with behind only 50% cloud"
+    ).split()
+    whole = thing("black_region_0", (0, 0, 64, 64), 100)
+    twins = [thing(f"brown_region_{n}", (n * 10, 0, 10, 100), 12.5) for n in range(8)]
+    scenes = [SCENE, *(SceneAnalysis(entities=some, spatial_layout="-") for some in ([], [whole], twins))]
+    random = Random(7)
+    for _ in range(400):
+        prompt = " ".join(random.choice(words) for _ in range(random.randint(1, 8)))
+        for scene in scenes:
+            with contextlib.suppress(EdiError):
+                question = understand(prompt, scene).question
+                choices = [] if question is None else question.choices
+                assert len(set(choices)) == len(choices)
+                for number in range(1, len(choices) + 1):
+                    assert understand(prompt, scene, number).confidence >= SURE

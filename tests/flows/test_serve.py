@@ -97,6 +97,12 @@ def test_an_edit_triggered_through_prefect_is_done(control: Control) -> None:
     assert session.status == "completed"
     assert session.flow_run_id == run
 
+    def logs() -> list[str]:
+        found = control.call("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, limit=200, offset=0)
+        return [line["message"] for line in found]
+
+    wait_until(lambda: any(line.startswith("Found ") for line in logs()), 20, "the sentences of the stages in the logs")
+
 
 def test_feedback_triggered_through_prefect_is_stored(control: Control) -> None:
     edit = control.start("edit-image", image_path=str(PALACE), prompt="make it warmer")
