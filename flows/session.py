@@ -35,6 +35,7 @@ from flows.engines.photo import Photo, decode_mask, decode_photo
 
 #: One line per thing worth telling a person; the terminal and the Prefect UI show the same lines.
 log = logging.getLogger("edi")
+log.setLevel(logging.INFO)
 
 
 class SessionRun:

@@ -196,10 +196,8 @@ class _AtTerminal:
 
 def person(as_json: bool) -> Person:
     """Who answers, and where the progress lines go."""
-    log = logging.getLogger("edi")
-    log.setLevel(logging.INFO)
     if not as_json:
-        log.addHandler(_Lines())
+        logging.getLogger("edi").addHandler(_Lines())
     there = not as_json and sys.stdin.isatty() and sys.stderr.isatty()
     return _AtTerminal() if there else _Nobody()
 
