@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import cv2
 import numpy as np
 
-from edi_storage.models import EntityData, EntityDelta, Operation, ValidationResult
+from edi_storage.models import EntityData, EntityDelta, ValidationResult
 from flows.engines.base import Mask, Pixels, Progress, ValidationRequest, no_progress
 from flows.engines.operations import rgb_of
 from flows.engines.regions import Bools, Floats, shrink, to_lab
@@ -31,8 +31,12 @@ _ERODE: Final = 5
 _BLUR: Final = 2.5
 #: A mean difference beyond this on a target is more than a strong look needs; only mentioned, never a fault.
 _VERY_STRONG: Final = 45.0
+#: Mean absolute fine structure, in L, below which something is out of focus or plain.
+_SOFT: Final = 0.5
 
-Change = Literal["as asked", "not seen", "opposite"]
+#: "nothing to do": what has no colour cannot lose it, what is soft cannot be blurred. Counts as done if anything was.
+Change = Literal["as asked", "not seen", "opposite", "nothing to do"]
+Verdict = Literal["preserved", "modified", "not_applied", "wrong_direction", "unintended"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ class EmbeddedValidator:
         progress(0.1, "comparing the pictures", {})
         pair = _compare(request.original, request.edited)
         progress(0.6, "measuring each entity", {})
-        deltas = [_delta(entity, request, pair) for entity in request.scene.entities]
+        measured = [_measure(entity, request, pair) for entity in request.scene.entities]
+        something_done = any(measure.changes and set(measure.changes) == {"as asked"} for measure in measured)
+        deltas = [_delta(measure, request, something_done) for measure in measured]
         hints = _hints(deltas)
         return ValidationResult(deltas=deltas, hints=hints, summary=_summary(deltas))
 
@@ -110,42 +116,59 @@ def _inside(mask: Mask, shape: tuple[int, ...]) -> Bools:
     return np.asarray(small >= max(0.5 * float(small.max()), 1e-6))
 
 
-def _delta(entity: EntityData, request: ValidationRequest, pair: _Pair) -> EntityDelta:
-    name = entity.entity_id
-    target = name in request.intent.target_entities
-    mask = request.masks.get(name)
-    inside = np.zeros(pair.difference.shape, dtype=bool) if mask is None else _inside(mask, pair.difference.shape)
-    if not inside.any():
-        inside = np.ones(pair.difference.shape, dtype=bool) if mask is None else inside
+@dataclass(frozen=True)
+class _Measured:
+    """One entity: its difference, and for a target how each step shows on it."""
+
+    entity: EntityData
+    mean: float
+    p90: float
+    ssim: float
+    changes: tuple[Change, ...]  # empty for what is to be preserved
+    steps: tuple[Step, ...]
+
+    @property
+    def preserved(self) -> bool:
+        return self.mean < PRESERVED_MEAN and self.p90 < PRESERVED_P90 and self.ssim > PRESERVED_SSIM
+
+
+def _measure(entity: EntityData, request: ValidationRequest, pair: _Pair) -> _Measured:
+    name, mask = entity.entity_id, request.masks.get(entity.entity_id)
+    shape = pair.difference.shape
+    inside = np.ones(shape, dtype=bool) if mask is None else _inside(mask, shape)
     values = pair.difference[inside] if inside.any() else np.zeros(1, dtype=np.float32)
-    mean, p90 = float(values.mean()), float(np.quantile(values, 0.9))
+    steps: tuple[Step, ...] = ()
+    changes: tuple[Change, ...] = ()
+    if name in request.intent.target_entities:
+        steps = tuple(s for s in steps_of(request.intent) if name in s.targets or s.scope == "whole")
+        changes = tuple(_change(step, pair, inside) for step in steps) or ("not seen",)
     ssim = float(pair.ssim[inside].mean()) if inside.any() else 1.0
-    preserved = mean < PRESERVED_MEAN and p90 < PRESERVED_P90 and ssim > PRESERVED_SSIM
-    verdict: Literal["preserved", "modified", "not_applied", "wrong_direction", "unintended"]
-    note = ""
-    if not target:
-        verdict = "preserved" if preserved else "unintended"
-    else:
-        steps = [step for step in steps_of(request.intent) if name in step.targets or step.scope == "whole"]
-        changes = [_change(step, pair, inside, request.operations) for step in steps] or ["not seen"]
-        if "opposite" in changes:
-            verdict = "wrong_direction"
-            note = f"{steps[changes.index('opposite')].action} went the other way"
-        elif "not seen" in changes:
-            verdict = "not_applied"
-        else:
-            verdict = "modified"
-            note = "very strong" if mean > _VERY_STRONG else ""
+    return _Measured(entity, float(values.mean()), float(np.quantile(values, 0.9)), ssim, changes, steps)
+
+
+def _delta(measured: _Measured, request: ValidationRequest, something_done: bool) -> EntityDelta:
+    verdict, note = _verdict(measured, something_done)
     return EntityDelta(
-        entity_id=name,
-        label=entity.label,
-        role="target" if target else "preserve",
+        entity_id=measured.entity.entity_id,
+        label=measured.entity.label,
+        role="target" if measured.changes else "preserve",
         verdict=verdict,
-        mean_delta_e=round(mean, 3),
-        p90_delta_e=round(p90, 3),
-        ssim=round(ssim, 4),
+        mean_delta_e=round(measured.mean, 3),
+        p90_delta_e=round(measured.p90, 3),
+        ssim=round(measured.ssim, 4),
         note=note,
     )
+
+
+def _verdict(measured: _Measured, something_done: bool) -> tuple[Verdict, str]:
+    if not measured.changes:
+        return ("preserved" if measured.preserved else "unintended"), ""
+    if "opposite" in measured.changes:
+        step = measured.steps[measured.changes.index("opposite")]
+        return "wrong_direction", f"{step.action} went the other way"
+    if "not seen" in measured.changes or ("nothing to do" in measured.changes and not something_done):
+        return "not_applied", ""
+    return "modified", "very strong" if measured.mean > _VERY_STRONG else ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +184,7 @@ class _Seen:
     warmth: float  # of b plus half of a
     mean_before: Floats
     mean_after: Floats
+    before_chroma: float
     after_chroma: float
     distant: float  # 90 % quantile of the difference
 
@@ -183,12 +207,13 @@ def _look(pair: _Pair, inside: Bools) -> _Seen:
         warmth=float(moved[2] + 0.5 * moved[1]),
         mean_before=np.asarray(before.mean(axis=0), dtype=np.float32),
         mean_after=np.asarray(after.mean(axis=0), dtype=np.float32),
+        before_chroma=float(chroma_before.mean()),
         after_chroma=float(chroma_after.mean()),
         distant=float(np.quantile(pair.difference[inside], 0.9)),
     )
 
 
-def _change(step: Step, pair: _Pair, inside: Bools, operations: Sequence[Operation]) -> Change:
+def _change(step: Step, pair: _Pair, inside: Bools) -> Change:
     """Whether a step can be seen on an entity, and in the direction it asks for."""
     if not inside.any():
         return "not seen"
@@ -203,30 +228,33 @@ def _change(step: Step, pair: _Pair, inside: Bools, operations: Sequence[Operati
         case "contrast":
             return _towards((seen.spread + 8 * (seen.detail - 1)) * direction, 0.3)
         case "saturation":
-            # What has no colour cannot become more colourful: there, nothing is as asked as it can be.
-            grey = direction > 0 and float(np.hypot(*seen.mean_before[1:])) < 5
-            return "as asked" if grey and seen.difference < PRESERVED_MEAN else _towards(seen.chroma * direction, 0.8)
+            seemingly = _towards(seen.chroma * direction, 0.8)
+            return "nothing to do" if seemingly == "not seen" and seen.before_chroma < 6 else seemingly
         case "warmth":
             return _towards(seen.warmth * direction, 1.0)
         case "dramatic_sky" | "dramatic":
             return _drama(seen)
         case "black_and_white":
+            if seen.before_chroma < 6:
+                return "nothing to do" if seen.difference < 0.7 else "as asked"
             return "as asked" if seen.after_chroma < 6 else "not seen"
         case "sepia":
             # Deep shadows and what was brown already move little.
             return "as asked" if seen.difference > 0.7 else "not seen"
         case "blur":
+            if seen.detail_before < _SOFT and seen.detail < 1.5:
+                return "as asked" if seen.detail < 0.9 else "nothing to do"
             return "as asked" if seen.detail < 0.9 else ("not seen" if seen.detail < 1.1 else "opposite")
         case "sharpen":
-            # What is out of focus has nothing to sharpen: there, unchanged is as asked.
-            return "as asked" if seen.detail_before < 0.5 else _towards((seen.detail - 1) * direction, 0.04)
+            seemingly = _towards((seen.detail - 1) * direction, 0.04)
+            return "nothing to do" if seemingly == "not seen" and seen.detail_before < _SOFT else seemingly
         case "clarity":
             return "as asked" if seen.detail > 1.03 or seen.spread > 0.4 else "not seen"
         case "recolour" | "fill" | "tint":
             return _coloured(seen, step.parameters)
         case "vignette":
             # Only the corners darken: entities in the middle are right as they are.
-            return "as asked" if seen.lightness < 1.0 else "opposite"
+            return "nothing to do" if abs(seen.lightness) < 0.5 else _towards(-seen.lightness, 0.5)
         case "enhance":
             return "as asked" if seen.difference > 1.0 or seen.detail > 1.05 else "not seen"
         case _:
@@ -254,7 +282,7 @@ def _coloured(seen: _Seen, parameters: Mapping[str, object]) -> Change:
     before = float(np.linalg.norm((seen.mean_before - wanted) * weight))
     after = float(np.linalg.norm((seen.mean_after - wanted) * weight))
     if before < 12 and after < 14:
-        return "as asked"  # it had that colour already
+        return "nothing to do"  # it had that colour already
     return _towards(before - after, min(2.5, 0.2 * before))
 
 

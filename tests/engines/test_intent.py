@@ -255,11 +255,26 @@ def test_what_is_in_focus_is_the_subject_of_words_nobody_taught_us() -> None:
 
 
 def test_any_words_on_any_photo_end_in_an_intent_or_one_sentence() -> None:
-    words = (
-        "make the sky trees building background door it everything photo red blue darker brighter dramatic blur remove keep "
-        "except but don't touch and , more less very bit better black white warm not too sharpen subject left top region "
-        "part in color vignette add with behind only 50% cloud"
-    ).split()
+    words = [
+        *("make", "the", "sky", "trees", "building", "background", "door", "it", "everything", "photo", "red", "blue"),
+        *("darker", "brighter", "dramatic", "blur", "remove", "keep", "except", "but", "don't", "touch", "and", ","),
+        *(
+            "more",
+            "less",
+            "very",
+            "bit",
+            "better",
+            "black",
+            "white",
+            "warm",
+            "not",
+            "too",
+            "sharpen",
+            "subject",
+            "left",
+        ),
+        *("top", "region", "part", "in", "color", "vignette", "add", "with", "behind", "only", "50%", "cloud"),
+    ]
     whole = thing("black_region_0", (0, 0, 64, 64), 100)
     twins = [thing(f"brown_region_{n}", (n * 10, 0, 10, 100), 12.5) for n in range(8)]
     scenes = [SCENE, *(SceneAnalysis(entities=some, spatial_layout="-") for some in ([], [whole], twins))]

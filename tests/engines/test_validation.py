@@ -57,6 +57,9 @@ PROMPTS = [
     "black and white except the building",
     "more contrast",
     "blur the background",
+    "sharpen",
+    "add a vignette",
+    "make it clearer",
 ]
 
 
