@@ -99,11 +99,17 @@ def dramatic_sky(rgb: Floats, mask: Mask, parameters: Mapping[str, Any]) -> None
 
 
 def _cover(mask: Mask, band: Floats, colour: Floats, reach: Floats) -> Floats:
-    """The mask, corrected by colour at full size: leaves and birds out, the bright seam along roofs in."""
+    """The mask, corrected by colour at full size.
+
+    Out: what is much darker than the sky there (leaves, birds), and what is brighter in one channel and darker in
+    another, which no mixture of sky and shadow can be (grey rock before blue). In: the bright seam along roofs.
+    """
     darker = colour - band
     gap = largest(np.maximum(darker, np.float32(-0.35) * darker))
     alike = 1 - smoothstep(0.05, 0.20, gap)
-    sky = mask * (1 - smoothstep(0.14, 0.30, -largest(-darker)))
+    brighter = largest(-darker)
+    foreign = smoothstep(0.02, 0.10, np.minimum(brighter, largest(darker)))
+    sky = mask * (1 - smoothstep(0.14, 0.30, -brighter)) * (1 - foreign)
     return np.asarray(np.maximum(sky, reach * alike), dtype=np.float32)
 
 

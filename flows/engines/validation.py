@@ -64,7 +64,7 @@ class EmbeddedValidator:
         progress(0.6, "measuring each entity", {})
         measured = [_measure(entity, request, pair) for entity in request.scene.entities]
         something_done = any(measure.changes and set(measure.changes) == {"as asked"} for measure in measured)
-        deltas = [_delta(measure, request, something_done) for measure in measured]
+        deltas = [_delta(measure, something_done) for measure in measured]
         hints = _hints(deltas)
         return ValidationResult(deltas=deltas, hints=hints, summary=_summary(deltas))
 
@@ -146,7 +146,7 @@ def _measure(entity: EntityData, request: ValidationRequest, pair: _Pair) -> _Me
     return _Measured(entity, float(values.mean()), float(np.quantile(values, 0.9)), ssim, changes, steps)
 
 
-def _delta(measured: _Measured, request: ValidationRequest, something_done: bool) -> EntityDelta:
+def _delta(measured: _Measured, something_done: bool) -> EntityDelta:
     verdict, note = _verdict(measured, something_done)
     return EntityDelta(
         entity_id=measured.entity.entity_id,

@@ -158,10 +158,10 @@ def test_a_removed_spot_is_gone() -> None:
 
 
 def test_a_dark_gradient_has_no_bands() -> None:
-    ramp = np.repeat(np.linspace(100, 140, 640)[None, :, None], 200, axis=0).repeat(3, axis=2).round().astype(np.uint8)
+    ramp = np.repeat(np.linspace(100, 110, 640)[None, :, None], 200, axis=0).repeat(3, axis=2).round().astype(np.uint8)
     columns = once(ramp, "exposure", stops=-1.6)[..., 0].astype(float).mean(axis=0)
-    # Without dithering the steps would be whole grey levels; with it the mean of a column moves smoothly.
-    assert np.abs(np.diff(np.convolve(columns, np.ones(32) / 32, "valid"))).max() < 0.12
+    # Without dithering the mean of a column would move by whole grey levels.
+    assert np.abs(np.diff(columns)).max() < 0.7
 
 
 def test_protected_entities_keep_their_bytes(palace: Subject) -> None:

@@ -176,3 +176,10 @@ def test_alignment_is_the_formula(counts: tuple[int, int, int, int, int, int], s
 )
 def test_the_decision_follows_the_score(score: float, applied: int, attempt: int, decision: str) -> None:
     assert decide(score, applied, attempt, 3) == decision
+
+
+def test_a_soft_border_is_no_spill(palace: Subject) -> None:
+    feathered = tone(palace, "exposure", "sky_0", stops=-1.2, feather=0.004)
+    result = validate(palace, "darken the sky", feathered)
+    assert verdict(result, "sky_0") == "modified"
+    assert verdict(result, "building_0") == "preserved"
