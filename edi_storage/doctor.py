@@ -24,7 +24,7 @@ from edi_storage.recovery import (
     write_state_file,
 )
 from edi_storage.settings import Settings
-from edi_storage.state import Json, fold, rows_of
+from edi_storage.state import Json, canonical, fold, rows_of
 from edi_storage.store import Store, open_store
 
 
@@ -198,7 +198,12 @@ def _verify_rows(store: Store, history: SessionHistory, state: Json) -> Iterator
 
 
 def _same(should: Sequence[Record], are: Sequence[Record]) -> bool:
-    return sorted(map(repr, should)) == sorted(map(repr, are))
+    # As canonical JSON: the order of keys says nothing.
+    return sorted(map(_text, should)) == sorted(map(_text, are))
+
+
+def _text(record: Record) -> str:
+    return canonical(record.model_dump(mode="json"))
 
 
 def _verify_files(store: Store, session_id: str, state: Json) -> Iterator[Problem]:

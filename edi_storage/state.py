@@ -6,7 +6,7 @@ commits or a lost database is rebuilt from a checkpoint. So rows and state canno
 
 Where things stand in the document:
 
-    scene_analysis  image {sha256, path, width, height, format}, options, created_at, entities, spatial_layout
+    scene_analysis  image {sha256, path, width, height, format, notes}, options, created_at, entities, spatial_layout
     intent          the fields of `Intent`
     prompts         iteration_0.. of attempt 1, attempt_2_iteration_0.. of later ones, final
     validation      score, delta, decision, attempts {"1": {edited_image_path, operations, counts ...}},
@@ -100,7 +100,7 @@ def make_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
 
 
 def upload_delta(session: SessionData, image: Mapping[str, Any]) -> Json:
-    """`image` is {sha256, path, width, height, format}; `path` is the stored copy of the original."""
+    """`image` is {sha256, path, width, height, format, notes}; `path` is the stored copy of the original."""
     return {
         "session_id": session.session_id,
         "current_stage": "upload",
@@ -119,7 +119,8 @@ def analysis_delta(scene: SceneAnalysis) -> Json:
 
 
 def intent_delta(intent: Intent) -> Json:
-    return {"current_stage": "intent", "intent": intent.model_dump(mode="json")}
+    # A patch without nulls: in a merge patch they would remove what the row still has.
+    return {"current_stage": "intent", "intent": merge_patch({}, intent.model_dump(mode="json"))}
 
 
 def refinement_delta(prompt: PromptRecord, final: PromptRecord) -> Json:

@@ -79,7 +79,7 @@ def run_session(
         run.waiting_for = following
         export_checkpoints(store, run.session.session_id)
         show_session(run)
-        result = outcome(store, run.session.session_id, restored=run.restored, warnings=run.warnings)
+        result = outcome(store, run.session.session_id, restored=run.restored)
     result["waiting_for"] = run.waiting_for
     return result
 

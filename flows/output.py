@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edi_storage.errors import InputError
+from edi_storage.failpoints import reach
 from edi_storage.files import FileStore
 from edi_storage.models import Record, SessionHistory
 from edi_storage.state import Json, Step
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("edi")
 
 
-def outcome(
-    store: Store, session_id: str, *, restored: Iterable[Step] = (), warnings: Iterable[str] = ()
-) -> dict[str, Any]:
+def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> dict[str, Any]:
     """The result of an edit as plain JSON. Paths can be opened as they stand."""
     history = store.database.load_session(session_id)
     session, state = history.session, history.state
@@ -44,7 +43,7 @@ def outcome(
         "waiting_for": session.waiting_for,
         "failure_reason": session.failure_reason,
         "restored_stages": [step.label for step in restored],
-        "warnings": [*warnings, *_advice(history)],
+        "warnings": _warnings(history),
     }
 
 
@@ -84,15 +83,17 @@ def history_document(store: Store, history: SessionHistory) -> Json:
     }
 
 
-def _advice(history: SessionHistory) -> list[str]:
-    session = history.session
+def _warnings(history: SessionHistory) -> list[str]:
+    """What the person should know although it went well."""
+    session, state = history.session, history.state
+    warnings = list(state.scene_analysis.get("image", {}).get("notes", [])) if state else []
     score = session.final_alignment_score or 0.0
     if session.decision == "needs_review":
-        return [f"The result scored {score:.2f}, which is not sure: look at it, then rate it with `edi feedback`."]
+        warnings.append(f"The result scored {score:.2f}, which is not sure: look at it and rate it.")
     if session.decision == "best_effort":
         tried = len(history.validations)
-        return [f"None of {tried} attempts reached a score of 0.60; the best one ({score:.2f}) was kept."]
-    return []
+        warnings.append(f"None of {tried} attempts reached a score of 0.60; the best one ({score:.2f}) was kept.")
+    return warnings
 
 
 def check_output(output: str, image_path: str, *, overwrite: bool = False) -> str:
@@ -129,5 +130,6 @@ def deliver(run: SessionRun, edited_path: str) -> None:
         photo = decode_photo(data)
         kind = next(kind for kind, known in SUFFIXES.items() if known == suffix)
         data = encode(photo.pixels, photo.alpha, photo.icc_profile, kind)
+    reach("deliver.before_write")
     FileStore(str(path.parent)).write_whole(path.name, data)
     log.info("Wrote %s.", path)

@@ -54,8 +54,6 @@ class SessionRun:
         self.state: Json = fold(commit.state_delta for commit in commits)
         self.seq = commits[-1].seq if commits else 0
         self.restored = steps_done(self.state)
-        #: What the person should know although it went well.
-        self.warnings: list[str] = []
         #: The number of the choice that answers the intent's question, when the caller brought one.
         self.answer: int | None = None
         self.waiting_for: WaitingFor | None = None

@@ -88,6 +88,7 @@ def upload(run: SessionRun, step: Step) -> None:
         "width": photo.width,
         "height": photo.height,
         "format": photo.format,
+        "notes": list(photo.notes),
     }
     run.commit(step, changes.upload_delta(run.session, image), _BuiltIn(), started)
     name = Path(run.session.image_path).name

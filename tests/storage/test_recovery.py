@@ -12,10 +12,20 @@ from edi_storage import Store, open_store
 from edi_storage.connection import writing
 from edi_storage.doctor import Finding, doctor
 from edi_storage.errors import LeaseHeldError
-from edi_storage.models import SessionHistory
+from edi_storage.models import Intent, SessionHistory
 from edi_storage.recovery import DELETING, delete_session, export_checkpoints, give_verdict, write_state_file
 from edi_storage.settings import Settings
-from edi_storage.state import Step, fold, last_attempt, next_step, rows_of, steps_done
+from edi_storage.state import (
+    Step,
+    digest,
+    fold,
+    intent_delta,
+    last_attempt,
+    merge_patch,
+    next_step,
+    rows_of,
+    steps_done,
+)
 from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session
 
 ID = SESSION.session_id
@@ -246,6 +256,23 @@ def test_changed_rows_are_written_again_from_the_state(settings: Settings, store
     assert "prompts" in found.message
     assert "entities" in found.message
     assert rows(store.database.load_session(ID)) == rows(before)
+
+
+def test_the_order_of_keys_and_nulls_in_parameters_are_no_fault(settings: Settings, store: Store) -> None:
+    intent = Intent(edit_type="style", confidence=0.9, parameters={"b": {"z": None, "a": 1}, "a": [None, {"x": None}]})
+    *first, _ = list(commits())[:3]
+    lease = store.database.begin_session(SESSION, "me", 30)
+    put_files(store)
+    for commit in first:
+        store.database.commit_stage(lease, commit, 30)
+    delta = intent_delta(intent)
+    state = merge_patch(fold(commit.state_delta for commit in first), delta)
+    last = first[-1].model_copy(
+        update={"seq": 3, "stage": "intent", "state_delta": delta, "sha256": digest(state), "iteration": 0}
+    )
+    store.database.commit_stage(lease, last, 30)
+    store.database.release(lease)
+    assert "rows" not in {finding.kind for finding in doctor(settings)}
 
 
 # --- Files -------------------------------------------------------------------------------------------
