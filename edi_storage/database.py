@@ -12,13 +12,14 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import and_, delete, func, insert, select, tuple_, update
 
 from edi_storage import migrations, queries
-from edi_storage.connection import make_engine, reading, sqlite_url, writing
+from edi_storage.connection import explaining, make_engine, reading, sqlite_url, writing
 from edi_storage.errors import (
     DatabaseDamagedError,
     DatabaseError,
     InputError,
     NotFoundError,
 )
+from edi_storage.failpoints import reach
 from edi_storage.files import FileStore
 from edi_storage.models import (
     Artifact,
@@ -287,11 +288,13 @@ class EDIDatabase:
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
         with writing(self.engine) as connection:
+            reach("lease.before_renew")
             return queries.renew(connection, lease, seconds, self.clock())
 
     def release(self, lease: Lease, waiting_for: WaitingFor | None = None) -> None:
         """Give the session back, perhaps to wait for a person. A lease lost meanwhile is no error."""
         with writing(self.engine) as connection:
+            reach("lease.before_release")
             if queries.release(connection, lease):
                 where = SessionRow.id == lease.session_id
                 connection.execute(update(SessionRow).where(where).values(waiting_for=waiting_for))
@@ -352,12 +355,19 @@ class EDIDatabase:
         mine = commit.model_copy(update={"fence": lease.fence})
         try:
             with writing(self.engine) as connection:
+                reach("commit.after_begin")
                 queries.renew(connection, lease, seconds, self.clock())
+                reach("commit.after_lease")
                 if stored := queries.stored_boundary(connection, mine):
                     return stored
                 queries.save_rows(connection, commit.session_id, rows)
+                reach("commit.after_rows")
                 queries.insert_commit(connection, mine)
+                reach("commit.after_insert")
                 queries.touch_session(connection, mine, rows.session)
+                reach("commit.before_commit")
+            with explaining(self.engine):
+                reach("commit.after_commit")
         except DatabaseError:
             # Whether an interrupted COMMIT took place is only known to the file: look with a new connection.
             self.engine.dispose()

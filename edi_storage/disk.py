@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edi_storage.failpoints import reach
+
 if sys.platform == "darwin":
     import fcntl
 
@@ -66,13 +68,17 @@ class LocalFolder:
         self._make_durable(folder)
         temp = _temp_name(target)
         try:
+            reach("files.before_write")
             _write_synced(temp, data)
+            reach("files.before_rename")
             os.replace(temp, target)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temp)
             raise
+        reach("files.after_rename")
         _sync_folder(folder)
+        reach("files.after_fsync")
 
     def read(self, path: str, max_bytes: int) -> bytes:
         with open(_open_regular(self.full_path(path)), "rb") as file:
@@ -155,6 +161,7 @@ def _write_synced(path: str, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
         _write_all(file.fileno(), data)
+        reach("files.before_fsync")
         _sync_file(file.fileno())
 
 

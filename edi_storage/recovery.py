@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from edi_storage.failpoints import reach
 from edi_storage.models import (
     CheckpointInfo,
     FeedbackType,
@@ -52,10 +53,13 @@ def export_checkpoints(store: Store, session_id: str) -> int:
     for commit in commits:
         state = merge_patch(state, commit.state_delta)
         if commit.seq > exported and commit.seq in wanted:
+            reach("export.before_checkpoint")
             store.checkpoints.write_checkpoint(state, checkpoint_info(commit))
+            reach("export.after_checkpoint")
             written += 1
     if written:
         store.database.mark_exported(session_id, commits[-1].seq)
+        reach("export.after_mark")
     if finished and written:
         store.checkpoints.prune(session_id, keep=KEPT_CHECKPOINTS)
     return written
