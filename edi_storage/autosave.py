@@ -74,6 +74,10 @@ def _warn(what: str, error: Exception) -> None:
     _log.warning("%s: %s", what, error, exc_info=_log.isEnabledFor(logging.DEBUG))
 
 
+#: A longer interval protects nothing, and a thread cannot wait for ever: `Event.wait` refuses.
+_MAX_SECONDS = 86_400
+
+
 class Autosaver:
     """Saves one session's live state from one thread; a context manager.
 
@@ -97,8 +101,10 @@ class Autosaver:
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
         beat_every = interval if heartbeat_interval is None else heartbeat_interval
-        if not (interval > 0 and beat_every > 0):
-            raise InputError("The seconds between autosaves and between heartbeats must be more than 0.")
+        if not (0 < interval <= _MAX_SECONDS and 0 < beat_every <= _MAX_SECONDS):
+            raise InputError(
+                f"The seconds between autosaves and between heartbeats must be more than 0 and at most {_MAX_SECONDS}."
+            )
         self.interval = interval
         self.heartbeat_interval = beat_every
         #: Why saving ended for good: another process took the session over, or it was deleted.

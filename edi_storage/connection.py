@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,7 @@ __all__ = [
     "sqlite_driver",
     "sqlite_file",
     "sqlite_url",
+    "without_password",
     "writing",
 ]
 
@@ -57,6 +59,8 @@ __all__ = [
 BUSY_TIMEOUT_MS: Final = 30_000
 
 _READING: Final = "edi_reading"
+# Up to the last @, since a password may hold one; also where the scheme or its slashes were mistyped.
+_PASSWORD: Final = re.compile(r"^([^:]*:/{1,2}[^:/@]*:|[^:/@]*:(?!/)).*@", re.DOTALL)
 # SQLSTATEs of PostgreSQL, and the classes that say the server cannot be used:
 # no connection, no resources, operator intervention, system error.
 _PG_BUSY = {"55P03", "40P01", "40001"}
@@ -92,15 +96,22 @@ def make_engine(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, driver: Any
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        raise InputError(f"{url!r} is not a database URL, such as sqlite:////home/me/.edi/edi_sessions.db.") from None
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        raise InputError(
+            f"{without_password(url)!r} is not a database URL, such as sqlite:////home/me/.edi/edi_sessions.db."
+        ) from None
     if parsed.drivername.partition("+")[0] != "sqlite":
         return parsed
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite") or "?" in url:
-        raise InputError(f"{url!r} asks for SQLite with a driver or options that EDI does not use.")
+        raise InputError(f"{without_password(url)!r} asks for SQLite with a driver or options that EDI does not use.")
     if parsed.database in (None, "", ":memory:"):
         raise InputError("A database in memory keeps nothing: give a file, such as sqlite:////home/me/edi.db.")
     return parsed
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown, whether it can be parsed or not: `scheme://user:***@host`."""
+    return _PASSWORD.sub(r"\1***@", url)
 
 
 def _make_server_engine(url: URL) -> Engine:
@@ -165,15 +176,21 @@ def reading(engine: Engine) -> Iterator[Connection]:
     snapshot: dict[str, Any] = {_READING: True}
     if engine.dialect.name == "postgresql":
         snapshot |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    # Leaving rolls back, since there is nothing to keep.
-    with explaining(engine), engine.connect() as connection:
-        yield connection.execution_options(**snapshot)
+    try:
+        # Leaving rolls back, since there is nothing to keep.
+        with explaining(engine), engine.connect() as connection:
+            yield connection.execution_options(**snapshot)
+    except UnicodeEncodeError as error:
+        raise InputError("What to look for contains characters that are not valid Unicode.") from error
+    except (ValueError, TypeError) as error:
+        # Only stored values are read here: a time that is none, JSON that is none, what no model takes.
+        raise damaged(_name(engine), _reason(error)) from error
 
 
 @contextmanager
 def explaining(engine: Engine) -> Iterator[None]:
     """Turn what the driver or the disk raises into one of EDI's errors; broken constraints and wrong SQL pass."""
-    where = database_path(engine) or engine.url.render_as_string(hide_password=True)
+    where = _name(engine)
     try:
         yield
     except PoolTimeoutError as error:
@@ -187,6 +204,19 @@ def explaining(engine: Engine) -> Iterator[None]:
         raise explained from error
     except OSError as error:
         raise explain_os_error(where, error) from error
+
+
+def _name(engine: Engine) -> Path | str:
+    return database_path(engine) or engine.url.render_as_string(hide_password=True)
+
+
+def _reason(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    from edi_storage.models import describe
+
+    text = describe(error, error.title) if isinstance(error, ValidationError) else str(error)
+    return " ".join(text.split()).removesuffix(".")
 
 
 def _explain(error: DBAPIError, where: Path | str) -> EdiError | None:

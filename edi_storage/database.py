@@ -41,7 +41,7 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.rows import TABLES, read, read_session, session_values, upsert, values_of
-from edi_storage.state import Rows, rows_of
+from edi_storage.state import Rows, feedback_delta, reopened_delta, rows_of
 from edi_storage.tables import (
     FeedbackEventRow,
     LearningCellRow,
@@ -56,6 +56,8 @@ Plain = Mapping[str, Any]
 
 #: Events folded in by one learning transaction, so that a long backlog never holds the lock for long.
 _EVENTS_A_RUN = 50_000
+#: How long the files of one session may take to delete; another process may finish the deletion after that.
+_DELETING_SECONDS = 600
 
 
 class EDIDatabase:
@@ -231,14 +233,18 @@ class EDIDatabase:
             rows = connection.execute(query.order_by(SessionRow.id).limit(limit)).mappings()
             return [read_session(row) for row in rows]
 
-    def delete_session(self, session_id: str) -> None:
+    def delete_session(self, session_id: str, lease: Lease | None = None) -> None:
         """Delete a session and all its rows; its feedback is taken back from what was learned.
 
-        Raises NotFoundError, and LeaseHeldError while somebody works on it. Files: see `recovery.delete_session`.
+        Raises NotFoundError, and LeaseHeldError while somebody works on it who does not hold this `lease`. Files: see
+        `recovery.delete_session`.
         """
         with writing(self.engine) as connection:
             queries.require_session(connection, session_id)
-            queries.refuse_held(connection, session_id, self.clock())
+            if lease:
+                queries.renew(connection, lease, 0, self.clock())
+            else:
+                queries.refuse_held(connection, session_id, self.clock())
             queries.take_back_events(connection, FeedbackEventRow.session_id == session_id)
             connection.execute(delete(SessionRow).where(SessionRow.id == session_id))
 
@@ -278,12 +284,20 @@ class EDIDatabase:
             session = queries.require_session(connection, session_id)
             queries.refuse_held(connection, session_id, self.clock())
             allowed = session.recovery_attempts < max_attempts
-            values: dict[str, Any] = {"recovery_attempts": session.recovery_attempts + 1}
-            if not allowed:
+            if allowed:
+                counted = update(SessionRow).values(recovery_attempts=session.recovery_attempts + 1)
+                connection.execute(counted.where(SessionRow.id == session_id))
+            else:
                 reason = f"gave up after {session.recovery_attempts} resumes that got no further"
-                values = {"status": "failed", "failure_reason": reason, "updated_at": self.clock()}
-            connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
+                queries.fail(connection, session_id, reason, self.clock())
         return allowed
+
+    def forgive_recovery(self, session_id: str) -> None:
+        """Take one counted resume back: what stopped it was not the session."""
+        with writing(self.engine) as connection:
+            counted = and_(SessionRow.id == session_id, SessionRow.recovery_attempts > 0)
+            fewer = update(SessionRow).values(recovery_attempts=SessionRow.recovery_attempts - 1)
+            connection.execute(fewer.where(counted))
 
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
@@ -292,12 +306,22 @@ class EDIDatabase:
             return queries.renew(connection, lease, seconds, self.clock())
 
     def release(self, lease: Lease, waiting_for: WaitingFor | None = None) -> None:
-        """Give the session back, perhaps to wait for a person. A lease lost meanwhile is no error."""
+        """Give the session back, perhaps to wait for a person. A lease lost meanwhile is no error.
+
+        Without `waiting_for`, what the session waits for stays as it is: only a commit or an answer ends the waiting.
+        """
         with writing(self.engine) as connection:
             reach("lease.before_release")
-            if queries.release(connection, lease):
-                where = SessionRow.id == lease.session_id
-                connection.execute(update(SessionRow).where(where).values(waiting_for=waiting_for))
+            if queries.release(connection, lease) and waiting_for:
+                waits = update(SessionRow).values(waiting_for=waiting_for)
+                connection.execute(waits.where(SessionRow.id == lease.session_id))
+
+    def save_answer(self, session_id: str, answer: int) -> None:
+        """Keep a person's answer, so that whoever continues the session has it. Raises NotFoundError."""
+        with writing(self.engine) as connection:
+            session = queries.require_session(connection, session_id)
+            answered = update(SessionRow).values(options={**session.options, "answer": answer}, waiting_for=None)
+            connection.execute(answered.where(SessionRow.id == session_id))
 
     def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:
         """Free the lease that a flow run still holds although its process is gone; True when there was one."""
@@ -323,13 +347,14 @@ class EDIDatabase:
         with reading(self.engine) as connection:
             return [read_session(row) for row in connection.execute(query).mappings()]
 
-    def free_leases(self, is_gone: Callable[[str], bool]) -> int:
-        """Free the leases of unfinished sessions whose owner `is_gone`; returns how many."""
-        query = (
-            select(LeaseRow.session_id, LeaseRow.owner, LeaseRow.fence)
-            .join(SessionRow, SessionRow.id == LeaseRow.session_id)
-            .where(SessionRow.status == "in_progress", LeaseRow.owner.is_not(None))
-        )
+    def free_leases(self, is_gone: Callable[[str], bool], session_id: str | None = None) -> int:
+        """Free the leases whose owner `is_gone`, of all unfinished sessions or of this one; returns how many."""
+        query = select(LeaseRow.session_id, LeaseRow.owner, LeaseRow.fence).where(LeaseRow.owner.is_not(None))
+        if session_id is None:
+            unfinished = SessionRow.status == "in_progress"
+            query = query.join(SessionRow, SessionRow.id == LeaseRow.session_id).where(unfinished)
+        else:
+            query = query.where(LeaseRow.session_id == session_id)
         with reading(self.engine) as connection:
             dead = [row for row in connection.execute(query) if is_gone(row.owner)]
         if not dead:
@@ -388,19 +413,28 @@ class EDIDatabase:
         """End a session as failed, with its reason, and give its lease back. Raises LeaseLostError."""
         with writing(self.engine) as connection:
             queries.renew(connection, lease, 0, self.clock())
-            values = {"status": "failed", "failure_reason": reason, "updated_at": self.clock()}
-            connection.execute(update(SessionRow).where(SessionRow.id == lease.session_id).values(values))
+            queries.fail(connection, lease.session_id, reason, self.clock())
             queries.release(connection, lease)
+
+    def mark_deleting(self, lease: Lease, reason: str) -> None:
+        """Say that a session is being deleted; the lease stays. Raises LeaseLostError."""
+        with writing(self.engine) as connection:
+            queries.renew(connection, lease, _DELETING_SECONDS, self.clock())
+            values = {"status": "failed", "failure_reason": reason, "waiting_for": None}
+            connection.execute(update(SessionRow).where(SessionRow.id == lease.session_id).values(values))
 
     def reopen_session(self, lease: Lease) -> None:
         """Let a failed session go on: a person asked for it. Raises LeaseLostError."""
         with writing(self.engine) as connection:
             queries.renew(connection, lease, 0, self.clock())
+            queries.append_boundary(connection, lease.session_id, "reopened", reopened_delta())
             values = {"status": "in_progress", "failure_reason": None, "recovery_attempts": 0}
             connection.execute(update(SessionRow).where(SessionRow.id == lease.session_id).values(values))
 
-    def import_session(self, session: SessionData, stage_commits: Sequence[StageCommit], rows: Rows) -> None:
-        """Add boundaries from checkpoints after those stored; `rows` are what the state at their end stands for.
+    def import_session(
+        self, session: SessionData, stage_commits: Sequence[StageCommit], rows: Rows, *, after: int
+    ) -> None:
+        """Put boundaries from checkpoints in the place of all after seq `after`; `rows` are those of their last state.
 
         The session becomes resumable: its lease is there, and free. Raises LeaseHeldError.
         """
@@ -409,6 +443,8 @@ class EDIDatabase:
                 connection.execute(insert(SessionRow).values(session_values(session)))
             lease = queries.acquire(connection, session.session_id, "rebuild", 0, self.clock())
             queries.release(connection, lease)
+            later = and_(StageCommitRow.session_id == session.session_id, StageCommitRow.seq > after)
+            connection.execute(delete(StageCommitRow).where(later))
             for commit in stage_commits:
                 queries.insert_commit(connection, commit)
             queries.replace_rows(connection, session.session_id, rows)
@@ -428,17 +464,19 @@ class EDIDatabase:
     def rewind(self, session_id: str, seq: int, rows: Rows) -> None:
         """Undo the boundaries after `seq`; `rows` are those that the state at `seq` stands for.
 
-        The session is in progress again and can be resumed. Raises NotFoundError, LeaseHeldError.
+        The session is in progress again and can be resumed, unless it had failed. Raises NotFoundError, LeaseHeldError.
         """
         with writing(self.engine) as connection:
-            queries.require_session(connection, session_id)
+            session = queries.require_session(connection, session_id)
             lease = queries.acquire(connection, session_id, "rewind", 0, self.clock())
             queries.release(connection, lease)
             later = and_(StageCommitRow.session_id == session_id, StageCommitRow.seq > seq)
             connection.execute(delete(StageCommitRow).where(later))
             queries.replace_rows(connection, session_id, rows)
-            values = {"status": "in_progress", "final_alignment_score": None, "decision": None, "exported_seq": seq}
-            values |= {"waiting_for": None, "failure_reason": None, **rows.session}
+            # What failed, or was cancelled by a person, must not come back to life.
+            status = "failed" if session.status == "failed" else "in_progress"
+            values = {"status": status, "final_alignment_score": None, "decision": None, "exported_seq": seq}
+            values |= {"waiting_for": None, **rows.session}
             connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
 
     def rewrite_rows(self, session_id: str, rows: Rows) -> None:
@@ -451,15 +489,19 @@ class EDIDatabase:
                 connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(rows.session))
 
     def check(self) -> None:
-        """Check every page, index and foreign key of a SQLite file. Raises DatabaseDamagedError."""
+        """Check every page and index of a SQLite file. Raises DatabaseDamagedError."""
         if self.engine.dialect.name != "sqlite":
             return
         with reading(self.engine) as connection:
             verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
-        if verdict != "ok" or broken:
-            detail = verdict if verdict != "ok" else f"a row of {broken[0]} refers to nothing" if broken else ""
-            raise DatabaseDamagedError(f"The database {self.url} is damaged ({detail}): run `edi doctor --repair`.")
+        if verdict != "ok":
+            raise DatabaseDamagedError(f"The database {self.url} is damaged ({verdict}): run `edi doctor --repair`.")
+
+    def session_ids(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Ids of sessions in their order, from the first one after `after`."""
+        query = select(SessionRow.id).where(SessionRow.id > after).order_by(SessionRow.id).limit(limit)
+        with reading(self.engine) as connection:
+            return list(connection.execute(query).scalars())
 
     def forget_export(self, session_id: str) -> None:
         """Have every checkpoint written again."""
@@ -496,7 +538,7 @@ class EDIDatabase:
             queries.take_back_events(connection, same)
             queries.save_rows(connection, session_id, Rows(feedback=[verdict]))
             queries.add_event(connection, session_id, verdict)
-            queries.commit_feedback(connection, session_id, verdict)
+            queries.append_boundary(connection, session_id, "feedback", feedback_delta(verdict))
             if session.waiting_for == "review":
                 connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(waiting_for=None))
         return verdict

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,16 +17,22 @@ from edi_storage.models import Artifact, Record, SessionHistory, StageCommit
 from edi_storage.owner import is_gone
 from edi_storage.recovery import (
     DELETING,
+    collect_garbage,
     delete_session,
     export_again,
     import_checkpoints,
+    own_checkpoints,
     restore_or_rewind,
     rewind,
+    stray_files,
     write_state_file,
 )
 from edi_storage.settings import Settings
-from edi_storage.state import Json, canonical, fold, rows_of
+from edi_storage.state import Json, canonical, fold, rows_of, steps_done
 from edi_storage.store import Store, open_store
+
+#: Makes a lost picture of a session again and stores it; raises EdiError when that cannot be done.
+Remake = Callable[[Store, str, Artifact], object]
 
 
 class Finding(Record):
@@ -47,11 +54,15 @@ class Problem:
 
 
 def doctor(
-    settings: Settings, *, repair: bool = False, progress: Callable[[str], object] = lambda _: None
+    settings: Settings,
+    *,
+    repair: bool = False,
+    remake: Remake | None = None,
+    progress: Callable[[str], object] = lambda _: None,
 ) -> list[Finding]:
     """Check everything, and put right what can be when `repair` is set. Damaged data is set aside, never deleted.
 
-    `progress` is called with the id of each session before it is checked.
+    `remake` makes a lost picture again; `progress` is called with the id of each session before it is checked.
     """
     found = _check_database(settings, repair)
     if found is not None and not found.repaired:
@@ -61,13 +72,37 @@ def doctor(
         store.database.free_leases(is_gone)
         for session_id in _all_session_ids(store):
             progress(session_id)
-            findings += [_handled(problem, repair) for problem in list(verify_session(store, session_id))]
+            findings += _examine(store, session_id, remake, repair)
     return findings
 
 
-def _handled(problem: Problem, repair: bool) -> Finding:
-    if not repair or problem.repair is None:
-        return problem.finding
+def _examine(store: Store, session_id: str, remake: Remake | None, repair: bool) -> list[Finding]:
+    """The findings of one session. Each repair is followed by another look: it may cause, or mend, what comes next."""
+    repaired: list[Finding] = []
+    while True:
+        problems = _problems(store, session_id, remake)
+        tried = {finding.message for finding in repaired}
+        following = next((p for p in problems if p.repair and p.finding.message not in tried), None)
+        if not repair or following is None:
+            left = [problem.finding for problem in problems]
+            unrepaired = {finding.message: finding for finding in left}
+            return [f for f in repaired if f.repaired or f.message in unrepaired] + [
+                finding for finding in left if finding.message not in tried
+            ]
+        repaired.append(_handled(following))
+
+
+def _problems(store: Store, session_id: str, remake: Remake | None) -> list[Problem]:
+    """What is wrong with a session; that it cannot be read is a problem too, not the end of the examination."""
+    try:
+        return list(verify_session(store, session_id, remake))
+    except (EdiError, ValueError, KeyError, TypeError) as error:
+        what = f"cannot be read: {error or type(error).__name__}"
+        return [_problem("unreadable", session_id, what, "nothing; look at it, or delete it", None)]
+
+
+def _handled(problem: Problem) -> Finding:
+    assert problem.repair is not None
     try:
         problem.repair()
     except EdiError as error:
@@ -93,17 +128,17 @@ def _check_database(settings: Settings, repair: bool) -> Finding | None:
 
 def _all_session_ids(store: Store) -> list[str]:
     known = set(store.checkpoints.session_ids())
-    page = store.database.query_history(limit=500)
+    page = store.database.session_ids()
     while page:
-        known.update(session.session_id for session in page)
-        page = store.database.query_history(limit=500, before=page[-1])
+        known.update(page)
+        page = store.database.session_ids(after=page[-1])
     return sorted(known)
 
 
 # --- One session -------------------------------------------------------------------------------------
 
 
-def verify_session(store: Store, session_id: str) -> Iterator[Problem]:
+def verify_session(store: Store, session_id: str, remake: Remake | None = None) -> Iterator[Problem]:
     """What is wrong with one session, the causes before what follows from them.
 
     A session that somebody works on is passed over: it is in order again when they are done.
@@ -127,7 +162,7 @@ def verify_session(store: Store, session_id: str) -> Iterator[Problem]:
         return
     state = fold(commit.state_delta for commit in history.commits)
     yield from _verify_rows(store, history, state)
-    yield from _verify_files(store, session_id, state)
+    yield from _verify_files(store, history, state, remake)
     yield from _verify_state_file(store, session_id, history.commits[-1])
 
 
@@ -156,8 +191,12 @@ def _verify_checkpoints(store: Store, session_id: str) -> Iterator[Problem]:
         rewrite = partial(_rewrite, store, session_id, finding.path)
         yield _problem("checkpoint", session_id, what, fix, None if finding.too_new else rewrite)
     known = store.database.last_seq(session_id)
-    valid = store.checkpoints.valid_checkpoints(session_id)
-    newest = valid[-1]["checkpoint"]["seq"] if valid else 0
+    own = own_checkpoints(store, session_id)
+    newest = own[-1]["checkpoint"]["seq"] if own else 0
+    foreign = _foreign_checkpoints(store, session_id, own)
+    if foreign:
+        what = f"has checkpoints of an earlier session of the same id: {', '.join(foreign)}"
+        yield _problem("foreign", session_id, what, "set them aside", lambda: _set_aside(store, foreign))
     if newest > known:
         what = f"has checkpoints up to boundary {newest}, but the database knows only {known}"
         fix = "bring it back from the checkpoints"
@@ -166,6 +205,19 @@ def _verify_checkpoints(store: Store, session_id: str) -> Iterator[Problem]:
         what = f"stands at boundary {known}, but its newest checkpoint is {newest or 'missing'}"
         fix = "write it from the database"
         yield _problem("checkpoint", session_id, what, fix, lambda: export_again(store, session_id))
+
+
+def _foreign_checkpoints(store: Store, session_id: str, own: Sequence[Json]) -> list[str]:
+    """Valid checkpoints of another edit; states that were kept through the library are none of ours to judge."""
+    mine = {document["checkpoint"]["sha256"] for document in own}
+    others = [d for d in store.checkpoints.valid_checkpoints(session_id) if d["checkpoint"]["sha256"] not in mine]
+    strange = {document["checkpoint"]["sha256"][:12] for document in others if steps_done(document)}
+    return [file.path for file in store.checkpoints.list_checkpoints(session_id) if file.sha12 in strange]
+
+
+def _set_aside(store: Store, paths: Sequence[str]) -> None:
+    for path in paths:
+        store.checkpoints.set_aside(path)
 
 
 def _rewrite(store: Store, session_id: str, path: str) -> None:
@@ -206,22 +258,20 @@ def _text(record: Record) -> str:
     return canonical(record.model_dump(mode="json"))
 
 
-def _verify_files(store: Store, session_id: str, state: Json) -> Iterator[Problem]:
+def _verify_files(store: Store, history: SessionHistory, state: Json, remake: Remake | None) -> Iterator[Problem]:
     """Every file that the session references is whole, and there are no others."""
-    artifacts = rows_of(state).artifacts
-    for artifact in artifacts:
+    session_id = history.session.session_id
+    for artifact in rows_of(state).artifacts:
         if fault := _file_fault(store, artifact):
             what = f"misses a picture: {artifact.kind} {artifact.name} ({artifact.path}) {fault}"
-            redo = partial(redo_from_file, store, session_id, artifact)
             if artifact.kind == "original":
                 yield _problem("file", session_id, what, "put the file back from a copy of yours", None)
             else:
-                yield _problem("file", session_id, what, "go back to before it was made; resume makes it again", redo)
-    known = {artifact.path for artifact in artifacts}
-    stray = [path for path in store.files.list(f"{session_id}/files") if path not in known]
-    for path in [*stray, *store.checkpoints.temp_files(session_id)]:
-        what, fix = f"has a left-over file {path} that nothing refers to", "remove it"
-        yield _problem("orphan", session_id, what, fix, partial(store.files.remove, path))
+                mend = partial(_mend, store, history, artifact, remake)
+                yield _problem("file", session_id, what, "make it again, or the stages from the one that made it", mend)
+    if strays := stray_files(store, session_id):
+        what, fix = f"has left-over files that nothing refers to: {', '.join(strays)}", "remove them"
+        yield _problem("orphan", session_id, what, fix, partial(collect_garbage, store, session_id))
 
 
 def _file_fault(store: Store, artifact: Artifact) -> str | None:
@@ -232,13 +282,23 @@ def _file_fault(store: Store, artifact: Artifact) -> str | None:
     return None if hashlib.sha256(data).hexdigest() == artifact.sha256 else "is damaged"
 
 
-def redo_from_file(store: Store, session_id: str, artifact: Artifact) -> None:
-    """Go back to the boundary before the one that made this file; the next resume makes it again, bit for bit."""
+def _mend(store: Store, history: SessionHistory, artifact: Artifact, remake: Remake | None) -> None:
+    """Make a lost picture again, or let an unfinished session do its stages again from there.
+
+    A finished session is never sent back: what a person said of its result would be lost with it.
+    """
     if store.files.exists(artifact.path):
         store.files.set_aside(artifact.path)
-    commits = store.database.get_commits(session_id)
-    made = next(c.seq for c in commits if any(a.path == artifact.path for a in rows_of(c.state_delta).artifacts))
-    rewind(store, session_id, [commit for commit in commits if commit.seq < made])
+    session_id = history.session.session_id
+    if remake is not None:
+        with suppress(EdiError):
+            remake(store, session_id, artifact)
+    if _file_fault(store, artifact) is None:
+        return
+    if history.session.status != "in_progress" or history.feedback:
+        raise CheckpointError("it could not be made again exactly as it was")
+    made = [c.seq for c in history.commits if any(a.path == artifact.path for a in rows_of(c.state_delta).artifacts)]
+    rewind(store, session_id, [commit for commit in history.commits if commit.seq < min(made)])
 
 
 def _verify_state_file(store: Store, session_id: str, last: StageCommit) -> Iterator[Problem]:

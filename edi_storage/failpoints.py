@@ -3,7 +3,7 @@
 Off unless EDI_FAILPOINTS is set when this module is imported: `reach` is then a function without a body. It holds
 `name=action@n` items with semicolons between them: at the n-th time (1 if left out) that `name` is reached, the action
 happens, once. Actions: `kill` (SIGKILL), `stop` (SIGSTOP), `pause:FILE` (wait until FILE is there), or the name of an
-errno such as ENOSPC or EIO, raised as the operating system would. The tests in `tests/crash` use them; nothing else may.
+errno such as ENOSPC or EIO, raised as the operating system would. Only tests use them.
 """
 
 from __future__ import annotations

@@ -37,8 +37,20 @@ MAX_ATTEMPTS = 3
 ITERATIONS = (0, 1, 2, 3)
 
 Stage = Literal["upload", "analysis", "intent", "refinement", "edit", "validation", "completed"]
-#: A boundary is a committed stage; feedback given after the edit is one too, so that it survives like the rest.
-BoundaryStage = Literal["upload", "analysis", "intent", "refinement", "edit", "validation", "completed", "feedback"]
+#: A boundary is a committed stage. What is said of the session between stages is one too, so that it survives
+#: like the rest: a person's feedback, and that the session failed or was taken up again.
+BoundaryStage = Literal[
+    "upload",
+    "analysis",
+    "intent",
+    "refinement",
+    "edit",
+    "validation",
+    "completed",
+    "feedback",
+    "failed",
+    "reopened",
+]
 Status = Literal["in_progress", "completed", "failed"]
 EditType = Literal["color", "style", "add", "remove", "transform"]
 FeedbackType = Literal["accept", "reject", "partial"]
@@ -157,12 +169,29 @@ class Record(BaseModel):
         """The field names, so that `dict(record)` works."""
         return iter(type(self).model_fields)
 
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """The fields with their values, as in a dict."""
+        return ((name, getattr(self, name)) for name in self.keys())
+
+    def __contains__(self, key: object) -> bool:
+        return key in type(self).model_fields
+
+    @field_validator("*")
+    @classmethod
+    def _fits_64_bits(cls, value: Any) -> Any:
+        # Neither SQLite nor most readers of JSON have larger numbers.
+        if isinstance(value, int):
+            _check_level(value, 0)
+        return value
+
     @classmethod
     def checked(cls, data: Self | Mapping[str, Any]) -> Self:
         """Validate a model or a plain mapping; raise InputError with one sentence when it does not fit.
 
         `model_fields_set` of a model stays what it is: which fields were given, not filled in.
         """
+        if not isinstance(data, (Record, Mapping)):
+            raise InputError(f"{cls.__name__} must be given as a model or a mapping, not as {type(data).__name__}.")
         given = data.model_fields_set if isinstance(data, cls) else None
         try:
             record = cls.model_validate(data.model_dump() if isinstance(data, cls) else dict(data))

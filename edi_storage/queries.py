@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from edi_storage.errors import (
     StaleBoundaryError,
 )
 from edi_storage.models import (
+    SCHEMA_VERSION,
+    BoundaryStage,
     EntityData,
     Intent,
     Lease,
@@ -28,7 +31,7 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.rows import TABLES, commit_values, read, read_session, upsert, values_of
-from edi_storage.state import Json, Rows, digest, feedback_delta, fold, merge_patch
+from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
 from edi_storage.tables import (
     FeedbackEventRow,
     LearningCellRow,
@@ -289,27 +292,36 @@ def _what_was_edited(connection: Connection, session_id: str) -> tuple[str, str]
     return intent.edit_type, labels.get(intent.target_entities[0], "image")
 
 
-def commit_feedback(connection: Connection, session_id: str, verdict: UserFeedback) -> None:
-    """Append the verdict as a boundary, so that checkpoints carry it; a session without boundaries has no state."""
+def append_boundary(connection: Connection, session_id: str, stage: BoundaryStage, delta: Json) -> None:
+    """Append a boundary between stages, so that checkpoints carry it; a session without boundaries has no state yet."""
     before = commits(connection, session_id)
     if not before:
         return
-    delta = feedback_delta(verdict)
     last, now = before[-1], now_utc()
     commit = StageCommit(
         session_id=session_id,
         seq=last.seq + 1,
-        stage="feedback",
+        stage=stage,
+        attempt=last.attempt,
         state_delta=delta,
         sha256=digest(merge_patch(folded(before), delta)),
-        engine="person",
-        engine_version="1",
+        engine="edi",
+        engine_version=str(SCHEMA_VERSION),
         fence=last.fence,
         started_at=now,
         finished_at=now,
     )
     insert_commit(connection, commit)
     connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(updated_at=now))
+
+
+def fail(connection: Connection, session_id: str, reason: str, now: datetime) -> None:
+    """End a session as failed, in its row and in its state."""
+    # A damaged state must not keep a session from ending; then the row alone says so.
+    with suppress(DatabaseDamagedError):
+        append_boundary(connection, session_id, "failed", failed_delta(reason))
+    values = {"status": "failed", "failure_reason": reason, "waiting_for": None, "updated_at": now}
+    connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
 
 
 def add_to_cells(connection: Connection, events: Subquery) -> None:

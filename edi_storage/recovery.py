@@ -5,23 +5,26 @@ Everything here can run again at any time; a session that somebody works on is r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from edi_storage.errors import EdiError, InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import (
     CheckpointInfo,
     FeedbackType,
+    Lease,
     Reason,
     SessionData,
     StageCommit,
     UserFeedback,
 )
+from edi_storage.owner import is_gone, owner_name
 from edi_storage.state import (
     UNSIGNED,
     Json,
-    Step,
     digest,
     feedback_key,
     fold,
@@ -33,6 +36,10 @@ from edi_storage.state import (
 )
 from edi_storage.store import Store
 
+_log = logging.getLogger(__name__)
+
+#: Seconds for a lease that is held for a few writes.
+_MOMENT = 30
 #: A finished session keeps this many of its newest checkpoints.
 KEPT_CHECKPOINTS = 3
 #: Set while files are being removed, so that a deletion that was interrupted is finished and not undone.
@@ -46,6 +53,7 @@ def export_checkpoints(store: Store, session_id: str) -> int:
     """Write every checkpoint that is behind the database; returns how many. A finished session keeps the newest 3."""
     commits = store.database.get_commits(session_id)
     exported = store.database.exported_seq(session_id)
+    # A finished session cannot be interrupted any more, so the newest checkpoints are enough.
     finished = any(commit.stage == "completed" for commit in commits)
     wanted = {commit.seq for commit in (commits[-KEPT_CHECKPOINTS:] if finished else commits)}
     state: Json = {}
@@ -60,7 +68,7 @@ def export_checkpoints(store: Store, session_id: str) -> int:
     if written:
         store.database.mark_exported(session_id, commits[-1].seq)
         reach("export.after_mark")
-    if finished and written:
+    if finished and len(store.checkpoints.list_checkpoints(session_id)) > KEPT_CHECKPOINTS:
         store.checkpoints.prune(session_id, keep=KEPT_CHECKPOINTS)
     return written
 
@@ -102,9 +110,13 @@ def give_verdict(
 ) -> UserFeedback:
     """Store a person's verdict on the attempt that was kept (or waits for review); a new one replaces the old one.
 
-    Checkpoint and state file are brought up to it. Raises InputError, NotFoundError, LeaseHeldError.
+    Checkpoint and state file are brought up to it. Raises NotFoundError, LeaseHeldError, and InputError while there is
+    no result to judge.
     """
+    store.database.free_leases(is_gone, session_id)
     state = fold(commit.state_delta for commit in store.database.get_commits(session_id))
+    if state and not rows_of(state).validations:
+        raise InputError(f"Session {session_id} has no result yet that could be rated: `edi show {session_id}`.")
     feedback = {
         "feedback_type": verdict,
         "rating": rating,
@@ -113,16 +125,29 @@ def give_verdict(
         "feedback_key": feedback_key(last_attempt(state)),
     }
     saved = store.database.save_feedback(session_id, feedback)
-    export_checkpoints(store, session_id)
-    write_state_file(store, session_id)
+    try:
+        export_checkpoints(store, session_id)
+        write_state_file(store, session_id)
+    except EdiError as error:
+        # The verdict is stored; the copy is written by the next boundary or by doctor.
+        _log.warning("The checkpoint of session %s could not be written: %s", session_id, error)
     return saved
 
 
+def end_session(store: Store, lease: Lease, reason: str) -> None:
+    """End a session as failed, in the database and in its checkpoints. Raises LeaseLostError."""
+    store.database.fail_session(lease, reason)
+    export_checkpoints(store, lease.session_id)
+    write_state_file(store, lease.session_id)
+
+
 def reopen(store: Store, session_id: str) -> None:
-    """Let a failed session be resumed: a person asked for it. Raises NotFoundError, LeaseHeldError."""
+    """Let a failed session be resumed: a person asked for it. Raises InputError, NotFoundError, LeaseHeldError."""
     session = store.database.require_session(session_id)
+    if session.failure_reason == DELETING:
+        raise InputError(f"Session {session_id} was being deleted: `edi delete {session_id}` finishes that.")
     if session.status == "failed":
-        lease = store.database.acquire(session_id, "reopen", 10)
+        lease = store.database.acquire(session_id, owner_name(), _MOMENT)
         store.database.reopen_session(lease)
         store.database.release(lease)
 
@@ -132,30 +157,77 @@ def delete_session(store: Store, session_id: str) -> None:
 
     The row goes last: were it first, checkpoints left behind by a kill would bring the session back.
     """
-    lease = store.database.acquire(session_id, f"delete:{session_id}", 60)
-    store.database.fail_session(lease, DELETING)
+    store.database.free_leases(is_gone, session_id)
+    lease = store.database.acquire(session_id, owner_name(), _MOMENT)
+    store.database.mark_deleting(lease, DELETING)
     store.checkpoints.delete_session(session_id)
     store.files.remove_tree(session_id)
-    store.database.delete_session(session_id)
+    store.database.delete_session(session_id, lease)
+
+
+def collect_garbage(store: Store, session_id: str) -> int:
+    """Remove files of a session that nothing refers to, under its lease; returns how many. Raises LeaseHeldError."""
+    lease = store.database.acquire(session_id, owner_name(), _MOMENT)
+    try:
+        strays = stray_files(store, session_id)
+        for path in strays:
+            store.files.remove(path)
+    finally:
+        store.database.release(lease)
+    return len(strays)
+
+
+def stray_files(store: Store, session_id: str) -> list[str]:
+    """Files of a session that nothing refers to: of a stage that was killed before its commit, or unfinished writes."""
+    commits = store.database.get_commits(session_id)
+    known = {artifact.path for artifact in rows_of(fold(commit.state_delta for commit in commits)).artifacts}
+    strays = [path for path in store.files.list(f"{session_id}/files") if path not in known]
+    return [path for path in strays if not _is_set_aside(path)] + store.checkpoints.temp_files(session_id)
+
+
+def _is_set_aside(path: str) -> bool:
+    return ".set-aside-" in path
 
 
 # --- Bringing sessions back --------------------------------------------------------------------------
 
 
 def import_checkpoints(store: Store, session_id: str) -> int:
-    """Bring the boundaries that only checkpoints know into the database; returns how many."""
+    """Bring the boundaries that only checkpoints know into the database; returns how many.
+
+    Where the checkpoints do not continue what is stored without a gap, the first of them takes the place of all of it:
+    it holds the whole state.
+    """
     stored = store.database.get_commits(session_id)
-    state = fold(commit.state_delta for commit in stored)
     known = stored[-1].seq if stored else 0
+    later = [found for found in own_checkpoints(store, session_id) if found["checkpoint"]["seq"] > known]
+    if not later:
+        return 0
+    follows = later[0]["checkpoint"]["seq"] == known + 1
+    state = fold(commit.state_delta for commit in stored) if follows else {}
     new: list[StageCommit] = []
-    for document in store.checkpoints.valid_checkpoints(session_id):
-        if document["checkpoint"]["seq"] > known:
-            after = signed(document)
-            new.append(_commit_from(document, make_patch(state, after)))
-            state = after
-    if new:
-        store.database.import_session(_session_from(state), new, rows_of(state))
+    for document in later:
+        after = signed(document)
+        new.append(_commit_from(document, make_patch(state, after)))
+        state = after
+    session = _session_from(state)
+    store.database.import_session(session, new, rows_of(state), after=known if follows else 0)
     return len(new)
+
+
+def own_checkpoints(store: Store, session_id: str) -> list[Json]:
+    """The valid checkpoints that are of this very session, not of an earlier one that had the same id."""
+    session = store.database.get_session(session_id)
+    found = store.checkpoints.valid_checkpoints(session_id)
+    return [document for document in found if _is_of(session, document)]
+
+
+def _is_of(session: SessionData | None, document: Json) -> bool:
+    if not steps_done(document):
+        return False  # not written by an edit: somebody used the library to keep a state of their own
+    found = _session_from(document)
+    same = ("created_at", "image_path", "naive_prompt")
+    return session is None or all(found[name] == session[name] for name in same)
 
 
 def restore_or_rewind(store: Store, session_id: str) -> None:
@@ -190,7 +262,7 @@ def signed(document: Mapping[str, Any]) -> Json:
 
 def _commit_from(document: Json, delta: Json) -> StageCommit:
     info, state = CheckpointInfo.model_validate(document["checkpoint"]), signed(document)
-    step = Step("completed") if info.stage == "feedback" else steps_done(state)[-1]
+    step = steps_done(state)[-1]
     written = datetime.fromisoformat(document["last_updated"])
     return StageCommit(
         session_id=document["session_id"],

@@ -94,7 +94,9 @@ def upsert(connection: Connection, table: type[Base], values: Sequence[Mapping[s
         return
     maker = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = maker(table)
-    changed = {name: statement.excluded[name] for name in values[0] if name not in keys and name != "created_at"}
+    # A record saved again keeps the time it was made; a verdict that replaces another one has its own.
+    kept = {*keys} if table is FeedbackRow else {*keys, "created_at"}
+    changed = {name: statement.excluded[name] for name in values[0] if name not in kept}
     if changed:
         statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changed)
     else:

@@ -23,9 +23,12 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=_home, description="Folder for everything EDI keeps")
     database_url: str = Field("", description="SQLAlchemy URL; by default a SQLite file in EDI_HOME")
     storage_url: str = Field("", description="Folder or fsspec URL of checkpoints, masks and edited pictures")
-    autosave_seconds: Annotated[float, Field(gt=0)] = Field(5.0, description="Seconds between autosaves of a stage")
-    lease_seconds: Annotated[float, Field(ge=2)] = Field(
-        30.0, description="Seconds without a sign of life after which another process may take a session over"
+    autosave_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        5.0, description="Seconds between autosaves of a stage, at most 3600"
+    )
+    lease_seconds: Annotated[float, Field(ge=2, le=86_400)] = Field(
+        30.0,
+        description="Seconds without a sign of life, 2 to 86400, after which another process may take a session over",
     )
     max_attempts: Annotated[int, Field(ge=1, le=3)] = Field(3, description="Edits tried before the best one is kept")
     max_recovery_attempts: Annotated[int, Field(ge=1)] = Field(
@@ -39,7 +42,10 @@ class Settings(BaseSettings):
 
     def model_post_init(self, context: Any, /) -> None:
         """Fill in what follows from EDI_HOME."""
-        home = self.home.expanduser().absolute()
+        try:
+            home = self.home.expanduser().absolute()
+        except RuntimeError:
+            raise InputError(f"EDI_HOME is {str(self.home)!r}: nobody knows that home folder; write it out.") from None
         object.__setattr__(self, "home", home)
         object.__setattr__(self, "database_url", self.database_url or f"sqlite:///{home / 'edi_sessions.db'}")
         object.__setattr__(self, "storage_url", self.storage_url or str(home / "sessions"))
@@ -48,8 +54,11 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """The settings of this process; InputError names the variable that is wrong."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = "EDI_" + ".".join(str(part) for part in first["loc"]).upper()
         raise InputError(f"{name} is {first['input']!r}: {first['msg']}.") from error
+    if settings.storage_url.lower().startswith("memory:"):
+        raise InputError("EDI_STORAGE_URL is in memory, which keeps nothing: give a folder, such as /home/me/sessions.")
+    return settings

@@ -10,7 +10,7 @@ Where things stand in the document:
     intent          the fields of `Intent`
     prompts         iteration_0.. of attempt 1, attempt_2_iteration_0.. of later ones, final
     validation      score, delta, decision, attempts {"1": {edited_image_path, operations, counts ...}},
-                    feedback {key: ...}
+                    feedback {key: ...}, failure
 """
 
 from __future__ import annotations
@@ -96,6 +96,18 @@ def make_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
     return patch
 
 
+def replacing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
+    """A merge patch that holds all of `after` and removes what else `before` has: objects would merge otherwise."""
+    patch: Json = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            patch[key] = replacing(old, value)
+        else:
+            patch[key] = value
+    return patch
+
+
 # --- What each stage changes -------------------------------------------------------------------------
 
 
@@ -118,16 +130,17 @@ def analysis_delta(scene: SceneAnalysis) -> Json:
     return {"current_stage": "analysis", "scene_analysis": scene.model_dump(mode="json", exclude_none=True)}
 
 
-def intent_delta(intent: Intent) -> Json:
-    # A patch without nulls: in a merge patch they would remove what the row still has.
-    return {"current_stage": "intent", "intent": merge_patch({}, intent.model_dump(mode="json"))}
+def intent_delta(intent: Intent, before: Mapping[str, Any] | None = None) -> Json:
+    """`before` is the intent that this one takes the place of, as it stands in the document."""
+    after = merge_patch({}, intent.model_dump(mode="json"))
+    return {"current_stage": "intent", "intent": replacing(before or {}, after)}
 
 
-def refinement_delta(prompt: PromptRecord, final: PromptRecord) -> Json:
-    """`final` is the best prompt so far, which may be an earlier iteration."""
+def refinement_delta(prompt: PromptRecord, final: PromptRecord, before: Mapping[str, Any] | None = None) -> Json:
+    """`final` is the best prompt so far, which may be an earlier iteration; `before` the final one until now."""
     return {
         "current_stage": "refinement",
-        "prompts": {prompt_key(prompt): _pair(prompt), "final": _pair(final)},
+        "prompts": {prompt_key(prompt): _pair(prompt), "final": replacing(before or {}, _pair(final))},
     }
 
 
@@ -162,13 +175,24 @@ def validation_delta(data: ValidationData, result: ValidationResult, decision: D
     }
 
 
-def completed_delta(decision: Decision, best: ValidationData, edited_path: str) -> Json:
-    """The end of the edit: the attempt that is kept, and why."""
+def completed_delta(decision: Decision, best: ValidationData, edited_path: str, undelivered: str | None = None) -> Json:
+    """The end of the edit: the attempt that is kept, and why; `undelivered` is why --output could not be written."""
+    kept = {"score": best.alignment_score, "decision": decision, "kept_attempt": best.attempt_number}
     return {
         "current_stage": "completed",
         "edited_image_path": edited_path,
-        "validation": {"score": best.alignment_score, "decision": decision, "kept_attempt": best.attempt_number},
+        "validation": kept | ({"undelivered": undelivered} if undelivered else {}),
     }
+
+
+def failed_delta(reason: str) -> Json:
+    """The session ended without a result; it stays so until a person takes it up again."""
+    return {"validation": {"failure": reason}}
+
+
+def reopened_delta() -> Json:
+    """A person wants the failed session to go on."""
+    return {"validation": {"failure": None}}
 
 
 def feedback_delta(feedback: UserFeedback) -> Json:
@@ -209,6 +233,7 @@ class Rows:
 
 def rows_of(document: Mapping[str, Any]) -> Rows:
     """The rows that a state delta, or a whole state, stands for."""
+    document = merge_patch({}, document)  # without the nulls of a patch
     scene = document.get("scene_analysis", {})
     validation = document.get("validation", {})
     entities = [EntityData.model_validate(entity) for entity in scene.get("entities", [])]
@@ -225,16 +250,18 @@ def rows_of(document: Mapping[str, Any]) -> Rows:
 
 
 def _session_columns(document: Mapping[str, Any]) -> Json:
-    if document.get("current_stage") != "completed":
-        return {}
-    validation = document["validation"]
-    return {
-        "status": "completed",
-        "decision": validation["decision"],
-        "final_alignment_score": validation["score"],
-        "waiting_for": None,
-        "failure_reason": None,
-    }
+    columns = {name: document[name] for name in ("image_path", "naive_prompt") if name in document}
+    validation = document.get("validation", {})
+    if document.get("current_stage") == "completed":
+        columns |= {
+            "status": "completed",
+            "decision": validation["decision"],
+            "final_alignment_score": validation["score"],
+            "failure_reason": None,
+        }
+    if "failure" in validation:
+        columns |= {"status": "failed", "failure_reason": validation["failure"]}
+    return columns
 
 
 def read_pair(pair: Mapping[str, Any]) -> PromptRecord:

@@ -106,14 +106,6 @@ class SessionRow(Base):
         _score("final_alignment_score"),
         Index("ix_sessions_created_at_id", "created_at", "id"),
         Index("ix_sessions_status_created_at_id", "status", "created_at", "id"),
-        # The resume scan looks only here: a few unfinished sessions among millions.
-        Index(
-            "ix_sessions_unfinished",
-            "created_at",
-            "id",
-            sqlite_where=text("status = 'in_progress'"),
-            postgresql_where=text("status = 'in_progress'"),
-        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -254,7 +246,7 @@ class ArtifactRow(Base):
 class StageCommitRow(Base):
     __tablename__ = "stage_commits"
     __table_args__ = (
-        # A feedback boundary may come several times; every other one is done once.
+        # A stage is done once; feedback, failing and being taken up again may come several times.
         Index(
             "uq_stage_commits_boundary",
             "session_id",
@@ -262,8 +254,8 @@ class StageCommitRow(Base):
             "attempt",
             "iteration",
             unique=True,
-            sqlite_where=text("stage <> 'feedback'"),
-            postgresql_where=text("stage <> 'feedback'"),
+            sqlite_where=text("stage NOT IN ('feedback', 'failed', 'reopened')"),
+            postgresql_where=text("stage NOT IN ('feedback', 'failed', 'reopened')"),
         ),
         CheckConstraint("seq >= 1", name="seq"),
         CheckConstraint("length(sha256) = 64", name="sha256"),

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from flows import terminal
 from flows.terminal import JsonOption, handled
 
+if TYPE_CHECKING:
+    from edi_storage.models import Artifact
+    from edi_storage.store import Store
+
+# click's class, which newer typers carry a copy of; only its children are public there.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class _Commands(TyperGroup):
+    """The commands; with --json, scripts are told of wrong usage in JSON too."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _usage_errors_as_json():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, *args: Any, **kwargs: Any) -> Any:
+        with _usage_errors_as_json():
+            return super().invoke(*args, **kwargs)
+
+
+@contextmanager
+def _usage_errors_as_json() -> Iterator[None]:
+    try:
+        yield
+    except _UsageError as error:
+        # The command line is not parsed, or there would be no error: so look for the option as it stands.
+        if "--json" in sys.argv:
+            terminal.show_usage_error(error)
+        raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -27,9 +64,12 @@ SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="A session id
 
 
 @app.callback()
-def _private() -> None:
+def _before_each_command() -> None:
     # Photos are private: whatever EDI creates is for its owner only.
     os.umask(0o077)
+    # A prompt may hold what the terminal cannot show; that is no reason to fail.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 # --- Editing -----------------------------------------------------------------------------------------
@@ -78,6 +118,8 @@ def resume(
 
     if bool(session_id) == everything:
         raise InputError("Name one session, or say --all: `edi sessions` lists them.")
+    if everything and answer:
+        raise InputError("--answer is for one session: name it instead of --all.")
     if everything:
         terminal.finish_resume_all(editing.resume_all(terminal.person(as_json)), as_json)
     else:
@@ -170,8 +212,15 @@ def doctor(
     from edi_storage.settings import load_settings
 
     with terminal.checking(as_json) as progress:
-        findings = examine(load_settings(), repair=repair, progress=progress)
+        findings = examine(load_settings(), repair=repair, remake=_remake, progress=progress)
     terminal.show_findings(findings, as_json)
+
+
+def _remake(store: Store, session_id: str, artifact: Artifact) -> None:
+    # Imported when a picture is lost, and only then: it takes the engines.
+    from flows.remake import remake
+
+    remake(store, session_id, artifact)
 
 
 @app.command()
@@ -182,11 +231,9 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Delete a session with its checkpoints and pictures. Your own photo and --output files stay."""
-    from edi_storage.owner import is_gone
     from edi_storage.recovery import delete_session
 
     with terminal.store() as store:
-        store.database.free_leases(is_gone)
         found = terminal.find_session(store, session_id)
         terminal.confirm(f"Delete session {found.session_id} ({found.naive_prompt!r})?", yes)
         delete_session(store, found.session_id)

@@ -16,7 +16,7 @@ from edi_storage.state import Step, next_step
 from edi_storage.store import Store, open_store
 from flows.artifacts import show_session
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
-from flows.output import outcome
+from flows.output import check_output, outcome
 from flows.session import SessionRun, open_session
 from flows.stages import STAGES
 
@@ -41,14 +41,16 @@ def edit_image(
     session_id: str = "",
     review: Literal["auto", "ask"] = "auto",
     output: str = "",
+    overwrite: bool = False,
     answer: Annotated[int, Field(ge=0)] = 0,
 ) -> dict[str, Any]:
     """Edit a photo as the prompt says.
 
     image_path: the photo, on the machine that runs this. prompt: what to do with it, in your own words.
-    session_id: empty for a new session; a known one is continued from its last finished stage. review: "auto"
-    decides by the alignment score, "ask" waits for a person's verdict. output: file to write the result to, beside
-    the stored one. answer: the number of your choice when the session has asked a question (0: none yet).
+    session_id: empty for a new session; a known one is continued from its last finished stage, as it was begun.
+    review: "auto" decides by the alignment score, "ask" waits for a person's verdict. output: file to write the
+    result to, beside the stored one; overwrite: it may replace a file. answer: the number of your choice when the
+    session has asked a question (0: none yet).
     """
     settings = load_settings()
     flow_run_id = str(runtime.flow_run.id)
@@ -57,7 +59,12 @@ def edit_image(
             "session_id": session_id or flow_run_id,
             "image_path": image_path,
             "naive_prompt": prompt,
-            "options": {"review": review, "output": output, "max_attempts": settings.max_attempts},
+            "options": {
+                "review": review,
+                "output": str(Path(output).expanduser().absolute()) if output else "",
+                "overwrite": overwrite,
+                "max_attempts": settings.max_attempts,
+            },
         }
     )
     with open_store(settings) as store:
@@ -69,7 +76,9 @@ def run_session(
 ) -> dict[str, Any]:
     """Take the session as far as it goes without a person, and return what `edi edit --json` prints."""
     with open_session(store, settings, session, flow_run_id) as run:
-        run.answer = _checked_answer(run, answer)
+        if not run.restored:
+            _check(run.session)
+        run.answer = _answer(run, answer)
         for step in run.restored:
             _run_step(run, step)
         following = _next(run)
@@ -91,15 +100,25 @@ def _next(run: SessionRun) -> Step | Literal["question", "review"] | None:
     return step
 
 
-def _checked_answer(run: SessionRun, answer: int) -> int | None:
-    """The answer, if there is one and the question has such a choice."""
+def _check(session: SessionData) -> None:
+    """What would make the session fail at its end fails it at its start."""
+    try:
+        check_output(session)
+    except InputError as error:
+        raise SessionFailedError(error, session.session_id) from error
+
+
+def _answer(run: SessionRun, answer: int) -> int | None:
+    """The answer to the open question: the one given now, which is kept at once, or the one kept before."""
     if not answer:
-        return None
+        kept: int | None = run.session.options.get("answer")
+        return kept
     question = run.intent.question if run.state.get("intent") else None
     if question is None or run.intent.answer:
         raise InputError(f"Session {run.session.session_id} has no open question to answer.")
     if answer > len(question.choices):
         raise InputError(f"There is no choice {answer}: answer with a number from 1 to {len(question.choices)}.")
+    run.store.database.save_answer(run.session.session_id, answer)
     return answer
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from edi_storage.errors import InputError
-from edi_storage.models import FeedbackType, Question, SessionId, Text, describe
+from edi_storage.models import FeedbackType, Question, SessionData, SessionId, Text, describe
 from edi_storage.owner import is_gone
 from edi_storage.recovery import give_verdict, reopen
 from edi_storage.settings import Settings, load_settings
@@ -41,6 +41,7 @@ class Request:
     prompt: str
     session_id: str
     output: str
+    overwrite: bool
     review: Literal["auto", "ask"]
 
     @classmethod
@@ -68,9 +69,21 @@ class Request:
         if not (session_id and _is_known(session_id)):
             # A known session has its own copy of the photo; the file may have moved on.
             open_photo(path)
+        output = _fits("--output", Text, output)
+        request = cls(path, prompt, session_id, output, overwrite, review or _default_review())
         if output:
-            output = check_output(_fits("--output", Text, output), path, overwrite=overwrite)
-        return cls(path, prompt, session_id, output, review or _default_review())
+            check_output(request.as_session())
+        return request
+
+    def as_session(self) -> SessionData:
+        """As much of a session as checking the output needs."""
+        output = str(Path(self.output).expanduser().absolute())
+        return SessionData(
+            session_id=self.session_id or "new",
+            image_path=self.image_path,
+            naive_prompt=self.prompt,
+            options={"output": output, "overwrite": self.overwrite},
+        )
 
 
 def _fits(name: str, kind: Any, value: str) -> str:
@@ -101,6 +114,7 @@ def edit(request: Request, person: Person) -> Result:
             session_id=request.session_id,
             review=request.review,
             output=request.output,
+            overwrite=request.overwrite,
         )
         return _with(person, settings, result)
 
@@ -115,7 +129,7 @@ def resume(name: str, answer: int, person: Person) -> Result:
             from flows.output import outcome
 
             return outcome(store, session.session_id)
-        store.database.free_leases(is_gone)
+        store.database.free_leases(is_gone, session.session_id)
         reopen(store, session.session_id)
     with _flows():
         return _with(person, settings, _continue(settings, session.session_id, answer))

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 
 from edi_storage.errors import EdiError, SessionFailedError
 from edi_storage.owner import owner_name
-from edi_storage.recovery import export_checkpoints
+from edi_storage.recovery import end_session, export_checkpoints
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows.session import SessionRun
@@ -67,6 +67,6 @@ def _end(flow_run: FlowRun, reason: str) -> None:
         database.release_flow_run(session_id, flow_run_id)
         try:
             lease = database.acquire(session_id, owner_name(flow_run_id), _LEASE_SECONDS)
-            database.fail_session(lease, reason)
+            end_session(store, lease, reason)
         except EdiError as error:
             log.warning("%s", error)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from edi_storage.disk import LocalFolder
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
-from edi_storage.files import FileStore
-from edi_storage.models import Record, SessionHistory
+from edi_storage.models import Record, SessionData, SessionHistory
 from edi_storage.state import Json, Step
 from edi_storage.store import Store
 
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
     from flows.session import SessionRun
 
 log = logging.getLogger("edi")
+
+#: What --output may end in, and the format that it means.
+FORMATS: dict[str, Literal["PNG", "JPEG", "WEBP"]] = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+}
 
 
 def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> dict[str, Any]:
@@ -33,7 +43,7 @@ def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> 
         "image_path": session.image_path,
         "prompt": session.naive_prompt,
         "edited_image_path": store.files.full_path(edited) if edited else None,
-        "output": session.options.get("output") or None,
+        "output": _delivered(history),
         "alignment_score": session.final_alignment_score if session.final_alignment_score is not None else score,
         "decision": session.decision,
         "attempts": len(history.validations),
@@ -45,6 +55,12 @@ def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> 
         "restored_stages": [step.label for step in restored],
         "warnings": _warnings(history),
     }
+
+
+def _delivered(history: SessionHistory) -> str | None:
+    """The file of --output, once it is written."""
+    done = history.session.status == "completed" and history.state and "undelivered" not in history.state.validation
+    return history.session.options.get("output") or None if done else None
 
 
 def _entity(store: Store, entity: Json) -> Json:
@@ -87,6 +103,8 @@ def _warnings(history: SessionHistory) -> list[str]:
     """What the person should know although it went well."""
     session, state = history.session, history.state
     warnings = list(state.scene_analysis.get("image", {}).get("notes", [])) if state else []
+    if state and "undelivered" in state.validation:
+        warnings.append(state.validation["undelivered"])
     score = session.final_alignment_score or 0.0
     if session.decision == "needs_review":
         warnings.append(f"The result scored {score:.2f}, which is not sure: look at it and rate it.")
@@ -96,40 +114,57 @@ def _warnings(history: SessionHistory) -> list[str]:
     return warnings
 
 
-def check_output(output: str, image_path: str, *, overwrite: bool = False) -> str:
-    """The absolute path to write to. Raises InputError for what could not, or should not, be written."""
-    # Imported here: `edi --help` must not wait for the picture libraries.
-    from flows.engines.photo import SUFFIXES
-
-    path = Path(output).expanduser().absolute()
-    known = [*SUFFIXES.values(), ".jpeg"]
-    if path.suffix.lower() not in known:
-        raise InputError(f"{output} does not end in {', '.join(known)}: EDI cannot tell which format to write.")
-    if path.exists() and path.samefile(image_path):
-        raise InputError(f"{output} is the photo itself, and EDI never overwrites an original: name another file.")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(
-            f"{output} cannot be written: {path.parent if not path.is_dir() else path} is not a place for a file."
-        )
-    if path.exists() and not overwrite:
-        raise InputError(f"{output} exists already: name another file, or add --overwrite.")
-    return str(path)
-
-
-def deliver(run: SessionRun, edited_path: str) -> None:
-    """Write the stored picture to the file that was asked for, if any; whole or not at all."""
-    output = run.session.options.get("output")
+def check_output(session: SessionData) -> None:
+    """Raise InputError when the file of --output could not, or should not, be written."""
+    output = session.options.get("output")
     if not output:
         return
-    from flows.engines.photo import SUFFIXES, decode_photo, encode
-
     path = Path(output)
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{output} does not end in {', '.join(FORMATS)}: EDI cannot tell which format to write.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{output} cannot be written: name a file in a folder that exists.")
+    if _is_original(path, session):
+        raise InputError(f"{output} is the photo itself, and EDI never overwrites an original: name another file.")
+    if path.exists() and not session.options.get("overwrite"):
+        raise InputError(f"{output} exists already: name another file, or add --overwrite.")
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass  # gone again at once: it only showed that the folder takes a file of such a name
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror or error}.") from error
+
+
+def _is_original(path: Path, session: SessionData) -> bool:
+    original = Path(session.image_path)
+    return path.exists() and original.exists() and path.samefile(original)
+
+
+def deliver(run: SessionRun, edited_path: str) -> str | None:
+    """Write the stored picture to the file of --output, whole or not at all. Returns why not, if it could not."""
+    output = run.session.options.get("output")
+    if not output:
+        return None
+    try:
+        _write_output(run, Path(output), edited_path)
+    except OSError as error:
+        reason = f"{output} could not be written: {error.strerror or error}."
+        log.warning("%s", reason)
+        return reason
+    log.info("Wrote %s.", output)
+    return None
+
+
+def _write_output(run: SessionRun, path: Path, edited_path: str) -> None:
+    # Imported here: `edi --help` must not wait for the picture libraries.
+    from flows.engines.photo import decode_photo, encode
+
+    if _is_original(path, run.session):
+        raise OSError(errno.EPERM, "it is the photo itself")
     data = run.store.files.read(edited_path)
-    suffix = ".jpg" if path.suffix.lower() == ".jpeg" else path.suffix.lower()
-    if suffix != ".png":
+    kind = FORMATS[path.suffix.lower()]
+    if kind != "PNG":
         photo = decode_photo(data)
-        kind = next(kind for kind, known in SUFFIXES.items() if known == suffix)
         data = encode(photo.pixels, photo.alpha, photo.icc_profile, kind)
     reach("deliver.before_write")
-    FileStore(str(path.parent)).write_whole(path.name, data)
-    log.info("Wrote %s.", path)
+    LocalFolder(str(path.parent)).write(path.name, data)

@@ -6,12 +6,14 @@ from typing import Any
 
 from prefect import flow
 
-from edi_storage.errors import EdiError, LeaseHeldError
+from edi_storage.errors import DatabaseError, LeaseHeldError, StorageFullError
+from edi_storage.files import StorageError
 from edi_storage.models import SessionData
 from edi_storage.owner import is_gone
-from edi_storage.settings import load_settings
-from edi_storage.store import open_store
+from edi_storage.settings import Settings, load_settings
+from edi_storage.store import Store, open_store
 from flows.edit import edit_image
+from flows.output import outcome
 from flows.session import log
 
 
@@ -22,20 +24,28 @@ def resume_interrupted(limit: int = 100) -> list[dict[str, Any]]:
     with open_store(settings) as store:
         store.database.free_leases(is_gone)
         found = store.database.interrupted_sessions(limit)
-        results = []
-        for session in found:
-            try:
-                if store.database.count_recovery(session.session_id, settings.max_recovery_attempts):
-                    results.append(continue_session(session))
-                else:
-                    log.warning("Session %s was given up: it never got further.", session.session_id)
-            except LeaseHeldError:
-                log.info("Session %s is being worked on by now.", session.session_id)
-            except EdiError as error:
-                log.warning("Session %s: %s", session.session_id, error)
-                results.append({"session_id": session.session_id, "status": "failed", "failure_reason": str(error)})
-    log.info("Interrupted sessions: %d found, %d continued.", len(found), len(results))
+        results = [result for session in found if (result := _resume(store, settings, session))]
+    log.info("Interrupted sessions: %d found, %d worked on.", len(found), len(results))
     return results
+
+
+def _resume(store: Store, settings: Settings, session: SessionData) -> dict[str, Any] | None:
+    """Continue one session; whatever becomes of it must not keep the others from being continued."""
+    session_id = session.session_id
+    try:
+        if store.database.count_recovery(session_id, settings.max_recovery_attempts):
+            return continue_session(session)
+        log.warning("Session %s was given up: it never got further.", session_id)
+    except LeaseHeldError:
+        log.info("Session %s is being worked on by now.", session_id)
+        return None
+    except (StorageFullError, StorageError, DatabaseError) as error:
+        # The fault of the disk, not of the session: it may be tried as often as it takes.
+        store.database.forgive_recovery(session_id)
+        log.warning("Session %s: %s", session_id, error)
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning("Session %s: %s", session_id, error)
+    return outcome(store, session_id)
 
 
 def continue_session(session: SessionData, answer: int = 0) -> dict[str, Any]:

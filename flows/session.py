@@ -26,7 +26,7 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.owner import is_gone, owner_name
-from edi_storage.recovery import with_checkpoint
+from edi_storage.recovery import own_checkpoints, with_checkpoint
 from edi_storage.settings import Settings
 from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done
 from edi_storage.store import Store
@@ -121,7 +121,8 @@ class SessionRun:
         """A step starts: its name goes to the live state. Returns the time."""
         self.autosaver.check()
         self._step = step
-        self.progress(0.0, step.label, {})
+        # With the handles of an interrupted try: a second kill must not lose them.
+        self.progress(0.0, step.label, self.handles)
         return now_utc()
 
     def put_file(self, data: bytes, suffix: str) -> str:
@@ -195,9 +196,10 @@ def open_session(
     worked on, DatabaseDamagedError when its stored state is not whole.
     """
     database = store.database
-    database.free_leases(is_gone)
+    database.free_leases(is_gone, session.session_id)
+    _refuse_lost(store, session.session_id)
     lease = database.begin_session(session, owner_name(flow_run_id), settings.lease_seconds)
-    waiting_for: WaitingFor | None = None
+    run: SessionRun | None = None
     try:
         stored = database.load_session(session.session_id).session
         if stored.status == "failed":
@@ -206,9 +208,16 @@ def open_session(
                 f"`edi resume {stored.session_id}` tries again."
             )
         run = SessionRun(store, settings, stored, lease, flow_run_id)
-        waiting_for = stored.waiting_for
         with run.autosaver:
             yield run
-        waiting_for = run.waiting_for
     finally:
-        database.release(lease, waiting_for)
+        database.release(lease, run.waiting_for if run else None)
+
+
+def _refuse_lost(store: Store, session_id: str) -> None:
+    """A session that only checkpoints know must come back before its id is used again, or the two would mix."""
+    if store.database.get_session(session_id) is None and own_checkpoints(store, session_id):
+        raise InputError(
+            f"There are checkpoints of session {session_id}, but the database does not know it: "
+            "`edi doctor --repair` brings it back; or choose another id."
+        )

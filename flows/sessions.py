@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from edi_storage.database import EDIDatabase
 from edi_storage.errors import InputError, NotFoundError
-from edi_storage.models import SessionData
+from edi_storage.models import SessionData, check_text
 
 
 def find_session(database: EDIDatabase, name: str) -> SessionData:
-    """The session called `name`, whose id starts with it, or the newest one for "last". Raises NotFoundError."""
+    """The session called `name`, whose id starts with it, or the newest one for "last".
+
+    Raises NotFoundError, and InputError for a name that several sessions start with or that is no text.
+    """
+    try:
+        check_text(name)
+    except ValueError as error:
+        raise InputError(f"The session's name {error}: `edi sessions` lists them.") from None
     if exact := database.get_session(name):
         return exact
     if name == "last":

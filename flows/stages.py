@@ -119,7 +119,7 @@ def intent(run: SessionRun, step: Step) -> None:
         understood = reasoner.understand(run.session.naive_prompt, run.scene)
     else:
         understood = _answered(run, reasoner)
-    run.commit(step, changes.intent_delta(understood), reasoner, started)
+    run.commit(step, changes.intent_delta(understood, run.state.get("intent")), reasoner, started)
     log.info("Understood %s", _in_words(understood))
 
 
@@ -154,7 +154,8 @@ def refinement(run: SessionRun, step: Step) -> None:
         _hints(run, step.attempt),
     )
     best = max([*earlier, prompt], key=_quality)
-    run.commit(step, changes.refinement_delta(prompt, best), reasoner, started)
+    final = run.state.get("prompts", {}).get("final")
+    run.commit(step, changes.refinement_delta(prompt, best, final), reasoner, started)
     if step.iteration == ITERATIONS[-1]:
         log.info("Refined the prompt in %d steps (quality %.2f).", len(earlier) + 1, best.quality_score or 0.0)
 
@@ -237,8 +238,8 @@ def completed(run: SessionRun, step: Step) -> None:
     decision, best = _verdict(run, last, max(validations, key=_worth))
     edited = run.attempts()[best.attempt_number]["edited_image_path"]
     # Before the commit, like every file: after it nobody would come back to write what a kill prevented.
-    deliver(run, edited)
-    run.commit(step, changes.completed_delta(decision, best, edited), _BuiltIn(), started)
+    undelivered = deliver(run, edited)
+    run.commit(step, changes.completed_delta(decision, best, edited, undelivered), _BuiltIn(), started)
     log.info("Done: kept attempt %d, alignment %.2f, %s.", best.attempt_number, best.alignment_score, decision)
 
 

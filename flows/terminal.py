@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from edi_storage.settings import Settings, load_settings
 if TYPE_CHECKING:
     from edi_storage.doctor import Finding
     from edi_storage.learning import LearningReport
-    from edi_storage.models import FeedbackType, Question, Reason, SessionData, SessionHistory
+    from edi_storage.models import FeedbackType, Question, Reason, SessionData, SessionHistory, WaitingFor
     from edi_storage.store import Store
     from flows.editing import Person, Result
 
@@ -51,6 +52,8 @@ def handled(command: Callable[P, T]) -> Callable[P, T]:
             _end("Interrupted. Nothing is lost: `edi resume --all` goes on.", INTERRUPTED, as_json)
         except BrokenPipeError:
             raise typer.Exit(FAILED) from None
+        except OSError as error:
+            _end(_refusal(error), FAILED, as_json)
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:  # noqa: BLE001 - a person gets a sentence; the traceback goes to a file
@@ -73,13 +76,24 @@ def _what_became_of(session_id: str) -> Result:
         return outcome(opened, session_id)
 
 
+def _refusal(error: OSError) -> str:
+    """What the operating system said, of which file."""
+    reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
+    return f"Could not use {os.fsdecode(error.filename)}: {reason}." if error.filename else f"Could not go on: {reason}."
+
+
+def show_usage_error(error: Any) -> None:
+    """The error of a wrong command line as JSON; the sentence for people follows on standard error."""
+    _print_json({"error": error.format_message(), "exit_code": BAD_INPUT})
+
+
 def _unexpected(error: Exception) -> str:
     """Keep the traceback for whoever mends it, and say where it is."""
     what = f"Something went wrong that should not have: {type(error).__name__}: {error}."
     try:
         log = load_settings().home / "errors.log"
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write("".join(traceback.format_exception(error)) + "\n")
     except (OSError, EdiError):
         return what
@@ -223,18 +237,25 @@ def finish_resume_all(results: list[Result], as_json: bool) -> None:
 
 
 def _code(result: Result) -> int:
-    if result.get("waiting_for"):
+    if _waits_for(result):
         return WAITING
     return DONE if result.get("status") == "completed" else FAILED
 
 
+def _waits_for(session: SessionData | Result) -> WaitingFor | None:
+    """What a session waits for; one that has ended waits for nobody, whatever was asked before."""
+    waiting_for: WaitingFor | None = session.get("waiting_for")
+    return waiting_for if session.get("status") == "in_progress" else None
+
+
 def _result_text(result: Result) -> str:
     session_id = result["session_id"]
-    if result.get("waiting_for") == "question":
+    waiting_for = _waits_for(result)
+    if waiting_for == "question":
         question = result["intent"]["question"]
         choices = "\n".join(f"  {number}. {choice}" for number, choice in enumerate(question["choices"], 1))
         return f"{question['text']}\n{choices}\nAnswer with: edi resume {session_id} --answer NUMBER"
-    if result.get("waiting_for") == "review":
+    if waiting_for == "review":
         look = f"Look at {result['edited_image_path']} (alignment {result['alignment_score']:.2f})."
         return f"{look}\nThen: edi feedback {session_id} accept|reject|partial, and: edi resume {session_id}"
     if result.get("status") != "completed":
@@ -276,7 +297,7 @@ def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
         (
             session.session_id,
             f"{session.created_at.astimezone():%Y-%m-%d %H:%M}",
-            f"waiting for you ({session.waiting_for})" if session.waiting_for else session.status.replace("_", " "),
+            _standing(session),
             "" if session.final_alignment_score is None else f"{session.final_alignment_score:.2f}",
             Path(session.image_path).name,
             session.naive_prompt[:60],
@@ -286,9 +307,14 @@ def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
     _print_table(("session", "created", "status", "score", "photo", "prompt"), rows)
 
 
+def _standing(session: SessionData) -> str:
+    waiting_for = _waits_for(session)
+    return f"waiting for you ({waiting_for})" if waiting_for else session.status.replace("_", " ")
+
+
 def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
     """Everything of one session."""
-    from flows.output import history_document
+    from flows.output import history_document, outcome
 
     document = history_document(opened, history)
     if as_json:
@@ -297,7 +323,7 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
     session = history.session
     typer.secho(f"{session.naive_prompt}", bold=True)
     lines = [
-        f"session   {session.session_id} ({session.status.replace('_', ' ')}{_why(session)})",
+        f"session   {session.session_id} ({_standing(session)}{_why(session)})",
         f"photo     {session.image_path}",
         f"result    {(document['state'] or {}).get('edited_image_path') or 'none yet'}",
     ]
@@ -326,6 +352,8 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
         typer.echo(
             f"\nfeedback  {said.feedback_type}{f', {said.rating}/5' if said.rating else ''} {said.comments or ''}"
         )
+    if _waits_for(session):
+        typer.echo(f"\n{_result_text(outcome(opened, session.session_id))}")
 
 
 def _why(session: SessionData) -> str:
@@ -362,15 +390,16 @@ def show_learning(report: LearningReport, as_json: bool) -> None:
 
 
 def show_settings(as_json: bool) -> None:
-    """The settings with their source."""
-    import os
+    """The settings with their source, and without passwords."""
+    from edi_storage.connection import without_password
 
     settings = load_settings()
     rows = []
     for name, field in Settings.model_fields.items():
         variable = f"EDI_{name.upper()}"
         source = "environment" if os.environ.get(variable) else "default"
-        rows.append((variable, str(getattr(settings, name)), source, field.description or ""))
+        value = without_password(str(getattr(settings, name)))
+        rows.append((variable, value, source, field.description or ""))
     if as_json:
         _print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
     else:

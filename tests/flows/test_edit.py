@@ -177,6 +177,28 @@ def test_an_unclear_prompt_asks_one_question_and_takes_the_answer(edi: Edi) -> N
     assert edi.json("doctor")["ok"]
 
 
+def test_an_answer_survives_a_kill_and_the_session_goes_on_by_itself(edi: Edi) -> None:
+    edi.json("edit", str(PALACE), "make it better", "--session-id", "asked", expect=3)
+    edi.killed("begin", "answer", "resume", "asked", "--answer", "2")
+    (result,) = edi.json("resume", "--all")["sessions"]
+    assert (result["status"], result["intent"]["answer"]) == ("completed", 2)
+    assert edi.json("doctor") == {"ok": True, "findings": []}
+
+
+def test_lost_pictures_are_made_again_and_the_verdict_stays(edi: Edi) -> None:
+    result = edi.json(*DRAMATIC, "--session-id", "mended")
+    edi("feedback", "mended", "accept", "--rating", "5")
+    masks = [Path(entity["mask_path"]) for entity in result["entities"]]
+    lost = [Path(result["edited_image_path"]), masks[0]]
+    before = [path.read_bytes() for path in lost]
+    for path in lost:
+        path.unlink()
+    assert not edi.json("doctor", expect=1)["ok"]
+    assert edi.json("doctor", "--repair")["ok"]
+    assert [path.read_bytes() for path in lost] == before
+    assert edi.json("show", "mended")["user_feedback"][0]["rating"] == 5
+
+
 def test_with_review_the_persons_verdict_decides(edi: Edi) -> None:
     waiting = edi.json(*DRAMATIC, "--review", "ask", expect=3)
     assert (waiting["waiting_for"], waiting["attempts"]) == ("review", 1)

@@ -114,6 +114,67 @@ def test_who_is_overtaken_stops_before_the_next_commit(store: Store, monkeypatch
     assert (store.database.lease_of("overtaken") or [""])[0] == "somebody else"
 
 
+def test_the_original_is_never_overwritten_through_the_flow_either(store: Store, tmp_path: Path) -> None:
+    from edi_storage.errors import SessionFailedError
+    from flows.edit import edit_image
+
+    photo = tmp_path / "mine.jpg"
+    photo.write_bytes(PALACE.read_bytes())
+    for output in (photo, tmp_path / "result.gif", tmp_path / "nowhere" / "result.png"):
+        with pytest.raises(SessionFailedError, match=r"original|format|folder"):
+            edit_image(image_path=str(photo), prompt="brighter", output=str(output), overwrite=True)
+    assert photo.read_bytes() == PALACE.read_bytes()
+
+
+def test_an_output_that_cannot_be_written_at_the_end_is_a_warning(store: Store, tmp_path: Path) -> None:
+    from flows.edit import edit_image
+
+    folder = tmp_path / "goes"
+    folder.mkdir()
+    output = folder / "result.png"
+    waiting = edit_image(image_path=str(PALACE), prompt="make it better", session_id="gone", output=str(output))
+    assert waiting["waiting_for"] == "question"
+    folder.rmdir()
+    folder.write_bytes(b"a file now")
+    done = edit_image(image_path=str(PALACE), prompt="make it better", session_id="gone", answer=1)
+    assert done["status"] == "completed"
+    assert done["output"] is None
+    assert str(output) in done["warnings"][0]
+
+
+def test_one_session_that_cannot_go_on_does_not_keep_others_from_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import resume
+    from flows.session import SessionRun
+
+    class Lost(Exception):
+        """The process goes down."""
+
+    real = SessionRun.begin
+
+    def begin(run: SessionRun, step: Any) -> Any:
+        if step.stage == "edit":
+            raise Lost
+        return real(run, step)
+
+    with monkeypatch.context() as down:
+        down.setattr(SessionRun, "begin", begin)
+        for name in ("poison", "healthy"):
+            with pytest.raises(Lost):
+                edit(name)
+    continued = resume.continue_session
+
+    def poisoned(session: Any, answer: int = 0) -> Any:
+        if session.session_id == "poison":
+            raise RuntimeError("a fault of ours")
+        return continued(session, answer)
+
+    monkeypatch.setattr(resume, "continue_session", poisoned)
+    results = {result["session_id"]: result["status"] for result in resume.resume_interrupted()}
+    assert results == {"poison": "in_progress", "healthy": "completed"}
+
+
 def test_a_session_that_fails_in_the_same_way_is_marked_by_the_hook(store: Store) -> None:
     from edi_storage.errors import SessionFailedError
 

@@ -321,6 +321,30 @@ def test_progress_forgives_earlier_resumes(database: EDIDatabase) -> None:
     assert database.require_session(SESSION.session_id).recovery_attempts == 0
 
 
+def test_a_resume_that_failed_for_lack_of_room_is_not_counted(database: EDIDatabase) -> None:
+    database.release(begin(database))
+    for _ in range(5):
+        assert database.count_recovery(SESSION.session_id, 2)
+        database.forgive_recovery(SESSION.session_id)
+
+
+def test_an_answer_is_kept_and_ends_the_waiting(database: EDIDatabase) -> None:
+    database.release(begin(database), "question")
+    assert database.interrupted_sessions() == []
+    database.save_answer(SESSION.session_id, 2)
+    (session,) = database.interrupted_sessions()
+    assert session.options["answer"] == 2
+
+
+def test_releasing_does_not_make_a_session_wait_again(database: EDIDatabase) -> None:
+    lease = begin(database)
+    database.release(lease, "question")
+    again = database.acquire(SESSION.session_id, "answered", 30)
+    commit_all(database, again, upto=1)
+    database.release(again)
+    assert database.require_session(SESSION.session_id).waiting_for is None
+
+
 def test_a_session_id_about_something_else_is_refused(database: EDIDatabase) -> None:
     database.release(begin(database))
     with pytest.raises(InputError, match="already about"):

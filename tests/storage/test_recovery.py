@@ -9,11 +9,20 @@ import pytest
 from sqlalchemy import text
 
 from edi_storage import Store, open_store
+from edi_storage.backup import backup as make_backup
 from edi_storage.connection import writing
 from edi_storage.doctor import Finding, doctor
-from edi_storage.errors import LeaseHeldError
-from edi_storage.models import Intent, SessionHistory
-from edi_storage.recovery import DELETING, delete_session, export_checkpoints, give_verdict, write_state_file
+from edi_storage.errors import InputError, LeaseHeldError
+from edi_storage.models import Artifact, Intent, SessionHistory
+from edi_storage.recovery import (
+    DELETING,
+    delete_session,
+    end_session,
+    export_checkpoints,
+    give_verdict,
+    reopen,
+    write_state_file,
+)
 from edi_storage.settings import Settings
 from edi_storage.state import (
     Step,
@@ -148,7 +157,7 @@ def test_checkpoints_that_no_hook_wrote_are_written(settings: Settings, store: S
     put_files(store)
     edited_session(store.database)
     kinds = {finding.kind for finding in repaired(settings)}
-    assert kinds == {"checkpoint", "state_file"}
+    assert kinds == {"checkpoint"}, "with the checkpoints goes the state file"
     assert len(store.checkpoints.list_checkpoints(ID)) == 3
 
 
@@ -278,15 +287,42 @@ def test_the_order_of_keys_and_nulls_in_parameters_are_no_fault(settings: Settin
 # --- Files -------------------------------------------------------------------------------------------
 
 
-def test_a_lost_picture_sends_the_session_back_to_make_it_again(settings: Settings, store: Store) -> None:
+def lost(store: Store, history: SessionHistory, name: str) -> Artifact:
+    artifact = next(artifact for artifact in history.artifacts if artifact.name == name)
+    store.files.remove(artifact.path)
+    return artifact
+
+
+def test_a_lost_picture_is_made_again(settings: Settings, store: Store) -> None:
     history = finished(store)
-    edited = next(artifact for artifact in history.artifacts if artifact.kind == "edited")
-    store.files.remove(edited.path)
-    assert doctor(settings)[0].kind == "file"
-    doctor(settings, repair=True)
-    assert store.database.last_seq(ID) == 7
-    assert [session.session_id for session in store.database.interrupted_sessions()] == [ID]
+    for name in ("sky_0", "attempt_1"):
+        lost(store, history, name)
+
+    def remake(store: Store, session_id: str, artifact: Artifact) -> None:
+        content = "edited" if artifact.kind == "edited" else artifact.name
+        store.files.put(session_id, content.encode(), ".png")
+
+    findings = doctor(settings, repair=True, remake=remake)
+    assert [(finding.kind, finding.repaired) for finding in findings] == [("file", True), ("file", True)]
     assert doctor(settings) == []
+
+
+def test_a_finished_session_is_not_undone_for_a_lost_picture(settings: Settings, store: Store) -> None:
+    history = finished(store)
+    give_verdict(store, ID, "accept", rating=5)
+    lost(store, history, "sky_0")
+    (found,) = doctor(settings, repair=True)
+    assert not found.repaired
+    after = store.database.load_session(ID)
+    assert after.session.status == "completed"
+    assert [said.rating for said in after.feedback] == [5]
+
+
+def test_an_unfinished_session_does_its_stages_again_for_a_lost_picture(settings: Settings, store: Store) -> None:
+    lost(store, half_way(store, upto=7), "building_0")
+    repaired(settings)
+    assert store.database.last_seq(ID) == 1
+    assert [session.session_id for session in store.database.interrupted_sessions()] == [ID]
 
 
 def test_what_nothing_refers_to_is_removed(settings: Settings, store: Store) -> None:
@@ -303,6 +339,76 @@ def test_a_session_being_worked_on_is_left_alone(settings: Settings, store: Stor
     assert store.files.exists(stray)
 
 
+def test_a_picture_that_a_later_boundary_refers_to_is_no_garbage(settings: Settings) -> None:
+    # A database brought back from a backup is behind its checkpoints: what they refer to must not be removed.
+    with open_store(settings) as store:
+        half_way(store, upto=7)
+        backup = make_backup(store.database.engine, settings.home / "backups")
+        put_files(store)
+        commit_all(store.database, store.database.acquire(ID, "resume", 30))
+        store.database.free_leases(lambda _: True, ID)
+        export_checkpoints(store, ID)
+        write_state_file(store, ID)
+        before = store.database.load_session(ID)
+    lose_database(settings)
+    backup.rename(settings.home / "edi_sessions.db")
+    repaired(settings)
+    with open_store(settings) as store:
+        assert rows(store.database.load_session(ID)) == rows(before)
+
+
+def test_checkpoints_of_an_earlier_session_are_not_grafted_onto_another(settings: Settings) -> None:
+    with open_store(settings) as store:
+        finished(store)
+    lose_database(settings)
+    with open_store(settings) as store:
+        other = SESSION.model_copy(update={"naive_prompt": "make it warmer"})
+        store.database.release(store.database.begin_session(other, "me", 30))
+    assert {finding.kind for finding in doctor(settings, repair=True)} >= {"foreign"}
+    with open_store(settings) as store:
+        assert store.database.require_session(ID).naive_prompt == "make it warmer"
+        assert store.database.last_seq(ID) == 0
+
+
+def test_a_damaged_boundary_in_the_middle_of_a_finished_session_is_repaired(settings: Settings, store: Store) -> None:
+    before = finished(store)
+    with writing(store.database.engine) as connection:
+        connection.execute(text("UPDATE stage_commits SET state_delta = '{}' WHERE seq = 3"))
+    repaired(settings)
+    assert rows(store.database.load_session(ID)) == rows(before)
+
+
+@pytest.mark.parametrize("reason", ["cancelled by a person", "no engine can do this"])
+def test_what_ended_as_failed_stays_so_when_the_database_is_rebuilt(settings: Settings, reason: str) -> None:
+    with open_store(settings) as store:
+        half_way(store)
+        end_session(store, store.database.acquire(ID, "me", 30), reason)
+    lose_database(settings)
+    repaired(settings)
+    with open_store(settings) as store:
+        session = store.database.require_session(ID)
+        assert (session.status, session.failure_reason) == ("failed", reason)
+        assert store.database.interrupted_sessions() == []
+        reopen(store, ID)
+        assert [session.session_id for session in store.database.interrupted_sessions()] == [ID]
+    lose_database(settings)
+    # The reopening was not exported by a stage yet, so the checkpoints still say failed: safe, and said.
+    repaired(settings)
+
+
+def test_one_unreadable_session_does_not_end_the_examination(settings: Settings, store: Store) -> None:
+    finished(store)
+    store.database.save_session({"id": "a-broken-one", "image_path": "a", "naive_prompt": "p"})
+    with writing(store.database.engine) as connection:
+        connection.execute(text("UPDATE sessions SET options = 'not json' WHERE id = 'a-broken-one'"))
+    store.files.remove(f"{ID}.json")
+    found = doctor(settings, repair=True)
+    assert {(finding.session_id, finding.kind) for finding in found} == {
+        ("a-broken-one", "unreadable"),
+        (ID, "state_file"),
+    }
+
+
 # --- Feedback and deletion ---------------------------------------------------------------------------
 
 
@@ -317,6 +423,28 @@ def test_a_verdict_is_in_the_checkpoint_too(store: Store) -> None:
     assert live["validation"]["feedback"]["attempt-1"]["rating"] == 3
 
 
+def test_a_changed_verdict_leaves_nothing_for_doctor(settings: Settings, store: Store) -> None:
+    finished(store)
+    for verdict in ("accept", "reject"):
+        give_verdict(store, ID, verdict)
+    assert doctor(settings) == []
+
+
+def test_there_is_nothing_to_rate_before_there_is_a_result(store: Store) -> None:
+    half_way(store)
+    with pytest.raises(InputError, match="no result yet"):
+        give_verdict(store, ID, "accept")
+
+
+def test_a_half_deleted_session_cannot_be_revived(settings: Settings, store: Store) -> None:
+    finished(store)
+    lease = store.database.acquire(ID, "delete", 30)
+    store.database.mark_deleting(lease, DELETING)
+    store.database.release(lease)
+    with pytest.raises(InputError, match="being deleted"):
+        reopen(store, ID)
+
+
 def test_deleting_leaves_nothing_of_a_session(settings: Settings, store: Store) -> None:
     finished(store)
     delete_session(store, ID)
@@ -326,7 +454,9 @@ def test_deleting_leaves_nothing_of_a_session(settings: Settings, store: Store) 
 
 def test_a_deletion_that_was_interrupted_is_finished_not_undone(settings: Settings, store: Store) -> None:
     finished(store)
-    store.database.fail_session(store.database.acquire(ID, "delete", 30), DELETING)
+    lease = store.database.acquire(ID, "delete", 30)
+    store.database.mark_deleting(lease, DELETING)
+    store.database.release(lease)
     assert [finding.kind for finding in repaired(settings)] == ["deletion"]
     assert store.database.get_session(ID) is None
     assert store.checkpoints.session_ids() == []

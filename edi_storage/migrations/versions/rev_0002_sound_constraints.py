@@ -59,14 +59,6 @@ def _create_sessions() -> None:
     )
     op.create_index("ix_sessions_created_at_id", "sessions", ["created_at", "id"])
     op.create_index("ix_sessions_status_created_at_id", "sessions", ["status", "created_at", "id"])
-    unfinished = sa.text("status = 'in_progress'")
-    op.create_index(
-        "ix_sessions_unfinished",
-        "sessions",
-        ["created_at", "id"],
-        sqlite_where=unfinished,
-        postgresql_where=unfinished,
-    )
 
 
 def _create_prompts() -> None:

@@ -80,7 +80,7 @@ def _create_stage_commits() -> None:
         _check("stage_commits", "seq", "seq >= 1"),
         _check("stage_commits", "sha256", "length(sha256) = 64"),
     )
-    done_once = sa.text("stage <> 'feedback'")
+    done_once = sa.text("stage NOT IN ('feedback', 'failed', 'reopened')")
     op.create_index(
         "uq_stage_commits_boundary",
         "stage_commits",

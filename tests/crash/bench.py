@@ -1,0 +1,194 @@
+"""What every row of the matrix works with: processes, a seed, counters, and the checks in their order."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.crash import checks, work
+from tests.crash.checks import HARMLESS, Snapshot
+from tests.crash.processes import Hung, Process, Processes, Raised
+from tests.crash.work import Ack, Task
+
+
+class Skipped(Exception):
+    """This row cannot be run here; the message says what is missing."""
+
+
+@dataclass
+class Result:
+    """One line of the matrix."""
+
+    name: str
+    rounds: int = 0
+    acknowledged: int = 0
+    violations: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    skipped: str = ""
+
+
+@dataclass
+class Bench:
+    """The tools of one row. `full` asks for the long numbers; all chance comes from `rng`."""
+
+    processes: Processes
+    folder: Path
+    full: bool
+    rng: random.Random
+    result: Result
+    #: How many of the faults happened; a fault set for a moment that never came proves nothing.
+    fired: int = 0
+    _references: dict[str, dict[str, Snapshot]] = field(default_factory=dict)
+    _homes: int = 0
+
+    def home(self, like: Path | None = None) -> Path:
+        """A home that nobody has used, or a copy of one that nobody uses."""
+        self._homes += 1
+        home = self.folder / f"home-{self._homes}"
+        if like is not None:
+            shutil.copytree(like, home)
+        return home
+
+    @contextmanager
+    def round(self, what: str) -> Iterator[None]:
+        """One fault and what follows. A hang or a traceback in it is a violation, not the end of the row."""
+        self.result.rounds += 1
+        try:
+            yield
+        except (Hung, Raised, EOFError) as error:
+            self.violation(what, f"{type(error).__name__}: {error}")
+
+    def violation(self, what: str, *found: str) -> None:
+        self.result.violations += [f"{what}: {text}" for text in found]
+
+    def note(self, text: str) -> None:
+        """Something worth knowing that is no violation."""
+        self.result.notes.append(text)
+
+    # --- Processes ---
+
+    def start(self, task: Task) -> Process:
+        """A process that works on `task`, from now on."""
+        process = self.processes.start(work.run, task)
+        assert process.hear() == ("ready",)
+        process.line.say("go")
+        return process
+
+    def acks(self, process: Process) -> list[Ack]:
+        """The boundaries that a process has acknowledged; counts them."""
+        found = [message[1] for message in process.heard if message[0] == "ack"]
+        self.result.acknowledged += len(found)
+        return found
+
+    def finish(self, task: Task) -> Process:
+        """Run `task` in a process to its end."""
+        process = self.start(task)
+        process.wait()
+        return process
+
+    def call(self, function: Callable[..., Any], *arguments: Any, seconds: float = 60) -> Any:
+        """`function(*arguments)` in a process of its own."""
+        return self.processes.call(function, *arguments, seconds=seconds)
+
+    # --- Checks ---
+
+    def check_acks(self, what: str, home: Path, acks: Sequence[Ack]) -> None:
+        """No acknowledged boundary is missing: asked before anything repairs or resumes."""
+        if acks:
+            self.violation(what, *self.call(checks.lost, home, acks))
+
+    def resume(self, what: str, home: Path, sessions: tuple[str, ...]) -> list[Ack]:
+        """Resume in a fresh process; every session must come to its end without an error."""
+        process = self.processes.start(work.resume, home, sessions)
+        process.hear()
+        if process.heard[-1][0] == "found":
+            process.hear()
+            process.line.say("go")
+        process.wait()
+        last = process.heard[-1]
+        if last[0] != "done":
+            self.violation(what, f"resume ended with {last[1:]}")
+        return self.acks(process)
+
+    def reference(self, sessions: Sequence[str], *, commits: bool = True) -> dict[str, Snapshot]:
+        """What an uninterrupted run stores of these sessions."""
+        known = self._references.setdefault(f"{commits}", {})
+        missing = tuple(session_id for session_id in sessions if session_id not in known)
+        if missing:
+            home = self.home()
+            last = self.finish(Task(home, missing)).heard[-1]
+            assert last[0] == "done", last
+            known.update(self.call(_reference, home, missing, commits))
+            shutil.rmtree(home)
+        return {session_id: known[session_id] for session_id in sessions}
+
+    def check(
+        self,
+        what: str,
+        home: Path,
+        sessions: tuple[str, ...],
+        acks: Sequence[Ack] = (),
+        *,
+        harmless: Collection[str] = HARMLESS,
+        commits: bool = True,
+        keep: bool = False,
+    ) -> None:
+        """The whole list: acknowledged boundaries, resume, doctor, no doubles, rows of an uninterrupted run."""
+        self.check_acks(what, home, acks)
+        acks = [*acks, *self.resume(what, home, sessions)]
+        self.check_acks(f"{what}, resumed", home, acks if commits else ())
+        self.violation(what, *self.call(checks.examine, home, harmless))
+        self.compare(what, home, sessions, commits=commits)
+        if not keep:
+            shutil.rmtree(home)
+
+    def compare(self, what: str, home: Path, sessions: tuple[str, ...], *, commits: bool = True) -> None:
+        """No natural key twice, and everything stored is what an uninterrupted run stores."""
+        self.violation(what, *self.call(checks.doubled, home))
+        should = self.reference(sessions, commits=commits)
+        self.violation(what, *checks.differences(self.call(_reference, home, sessions, commits), should))
+
+
+def _reference(home: Path, sessions: Sequence[str], commits: bool) -> dict[str, Snapshot]:
+    return checks.snapshot(home, sessions, commits=commits)
+
+
+# --- Running rows ------------------------------------------------------------------------------------
+
+Row = Callable[[Bench], None]
+
+
+def run_row(name: str, row: Row, processes: Processes, *, full: bool, seed: int) -> Result:
+    """Run one row of the matrix; it draws the same chances again for the same seed."""
+    result = Result(name)
+    folder = Path(tempfile.mkdtemp(prefix="edi-crash-"))
+    started = time.monotonic()
+    try:
+        row(Bench(processes, folder, full, random.Random(f"{seed} {name}"), result))
+    except Skipped as reason:
+        result.skipped = str(reason)
+    finally:
+        result.seconds = time.monotonic() - started
+        shutil.rmtree(folder, ignore_errors=True)
+    return result
+
+
+def table(results: Sequence[Result]) -> str:
+    """The matrix as markdown."""
+    lines = ["| fault | rounds | violations | acknowledged | seconds |", "|---|---:|---:|---:|---:|"]
+    for result in results:
+        if result.skipped:
+            lines.append(f"| {result.name} | NOT TESTED: {result.skipped} | | | |")
+        else:
+            numbers = (result.rounds, len(result.violations), result.acknowledged)
+            shown = " | ".join(f"{number:,}" for number in numbers)
+            lines.append(f"| {result.name} | {shown} | {result.seconds:.0f} |")
+    return "\n".join(lines)
