@@ -10,7 +10,6 @@ one before it used. The live state is a convenience; the database, and failing t
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -19,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from pydantic_core import to_json
 
@@ -31,19 +30,15 @@ from edi_storage.models import (
     BoundaryStage,
     CheckpointInfo,
     SessionState,
-    check_json,
     check_session_id,
     now_utc,
 )
-from edi_storage.state import Json, digest
+from edi_storage.state import MAX_STATE_BYTES, Json, digest, parse_state
 
 _log = logging.getLogger(__name__)
 
 #: The layout of a checkpoint file; `schema_version` is that of the state in it.
 FORMAT = 1
-
-#: A state of a busy session is 40 KB. 100 MB of small objects would take 2 GB when parsed.
-MAX_STATE_BYTES = 16 << 20
 
 #: The step that turns a state document of version n into one of version n + 1, by n.
 UPCASTS: Mapping[int, Callable[[Json], Json]] = {}
@@ -300,54 +295,6 @@ class SessionStateManager:
             reason = str(error).removeprefix(file.path).lstrip()
             return CheckpointFinding(file.path, reason, isinstance(error, CheckpointTooNewError))
         return None
-
-
-def parse_state(data: bytes) -> Json:
-    """The JSON object in `data`, strictly: InputError for what another reader would see otherwise or not at all.
-
-    Refused are more than 16 MiB, what is not UTF-8 or not JSON, a key twice in one object, NaN, infinities, NUL
-    and lone surrogates, and more than 100 levels.
-    """
-    if len(data) > MAX_STATE_BYTES:
-        raise InputError(f"The state is larger than {MAX_STATE_BYTES:,} bytes.")
-    try:
-        document = check_json(
-            json.loads(
-                data.decode(),
-                object_pairs_hook=_without_duplicates,
-                parse_constant=_no_constant,
-                parse_int=_whole_number,
-            )
-        )
-    except RecursionError as error:
-        raise InputError("The state is nested too deeply.") from error
-    except UnicodeDecodeError as error:
-        raise InputError("The state is not UTF-8 text.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"The state is not JSON: {error}.") from error
-    except ValueError as error:
-        raise InputError(f"The state {error}.") from error
-    if not isinstance(document, dict):
-        raise InputError("The state is not a JSON object.")
-    return document
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("contains a key twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"contains {name}, which is no JSON number")
-
-
-def _whole_number(digits: str) -> int:
-    # Python itself refuses to read more than 4,300 digits, and is slow before that.
-    if len(digits) > 20:
-        raise ValueError("contains a whole number of more than 64 bits")
-    return int(digits)
 
 
 def _plain(state: Mapping[str, Any] | SessionState) -> Json:

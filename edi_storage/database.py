@@ -41,7 +41,7 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.rows import TABLES, read, read_session, session_values, upsert, values_of
-from edi_storage.state import Rows, feedback_delta, reopened_delta, rows_of
+from edi_storage.state import MAX_STATE_BYTES, Rows, feedback_delta, parse_state, reopened_delta, rows_of
 from edi_storage.tables import (
     FeedbackEventRow,
     LearningCellRow,
@@ -142,9 +142,9 @@ class EDIDatabase:
         if not path.exists():
             return {}
         try:
-            document = json.loads(FileStore(str(path.parent)).read(path.name))
-        except ValueError as error:
-            raise InputError(f"{path} is not a JSON state document: {error}.") from error
+            document = parse_state(FileStore(str(path.parent)).read(path.name, MAX_STATE_BYTES))
+        except InputError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
         return SessionState.checked(document).model_dump(mode="json")
 
     # --- The records of a session ---------------------------------------------------------------------

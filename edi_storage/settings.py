@@ -59,6 +59,6 @@ def load_settings() -> Settings:
         first = error.errors(include_url=False)[0]
         name = "EDI_" + ".".join(str(part) for part in first["loc"]).upper()
         raise InputError(f"{name} is {first['input']!r}: {first['msg']}.") from error
-    if settings.storage_url.lower().startswith("memory:"):
+    if settings.storage_url.lower().startswith("memory://"):
         raise InputError("EDI_STORAGE_URL is in memory, which keeps nothing: give a folder, such as /home/me/sessions.")
     return settings

@@ -20,8 +20,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
+from edi_storage.errors import InputError
 from edi_storage.models import (
     ITERATIONS,
     MAX_ATTEMPTS,
@@ -39,10 +40,13 @@ from edi_storage.models import (
     ValidationData,
     ValidationResult,
     WaitingFor,
+    check_json,
 )
 
 Json = dict[str, Any]
 
+#: A state of a busy session is 40 KB. 100 MB of small objects would take 2 GB when parsed.
+MAX_STATE_BYTES = 16 << 20
 #: Not part of the digest: when and where the document was written, not what it says.
 UNSIGNED = ("last_updated", "checkpoint")
 
@@ -50,6 +54,54 @@ UNSIGNED = ("last_updated", "checkpoint")
 def canonical(value: Any) -> str:
     """The one JSON text of a value: keys sorted, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def parse_state(data: bytes) -> Json:
+    """The JSON object in `data`, strictly: InputError for what another reader would see otherwise or not at all.
+
+    Refused are more than 16 MiB, what is not UTF-8 or not JSON, a key twice in one object, NaN, infinities, NUL
+    and lone surrogates, and more than 100 levels.
+    """
+    if len(data) > MAX_STATE_BYTES:
+        raise InputError(f"The state is larger than {MAX_STATE_BYTES:,} bytes.")
+    try:
+        document = check_json(
+            json.loads(
+                data.decode(),
+                object_pairs_hook=_without_duplicates,
+                parse_constant=_no_constant,
+                parse_int=_whole_number,
+            )
+        )
+    except RecursionError as error:
+        raise InputError("The state is nested too deeply.") from error
+    except UnicodeDecodeError as error:
+        raise InputError("The state is not UTF-8 text.") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"The state is not JSON: {error}.") from error
+    except ValueError as error:
+        raise InputError(f"The state {error}.") from error
+    if not isinstance(document, dict):
+        raise InputError("The state is not a JSON object.")
+    return document
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("contains a key twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"contains {name}, which is no JSON number")
+
+
+def _whole_number(digits: str) -> int:
+    # Python itself refuses to read more than 4,300 digits, and is slow before that.
+    if len(digits) > 20:
+        raise ValueError("contains a whole number of more than 64 bits")
+    return int(digits)
 
 
 def digest(state: Mapping[str, Any]) -> str:

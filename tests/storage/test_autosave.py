@@ -164,10 +164,24 @@ def test_stop_saves_the_last_change_and_only_once(saves: Saves, clock: Clock) ->
     assert saves.states == [{"a": 1}]
 
 
-@pytest.mark.parametrize(("interval", "beat"), [(0, None), (-1, None), (float("nan"), None), (5, 0)])
-def test_intervals_must_be_positive(saves: Saves, clock: Clock, interval: float, beat: float | None) -> None:
-    with pytest.raises(InputError, match="more than 0"):
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("interval", "beat"),
+    [(0, None), (-1, None), (NAN, None), (INF, None), (86_401, None), (5, 0), (5, NAN), (5, INF), (5, 1e12)],
+)
+def test_intervals_must_be_positive_and_end(saves: Saves, clock: Clock, interval: float, beat: float | None) -> None:
+    with pytest.raises(InputError, match="more than 0 and at most 86400"):
         make(saves, clock, interval=interval, heartbeat_interval=beat)
+
+
+@pytest.mark.parametrize("interval", [INF, NAN, 1e12])
+def test_auto_save_state_starts_no_thread_with_a_bad_interval(tmp_path: Any, interval: float) -> None:
+    state: Json = {"session_id": "s1", "current_stage": "upload", "image_path": "a.jpg", "naive_prompt": "p"}
+    with pytest.raises(InputError, match="at most 86400"):
+        SessionStateManager(tmp_path).auto_save_state("s1", state, interval)
+    assert not [thread for thread in threading.enumerate() if thread.name == "edi-autosave"]
 
 
 # --- When saving fails -------------------------------------------------------------------------------

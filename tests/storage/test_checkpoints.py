@@ -19,10 +19,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edi_storage.autosave import Progress, progress_of, with_progress
-from edi_storage.checkpoints import MAX_STATE_BYTES, SessionStateManager, parse_state
+from edi_storage.checkpoints import SessionStateManager
 from edi_storage.errors import CheckpointDamagedError, CheckpointError, CheckpointTooNewError, InputError
 from edi_storage.models import SCHEMA_VERSION, BoundaryStage, CheckpointInfo, SessionState
-from edi_storage.state import Json, digest
+from edi_storage.state import MAX_STATE_BYTES, Json, digest, parse_state
 
 STATE: Json = {
     "session_id": "s1",
@@ -702,7 +702,7 @@ import sys
 from edi_storage.autosave import Autosaver
 from edi_storage.checkpoints import SessionStateManager
 from edi_storage.models import CheckpointInfo
-from edi_storage.state import digest
+from edi_storage.state import MAX_STATE_BYTES, parse_state, digest
 
 manager = SessionStateManager(sys.argv[1])
 seq = int(sys.argv[2])

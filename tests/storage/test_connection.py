@@ -20,10 +20,12 @@ from edi_storage.connection import (
     reading,
     sqlite_file,
     sqlite_url,
+    without_password,
     writing,
 )
+from edi_storage.database import EDIDatabase
 from edi_storage.database_file import APPLICATION_ID
-from edi_storage.errors import DatabaseBusyError, DatabaseError, InputError
+from edi_storage.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError, InputError
 from tests.storage.counter import DRIVERS, add, counter, go, opened, python, value
 
 
@@ -156,6 +158,25 @@ def test_a_broken_constraint_and_wrong_sql_stay_what_they_are(path):
             connection.execute(text("SELECT * FROM absent"))
 
 
+@pytest.mark.parametrize(
+    "garbled", ["created_at = 'yesterday'", "created_at = 12345", "options = '{'", "waiting_for = 'tea'"]
+)
+def test_a_stored_value_that_cannot_be_read_is_damage_to_the_database(path, garbled):
+    with EDIDatabase(str(path)) as database:
+        database.save_session({"id": "s1", "image_path": "a.jpg", "naive_prompt": "p"})
+        with writing(database.engine) as connection:
+            connection.exec_driver_sql(f"UPDATE sessions SET {garbled}")
+        with pytest.raises(DatabaseDamagedError, match=r"edi\.db is damaged") as caught:
+            database.query_history()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_text_that_no_database_can_look_for_is_bad_input_and_no_damage(path):
+    with counter(path) as engine, pytest.raises(InputError, match="Unicode"), reading(engine) as connection:
+        connection.execute(text("SELECT :name"), {"name": "a\udcff"})
+
+
 INCREMENT = """
 import sys
 from sqlalchemy import text
@@ -248,12 +269,34 @@ def test_a_forked_child_opens_its_own_connection(path):
         "sqlite:///a.db?mode=ro",
         "sqlite+aiosqlite:///a.db",
         "nosuch://x/y",
+        "postgresql://me:secret@host:port/edi",
+        "postgresql:/me:secret@host/edi",
+        "me:secret@host/edi",
+        "postgresql:me:secret@host/edi",
+        "sqlite://me:secret@host/edi?mode=ro",
     ],
 )
 def test_a_url_that_cannot_work_is_refused_with_one_sentence(url):
     with pytest.raises(InputError) as caught:
         make_engine(url)
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host:5432/edi", "postgresql://me:***@host:5432/edi"),
+        ("postgresql://me:sec:r@t/@host/edi", "postgresql://me:***@host/edi"),
+        ("postgresql://me:/secret@host/edi", "postgresql://me:***@host/edi"),
+        ("postgresql://:secret@host/edi", "postgresql://:***@host/edi"),
+        ("postgresql://me@host:5432/edi", "postgresql://me@host:5432/edi"),
+        ("sqlite:////home/me/a:b@c.db", "sqlite:////home/me/a:b@c.db"),
+        ("/home/me/a:b@c", "/home/me/a:b@c"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url, shown):
+    assert without_password(url) == shown
 
 
 def test_the_file_behind_a_url_is_known_without_opening_it(tmp_path):

@@ -70,7 +70,7 @@ def of_scalar(kind: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
     plain: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
         type(None): st.none,
         bool: st.booleans,
-        int: lambda: st.integers(low, high),
+        int: lambda: st.integers(-(2**63) if low is None else low, 2**63 - 1 if high is None else high),
         float: lambda: st.floats(low, high, allow_nan=False, allow_infinity=False),
         datetime: lambda: st.datetimes(timezones=st.none() | st.just(UTC)),
         dict: lambda: json_objects,
@@ -119,6 +119,8 @@ def test_every_model_survives_json_text_plain_dicts_and_itself(model: type[Recor
     assert model.checked(record) == record
     assert model.checked(record).model_fields_set == record.model_fields_set
     assert dict(record).keys() == record.model_dump().keys()
+    assert dict(record.items()) == dict(record)
+    assert all(name in record for name in dict(record))
 
 
 def text_fields() -> list[tuple[type[Record], str]]:
@@ -162,6 +164,42 @@ def test_no_number_field_takes_nan_or_infinity(model: type[Record], name: str, b
     good = data.draw(of_model(model)).model_dump()
     with pytest.raises(InputError, match=name):
         model.checked({**good, name: bad})
+
+
+@pytest.mark.parametrize("bad", [2**63, -(2**63) - 1, 10**30])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (model, name)
+        for model in RECORDS
+        for name, field in model.model_fields.items()
+        if "int" in str(field.annotation)
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+@settings(max_examples=1, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_number_field_takes_more_than_sqlite_can_hold(
+    model: type[Record], name: str, bad: int, data: st.DataObject
+) -> None:
+    good = data.draw(of_model(model)).model_dump()
+    with pytest.raises(InputError, match=name):
+        model.checked({**good, name: bad})
+
+
+@each_record
+@pytest.mark.parametrize("bad", [None, "abc", 5, [], [("id", "s1")], object(), dict])
+def test_what_is_no_mapping_is_refused_in_one_sentence(model: type[Record], bad: Any) -> None:
+    with pytest.raises(InputError, match=f"^{model.__name__} must be given as a model or a mapping, not as "):
+        model.checked(bad)
+
+
+def test_a_record_is_asked_for_a_field_like_a_dict() -> None:
+    session = SessionData.checked({"id": "s1", "image_path": "a.jpg", "naive_prompt": "p"})
+    assert "status" in session
+    assert "nothing" not in session
+    assert 5 not in session
+    assert ("status", "in_progress") in list(session.items())
 
 
 @each_record
