@@ -49,7 +49,7 @@ def prune(store: Store, session: SessionData) -> bool:
 
 def backup_with_generations(database: EDIDatabase, folder: Path, keep: int = KEPT_BACKUPS) -> Path:
     """A verified backup in `folder`; of the dated ones there, the newest `keep` stay."""
-    made = backup(database.engine, folder)
+    made = backup(database.engine, folder, now=database.clock)
     for old in backups(folder)[keep:]:
         old.unlink(missing_ok=True)
     return made

@@ -71,12 +71,14 @@ def test_pruning_takes_files_with_it(store: Store, settings: Settings) -> None:
     assert store.database.get_session("old") is None
 
 
-def test_only_the_newest_backups_are_kept(store: Store, tmp_path: Path) -> None:
+def test_only_the_newest_backups_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "copies"
-    (folder / "mine.db").parent.mkdir()
+    folder.mkdir()
     (folder / "mine.db").write_bytes(b"something of mine")
-    made = [backup_with_generations(store.database, folder, keep=3) for _ in range(5)]
-    assert set(backups(folder)) == set(made[-3:])
+    moments = iter(THEN + timedelta(hours=number) for number in range(100))
+    with EDIDatabase(str(tmp_path / "edi.db"), clock=lambda: next(moments)) as database:
+        made = [backup_with_generations(database, folder, keep=3) for _ in range(5)]
+    assert backups(folder) == made[:1:-1]
     assert (folder / "mine.db").exists()
 
 
