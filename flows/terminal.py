@@ -79,7 +79,7 @@ def _what_became_of(session_id: str) -> Result:
 def _refusal(error: OSError) -> str:
     """What the operating system said, of which file."""
     reason = (error.strerror or str(error) or type(error).__name__).rstrip(".")
-    return f"Could not use {os.fsdecode(error.filename)}: {reason}." if error.filename else f"Could not go on: {reason}."
+    return f"Could not use {error.filename}: {reason}." if error.filename else f"Could not go on: {reason}."
 
 
 def show_usage_error(error: Any) -> None:
@@ -95,7 +95,7 @@ def _unexpected(error: Exception) -> str:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write("".join(traceback.format_exception(error)) + "\n")
-    except (OSError, EdiError):
+    except Exception:  # noqa: BLE001 - whatever keeps the log from being written, the first error is to be told
         return what
     return f"{what} Details are in {log}; nothing that was finished is lost."
 
@@ -251,11 +251,11 @@ def _waits_for(session: SessionData | Result) -> WaitingFor | None:
 def _result_text(result: Result) -> str:
     session_id = result["session_id"]
     waiting_for = _waits_for(result)
-    if waiting_for == "question":
-        question = result["intent"]["question"]
+    question = (result.get("intent") or {}).get("question")
+    if waiting_for == "question" and question:
         choices = "\n".join(f"  {number}. {choice}" for number, choice in enumerate(question["choices"], 1))
         return f"{question['text']}\n{choices}\nAnswer with: edi resume {session_id} --answer NUMBER"
-    if waiting_for == "review":
+    if waiting_for == "review" and result.get("alignment_score") is not None:
         look = f"Look at {result['edited_image_path']} (alignment {result['alignment_score']:.2f})."
         return f"{look}\nThen: edi feedback {session_id} accept|reject|partial, and: edi resume {session_id}"
     if result.get("status") != "completed":

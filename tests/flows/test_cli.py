@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from edi_storage.connection import writing
+from edi_storage.database import EDIDatabase
 from tests.flows.conftest import PALACE, Edi
 
 
@@ -74,6 +77,11 @@ def test_what_is_no_photo_is_refused_in_one_sentence(edi: Edi, bad: dict[str, st
         ("show", "last"),
         ("feedback", "nobody", "accept"),
         ("delete", "nobody", "--yes"),
+        ("show", "a\udcff"),
+        ("resume", "a\udcff"),
+        ("feedback", "a\udcff", "accept"),
+        ("delete", "a\udcff", "--yes"),
+        ("resume", "--all", "--answer", "2"),
     ],
     ids=lambda arguments: " ".join(arguments[:1] + arguments[2:])[:40].encode("ascii", "replace").decode(),
 )
@@ -96,6 +104,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(edi: Edi, arguments: tuple[st
 def test_bad_usage_is_exit_code_2(edi: Edi, arguments: tuple[str, ...]) -> None:
     refused = edi(*arguments, expect=2)
     assert "Traceback" not in refused.stderr
+    told = edi.json(*arguments, expect=2)
+    assert told["exit_code"] == 2
+    assert told["error"]
 
 
 def test_an_existing_output_is_only_replaced_when_asked(edi: Edi, tmp_path: Path) -> None:
@@ -110,11 +121,52 @@ def test_errors_are_json_when_json_is_asked_for(edi: Edi) -> None:
     assert edi.json("show", "nobody", expect=2)["exit_code"] == 2
 
 
-def test_a_setting_out_of_range_is_named(edi: Edi) -> None:
-    edi.environment = {"EDI_LEASE_SECONDS": "soon"}
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EDI_LEASE_SECONDS", "soon"),
+        ("EDI_LEASE_SECONDS", "inf"),
+        ("EDI_LEASE_SECONDS", "nan"),
+        ("EDI_LEASE_SECONDS", "1e12"),
+        ("EDI_AUTOSAVE_SECONDS", "inf"),
+        ("EDI_AUTOSAVE_SECONDS", "nan"),
+        ("EDI_AUTOSAVE_SECONDS", "1e12"),
+        ("EDI_HOME", "~nosuchuser/x"),
+        ("EDI_STORAGE_URL", "memory://mine"),
+        ("EDI_STORAGE_URL", "Memory://mine"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(edi: Edi, name: str, value: str) -> None:
+    edi.environment = {name: value}
     refused = edi("sessions", expect=2)
-    assert "EDI_LEASE_SECONDS" in refused.stderr
-    assert one_sentence(refused.stderr)
+    assert name in refused.stderr
+    assert one_sentence(refused.stderr), refused.stderr
+
+
+def test_a_database_url_with_a_bad_port_is_refused_without_its_password(edi: Edi) -> None:
+    edi.environment = {"EDI_DATABASE_URL": "postgresql://me:secret@host:port/edi"}
+    refused = edi("sessions", expect=2)
+    assert one_sentence(refused.stderr), refused.stderr
+    assert "me:***@host:port" in refused.stderr
+    assert "secret" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("home", "reason"),
+    [("a-file/home", "Not a directory"), ("x" * 300, "File name too long")],
+    ids=["below a file", "too long"],
+)
+@pytest.mark.parametrize("command", [("sessions",), ("doctor",), ("resume", "--all")], ids=" ".join)
+def test_a_home_that_cannot_be_used_is_one_sentence_with_the_reason(
+    edi: Edi, tmp_path: Path, home: str, reason: str, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "a-file").write_bytes(b"")
+    edi.home = tmp_path / home
+    refused = edi(*command, expect=1)
+    assert one_sentence(refused.stderr), refused.stderr
+    assert str(edi.home) in refused.stderr
+    assert reason in refused.stderr
+    assert "went wrong" not in refused.stderr
 
 
 def test_a_server_that_does_not_answer_is_named(edi: Edi) -> None:
@@ -123,12 +175,90 @@ def test_a_server_that_does_not_answer_is_named(edi: Edi) -> None:
     assert one_sentence(refused.stderr), refused.stderr
 
 
-def test_deleting_asks_first(edi: Edi) -> None:
-    from edi_storage.settings import Settings
-    from edi_storage.store import open_store
+def stored(edi: Edi, **fields: Any) -> EDIDatabase:
+    """The database of this home, with a session in it."""
+    edi.home.mkdir(parents=True, exist_ok=True)
+    database = EDIDatabase(str(edi.home / "edi_sessions.db"))
+    database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "p", **fields})
+    return database
 
-    with open_store(Settings(home=edi.home)) as store:
-        store.database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "p"})
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "command", [("sessions",), ("show", "mine"), ("config",), ("sessions", "--json")], ids=" ".join
+)
+def test_a_terminal_that_cannot_show_every_letter_is_no_reason_to_fail(
+    edi: Edi, encoding: str, command: tuple[str, ...]
+) -> None:
+    edi.home = edi.home / "größe 雪"
+    stored(edi, naive_prompt="mehr Schnee: 雪 ❄").close()
+    edi.environment = {"PYTHONIOENCODING": f"{encoding}:strict"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *command],
+        env={**os.environ, **edi.environment, "EDI_HOME": str(edi.home)},
+        cwd=PALACE.parents[2],
+        capture_output=True,
+        check=False,
+    )
+    assert (shown.returncode, shown.stderr) == (0, b"")
+
+
+def test_what_is_created_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    code = """
+import atexit, os, runpy, sys
+os.umask(0)
+atexit.register(lambda: print(oct(os.umask(0)), file=sys.stderr))
+sys.argv = ["edi", "config"]
+runpy.run_module("flows.cli", run_name="__main__")
+"""
+    environment = {**os.environ, "EDI_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=PALACE.parents[2], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "0o77"
+
+
+def test_a_failed_session_waits_for_nobody(edi: Edi) -> None:
+    stored(edi, status="failed", waiting_for="question", failure_reason="no sky").close()
+    assert "waiting" not in edi("sessions").stdout
+    shown = edi("show", "mine").stdout
+    assert "failed: no sky" in shown
+    assert "waiting" not in shown
+    assert "Answer with" not in shown
+
+
+def test_show_says_what_a_session_waits_for_and_how_to_answer(edi: Edi) -> None:
+    with stored(edi, waiting_for="question") as database:
+        question = {"text": "Which house?", "choices": ["the left one", "the right one"]}
+        intent = {"edit_type": "color", "confidence": 0.3, "question": question}
+        database.save_intent("mine", intent)
+    assert "waiting for you (question)" in edi("sessions").stdout
+    shown = edi("show", "mine").stdout
+    assert "Which house?\n  1. the left one\n  2. the right one\n" in shown
+    assert "edi resume mine --answer NUMBER" in shown
+
+
+def test_show_says_that_a_session_waits_for_a_review(edi: Edi) -> None:
+    stored(edi, waiting_for="review", final_alignment_score=0.5).close()
+    assert "edi feedback mine accept|reject|partial, and: edi resume mine" in edi("show", "mine").stdout
+
+
+@pytest.mark.parametrize("waiting_for", ["question", "review"])
+def test_show_says_little_of_a_session_that_says_little(edi: Edi, waiting_for: str) -> None:
+    stored(edi, waiting_for=waiting_for).close()
+    assert f"waiting for you ({waiting_for})" in edi("show", "mine").stdout
+
+
+def test_stored_values_that_cannot_be_read_are_one_sentence(edi: Edi) -> None:
+    with stored(edi) as database, writing(database.engine) as connection:
+        connection.exec_driver_sql("UPDATE sessions SET created_at = 'yesterday'")
+    refused = edi("sessions", expect=1)
+    assert one_sentence(refused.stderr), refused.stderr
+    assert "edi_sessions.db is damaged" in refused.stderr
+
+
+def test_deleting_asks_first(edi: Edi) -> None:
+    stored(edi).close()
     assert "--yes" in edi("delete", "mine", expect=2).stderr
     assert len(edi.json("sessions")) == 1
     edi("delete", "mine", "--yes")
@@ -147,6 +277,16 @@ def test_config_says_where_a_setting_comes_from(edi: Edi) -> None:
     shown = edi.json("config")
     assert shown["EDI_HOME"] == {"value": str(edi.home), "source": "environment"}
     assert shown["EDI_DATABASE_URL"]["value"] == f"sqlite:///{edi.home}/edi_sessions.db"
+
+
+def test_config_shows_no_password(edi: Edi) -> None:
+    edi.environment = {
+        "EDI_DATABASE_URL": "postgresql://me:secret@host/edi",
+        "EDI_STORAGE_URL": "s3://key:secret@bucket/edi",
+    }
+    assert edi.json("config")["EDI_DATABASE_URL"]["value"] == "postgresql://me:***@host/edi"
+    assert edi.json("config")["EDI_STORAGE_URL"]["value"] == "s3://key:***@bucket/edi"
+    assert "secret" not in edi("config").stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["edit", "--help"], ["sessions"], ["show", "last"]])
