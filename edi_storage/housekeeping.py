@@ -55,6 +55,14 @@ def backup_with_generations(database: EDIDatabase, folder: Path, keep: int = KEP
     return made
 
 
+def backup_folder(database: EDIDatabase) -> Path:
+    """Where backups of this database go when nothing else is said: beside it. Raises InputError for a server."""
+    path = sqlite_file(database.url)
+    if path is None:
+        raise InputError("Only SQLite databases are copied by EDI: use pg_dump for a database server.")
+    return path.parent / "backups"
+
+
 def backups(folder: Path) -> list[Path]:
     """The dated backups in a folder, newest first."""
     found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("*.db"))

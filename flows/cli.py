@@ -57,7 +57,7 @@ app = typer.Typer(
     help="Edit photos from naive prompts. Every step is kept: an interrupted edit goes on where it stopped.",
     epilog='Start with:  edi edit photo.jpg "make the sky dramatic" --output dramatic.jpg',
 )
-db_app = typer.Typer(no_args_is_help=True, help="Look after the database: upgrade, current, backup.")
+db_app = typer.Typer(no_args_is_help=True, help="Look after the database: upgrade, current, backup, restore.")
 app.add_typer(db_app, name="db")
 
 SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="A session id, the start of one, or 'last'.")]
@@ -240,6 +240,19 @@ def delete(
     terminal.show({"deleted": found.session_id}, as_json, f"Deleted session {found.session_id}.")
 
 
+@app.command(epilog="Example:  edi prune --older-than 30d --keep 100 --dry-run")
+@handled
+def prune(
+    older_than: Annotated[str, typer.Option(help="Made longer ago than this: 12h, 30d, 8w.")] = "30d",
+    keep: Annotated[int, typer.Option(min=0, help="The newest sessions stay, however old.")] = 100,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete old sessions that have ended, with their pictures."""
+    terminal.prune_sessions(older_than, keep, dry_run, yes, as_json)
+
+
 @db_app.command()
 @handled
 def upgrade(as_json: JsonOption = False) -> None:
@@ -257,13 +270,25 @@ def current(as_json: JsonOption = False) -> None:
 @db_app.command()
 @handled
 def backup(
+    keep: Annotated[int, typer.Option(min=1, help="How many dated backups stay in the folder.")] = 8,
     to: Annotated[
         Path | None, typer.Option(help="Folder for the copy. [default: backups/ beside the database]")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy the database while it is in use, and verify the copy."""
-    terminal.make_backup(to, as_json)
+    terminal.make_backup(to, keep, as_json)
+
+
+@db_app.command()
+@handled
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup that `edi db backup` or an upgrade made.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a backup in the place of the database, which is set aside."""
+    terminal.restore_backup(file, yes, as_json)
 
 
 # --- Serving -----------------------------------------------------------------------------------------

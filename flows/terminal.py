@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar, get_args
@@ -106,15 +108,13 @@ def _unexpected(error: Exception) -> str:
 @contextmanager
 def store() -> Iterator[Store]:
     """The store of this EDI_HOME, with a word when its database has just been made beside old checkpoints."""
-    from edi_storage.connection import sqlite_file
     from edi_storage.store import open_store
 
     settings = load_settings()
-    database = sqlite_file(settings.database_url)
-    is_new = database is not None and not database.exists()
     with open_store(settings) as opened:
-        if is_new and opened.checkpoints.session_ids():
-            say("The database is gone, but there are checkpoints: `edi doctor --repair` brings the sessions back.")
+        # Also the next time, as long as nothing was made in the new database.
+        if not opened.database.session_ids(limit=1) and opened.checkpoints.session_ids():
+            say("The database is empty, but there are checkpoints: `edi doctor --repair` brings the sessions back.")
         yield opened
 
 
@@ -478,13 +478,49 @@ def show_current(as_json: bool) -> None:
     show({"revision": revision, "head": newest}, as_json, text)
 
 
-def make_backup(folder: Path | None, as_json: bool) -> None:
+def make_backup(folder: Path | None, keep: int, as_json: bool) -> None:
     """A verified copy of the database."""
-    from edi_storage.backup import backup
-    from edi_storage.connection import database_path
+    from edi_storage.housekeeping import backup_folder, backup_with_generations
 
     with store() as opened:
-        engine = opened.database.engine
-        path = database_path(engine)
-        made = backup(engine, folder or (path.parent / "backups" if path else Path("backups")))
+        made = backup_with_generations(opened.database, folder or backup_folder(opened.database), keep)
     show({"backup": str(made)}, as_json, f"Backed up to {made}")
+
+
+def restore_backup(source: Path, yes: bool, as_json: bool) -> None:
+    """Put a backup in the place of the database."""
+    from edi_storage.housekeeping import restore
+
+    confirm(f"Put {source} in the place of the database? The present one is set aside.", yes)
+    aside = restore(load_settings().database_url, source)
+    text = f"Restored from {source}."
+    if aside:
+        text += f"\nThe database as it was: {aside}"
+    text += "\n`edi doctor --repair` brings forward what the checkpoints know beyond it."
+    show({"restored": str(source), "set_aside": str(aside) if aside else None}, as_json, text)
+
+
+def prune_sessions(older_than: str, keep: int, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Delete old sessions that have ended."""
+    from edi_storage.housekeeping import prunable, prune
+    from edi_storage.models import now_utc
+
+    before = now_utc() - period(older_than)
+    with store() as opened:
+        found = list(prunable(opened.database, before=before, keep=keep))
+        if not dry_run and found:
+            confirm(f"Delete {len(found)} sessions with their pictures?", yes)
+        done = [session for session in found if dry_run or prune(opened, session)]
+    names = [session.session_id for session in done]
+    verb = "Would delete" if dry_run else "Deleted"
+    lines = [f"  {session.session_id}  {session.created_at:%Y-%m-%d}  {session.naive_prompt[:60]}" for session in done]
+    show({"dry_run": dry_run, "sessions": names}, as_json, "\n".join([f"{verb} {len(names)} sessions.", *lines]))
+
+
+def period(text: str) -> timedelta:
+    """A length of time such as 30d, 12h or 8w. Raises InputError."""
+    found = re.fullmatch(r"(\d{1,4})([hdw])", text.strip().lower())
+    if found is None:
+        raise InputError(f"{text!r} is no length of time: say for example 12h, 30d or 8w.")
+    unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
+    return timedelta(**{unit: int(found[1])})

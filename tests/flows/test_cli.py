@@ -273,6 +273,38 @@ def test_the_database_commands(edi: Edi) -> None:
     assert Path(edi.json("db", "backup")["backup"]).is_file()
 
 
+def test_pruning_says_first_and_deletes_then(edi: Edi) -> None:
+    from edi_storage.settings import Settings
+    from edi_storage.store import open_store
+
+    with open_store(Settings(home=edi.home)) as store:
+        for year in (2020, 2021):
+            made = {"id": f"from-{year}", "created_at": f"{year}-01-01T00:00:00Z", "status": "completed"}
+            store.database.save_session({**made, "image_path": "a.jpg", "naive_prompt": "p"})
+    old = ["--older-than", "30d", "--keep", "1"]
+    assert edi.json("prune", *old, "--dry-run") == {"dry_run": True, "sessions": ["from-2020"]}
+    assert "--yes" in edi("prune", *old, expect=2).stderr
+    assert len(edi.json("sessions")) == 2
+    assert edi.json("prune", *old, "--yes")["sessions"] == ["from-2020"]
+    assert [session["session_id"] for session in edi.json("sessions")] == ["from-2021"]
+    edi("prune", "--older-than", "soon", expect=2)
+
+
+def test_a_backup_can_be_restored(edi: Edi) -> None:
+    from edi_storage.settings import Settings
+    from edi_storage.store import open_store
+
+    copy = edi.json("db", "backup")["backup"]
+    with open_store(Settings(home=edi.home)) as store:
+        store.database.save_session({"id": "later", "image_path": "a.jpg", "naive_prompt": "p"})
+    assert "--yes" in edi("db", "restore", copy, expect=2).stderr
+    restored = edi.json("db", "restore", copy, "--yes")
+    assert Path(restored["set_aside"]).is_file()
+    assert edi.json("sessions") == []
+    edi("db", "restore", str(PALACE), "--yes", expect=1)
+    assert edi.json("sessions") == []
+
+
 def test_config_says_where_a_setting_comes_from(edi: Edi) -> None:
     shown = edi.json("config")
     assert shown["EDI_HOME"] == {"value": str(edi.home), "source": "environment"}
