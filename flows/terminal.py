@@ -157,6 +157,11 @@ def _writes_unicode() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
+def counted(number: int, what: str) -> str:
+    """ "1 row", "2 rows"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def confirm(question: str, yes: bool) -> None:
     """Ask before something is destroyed; without a terminal only --yes will do."""
     if yes:
@@ -374,7 +379,7 @@ def show_learning(report: LearningReport, as_json: bool) -> None:
         ]
         _print_json({"new_events": report.new_events, "watermark": report.watermark, "cells": cells})
         return
-    typer.echo(f"{report.new_events} new verdicts.")
+    typer.echo(f"{counted(report.new_events, 'new verdict')}.")
     rows = [
         (
             cell.edit_type,
@@ -459,7 +464,7 @@ def show_upgrade(as_json: bool) -> None:
     if report.backup_path:
         text += f"\nThe database as it was: {report.backup_path}"
     for table, count in report.quarantined.items():
-        text += f"\n{count} rows of {table} did not fit and are kept in the table quarantine."
+        text += f"\nOf {table}, {counted(count, 'row')} did not fit: kept in the table quarantine."
     show(document, as_json, text)
 
 
@@ -509,12 +514,16 @@ def prune_sessions(older_than: str, keep: int, dry_run: bool, yes: bool, as_json
     with store() as opened:
         found = list(prunable(opened.database, before=before, keep=keep))
         if not dry_run and found:
-            confirm(f"Delete {len(found)} sessions with their pictures?", yes)
+            confirm(f"Delete {counted(len(found), 'session')} with their pictures?", yes)
         done = [session for session in found if dry_run or prune(opened, session)]
     names = [session.session_id for session in done]
     verb = "Would delete" if dry_run else "Deleted"
     lines = [f"  {session.session_id}  {session.created_at:%Y-%m-%d}  {session.naive_prompt[:60]}" for session in done]
-    show({"dry_run": dry_run, "sessions": names}, as_json, "\n".join([f"{verb} {len(names)} sessions.", *lines]))
+    show(
+        {"dry_run": dry_run, "sessions": names},
+        as_json,
+        "\n".join([f"{verb} {counted(len(names), 'session')}.", *lines]),
+    )
 
 
 def period(text: str) -> timedelta:

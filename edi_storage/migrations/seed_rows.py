@@ -64,10 +64,16 @@ def _one_of(*choices: str) -> Reader:
     return read
 
 
-def _whole(least: int, most: int = 2**31 - 1) -> Reader:
+#: The largest whole number that every database has a column for.
+_MOST = 2**31 - 1
+
+
+def _whole(least: int, most: int = _MOST) -> Reader:
+    wanted = f"a whole number from {least}" + (f" to {most}" if most < _MOST else "")
+
     def read(value: Any) -> int:
         if not isinstance(value, int) or not least <= value <= most:
-            raise ValueError("is missing" if value is None else f"is {_shown(value)}, not a whole number from {least}")
+            raise ValueError("is missing" if value is None else f"is {_shown(value)}, not {wanted}")
         return value
 
     return read
