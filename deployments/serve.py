@@ -54,6 +54,7 @@ DEPLOYMENTS = (
     Served("record-feedback", "flows.feedback.record_feedback"),
     Served("resume-interrupted", "flows.resume.resume_interrupted", interval=60, alone=True),
     Served("learn-from-feedback", "flows.learn.learn_from_feedback", interval=3600, alone=True),
+    Served("backup-database", "flows.backup.backup_database", interval=7 * 24 * 3600, alone=True),
 )
 
 #: Flow runs in parallel that people asked for. Scheduled ones come on top: a queue of edits must not delay a resume.

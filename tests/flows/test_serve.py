@@ -146,4 +146,11 @@ def test_learning_and_resuming_have_their_schedules(control: Control) -> None:
 
     assert intervals("resume-interrupted") == [60]
     assert intervals("learn-from-feedback") == [3600]
+    assert intervals("backup-database") == [7 * 24 * 3600]
     assert intervals("edit-image") == []
+
+
+def test_a_backup_can_be_asked_for(control: Control) -> None:
+    run = control.start("backup-database")
+    wait_until(lambda: control.state(run) == "Completed", 60, "the backup")
+    assert list((control.home / "backups").glob("edi_sessions-*.db"))
