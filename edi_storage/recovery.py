@@ -31,6 +31,7 @@ from edi_storage.state import (
     last_attempt,
     make_patch,
     merge_patch,
+    next_step,
     rows_of,
     steps_done,
 )
@@ -210,8 +211,11 @@ def import_checkpoints(store: Store, session_id: str) -> int:
         after = signed(document)
         new.append(_commit_from(document, make_patch(state, after)))
         state = after
-    session = _session_from(state)
-    store.database.import_session(session, new, rows_of(state), after=known if follows else 0)
+    rows = rows_of(state)
+    following = next_step(state)
+    if isinstance(following, str) and rows.session.get("status") != "failed":
+        rows.session["waiting_for"] = following
+    store.database.import_session(_session_from(state), new, rows, after=known if follows else 0)
     return len(new)
 
 

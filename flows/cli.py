@@ -63,8 +63,18 @@ app.add_typer(db_app, name="db")
 SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="A session id, the start of one, or 'last'.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from flows import VERSION
+
+        typer.echo(f"edi {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def _before_each_command() -> None:
+def _before_each_command(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
     # Photos are private: whatever EDI creates is for its owner only.
     os.umask(0o077)
     # A prompt may hold what the terminal cannot show; that is no reason to fail.

@@ -379,7 +379,7 @@ def show_learning(report: LearningReport, as_json: bool) -> None:
         ]
         _print_json({"new_events": report.new_events, "watermark": report.watermark, "cells": cells})
         return
-    typer.echo(f"{counted(report.new_events, 'new verdict')}.")
+    typer.echo(f"{counted(report.new_events, 'feedback event')} folded in (a changed verdict is two).")
     rows = [
         (
             cell.edit_type,

@@ -27,7 +27,13 @@ class Control:
         self.home, self.api = home, f"http://127.0.0.1:{port}/api"
 
     def call(self, path: str, **body: Any) -> Any:
-        return httpx.post(f"{self.api}{path}", json=body, timeout=30).raise_for_status().json()
+        """POST as Prefect's own client does: 503 means that the server's database was busy, and to ask again."""
+        for _ in range(10):
+            answer = httpx.post(f"{self.api}{path}", json=body, timeout=30)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(0.5)
+        return answer.raise_for_status().json()
 
     def deployment(self, name: str) -> Any:
         return httpx.get(f"{self.api}/deployments/name/{name}/{name}", timeout=30).raise_for_status().json()

@@ -13,7 +13,7 @@ from edi_storage.backup import backup as make_backup
 from edi_storage.connection import writing
 from edi_storage.doctor import Finding, doctor
 from edi_storage.errors import InputError, LeaseHeldError
-from edi_storage.models import Artifact, Intent, SessionHistory
+from edi_storage.models import Artifact, Intent, Question, SessionHistory
 from edi_storage.recovery import (
     DELETING,
     delete_session,
@@ -220,6 +220,27 @@ def test_an_interrupted_session_goes_on_after_the_database_was_lost(settings: Se
         for commit in list(commits())[5:]:
             store.database.commit_stage(lease, commit, 30)
         assert store.database.require_session(ID).status == "completed"
+
+
+def test_a_session_that_waits_for_a_person_still_does_after_the_database_was_lost(settings: Settings) -> None:
+    with open_store(settings) as store:
+        put_files(store)
+        store.files.remove(rows_of(fold(delta for _, delta in boundaries())).artifacts[-1].path)
+        lease = store.database.begin_session(SESSION, "asks", 30)
+        first = commit_all(store.database, lease, upto=2)
+        question = Question(text="Which?", choices=["this", "that"])
+        delta = intent_delta(Intent(edit_type="style", confidence=0.4, question=question))
+        state = merge_patch(fold(commit.state_delta for commit in first), delta)
+        asked = list(commits())[2].model_copy(update={"state_delta": delta, "sha256": digest(state)})
+        store.database.commit_stage(lease, asked, 30)
+        store.database.release(lease, "question")
+        export_checkpoints(store, ID)
+        write_state_file(store, ID)
+    lose_database(settings)
+    repaired(settings)
+    with open_store(settings) as store:
+        assert store.database.require_session(ID).waiting_for == "question"
+        assert store.database.interrupted_sessions() == []
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>moved</html>", b"SQLite format 3\x00" + b"\x00" * 84])
