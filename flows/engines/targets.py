@@ -125,8 +125,11 @@ def _things(text: str) -> list[str]:
     found = re.findall(r"\b(?:the|my|our|his|her|their|its|that|those|these|an?)\s+((?:[a-z']+\s?){1,3})", text)
     words = []
     for group in found:
+        # "the dog a bit brighter" is about a dog, not about a bit.
         parts = re.split(
-            r"\b(?:to|is|are|look|looks|looking|in|on|of|at|with|from|by|for|less|more|be|as|so|very)\b", group
+            r"\b(?:to|is|are|look|looks|looking|in|on|of|at|with|from|by|for|less|more|be|as|so|very"
+            r"|an?|bit|little|lot|touch|tad|much|quite|slightly|somewhat|really|just|too|even|and|but)\b",
+            group,
         )
         if parts[0].split():
             words.append(parts[0].split()[-1])

@@ -288,3 +288,12 @@ def test_any_words_on_any_photo_end_in_an_intent_or_one_sentence() -> None:
                 assert len(set(choices)) == len(choices)
                 for number in range(1, len(choices) + 1):
                     assert understand(prompt, scene, number).confidence >= SURE
+
+
+@pytest.mark.parametrize(
+    "prompt", ["make the dog a bit brighter", "make the dog much warmer", "make my dog slightly darker"]
+)
+def test_a_thing_that_is_not_seen_is_asked_about_whatever_the_amount(prompt: str) -> None:
+    intent = understand(prompt, SCENE)
+    assert intent.needs_answer
+    assert "'dog'" in (intent.question.text if intent.question else "")
