@@ -25,12 +25,13 @@ from edi_storage.database_file import (
     temporary_beside,
 )
 from edi_storage.errors import DatabaseError, InputError
+from edi_storage.owner import no_longer_runs
 
 #: A copy under way is younger than this; an older one was left by a killed process.
 _LEFTOVER_AFTER_SECONDS = 3600.0
 
 #: What `temporary_beside` names, and what SQLite may put beside it.
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp(-journal|-wal|-shm)?")
+_TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)-[0-9a-f]{16}\.tmp(-journal|-wal|-shm)?")
 
 Counts = dict[str, int]
 
@@ -101,12 +102,24 @@ def verify_backup(path: Path) -> Counts:
 
 def remove_leftovers(folder: Path, *, older_than_seconds: float = _LEFTOVER_AFTER_SECONDS) -> list[Path]:
     """Delete the unfinished `.*.tmp` files that killed processes left in `folder`, and return their paths."""
-    removed = []
-    for path in folder.glob(".*.tmp*"):
-        if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > older_than_seconds:
-            path.unlink(missing_ok=True)
-            removed.append(path)
+    removed = leftovers(folder, older_than_seconds=older_than_seconds)
+    for path in removed:
+        path.unlink(missing_ok=True)
     return removed
+
+
+def leftovers(folder: Path, *, older_than_seconds: float = _LEFTOVER_AFTER_SECONDS) -> list[Path]:
+    """The unfinished files in `folder` whose process is gone, or that are too old to be still in work."""
+    found = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.glob(".*.tmp*"))
+    return sorted(path for path, match in found if match and _is_left(path, match["process"], older_than_seconds))
+
+
+def _is_left(path: Path, process: str, older_than_seconds: float) -> bool:
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return age > older_than_seconds or no_longer_runs(int(process))
 
 
 def _give_name(temporary: Path, wanted: Path) -> Path:

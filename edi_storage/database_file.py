@@ -270,8 +270,8 @@ def make_private_folder(folder: Path) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name for a file that will become `path`: hidden, in the same folder, never used twice."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
+    """A name for a file that will become `path`: hidden, in the same folder, never used twice; it says whose it is."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:16]}.tmp")
 
 
 def sync(path: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from edi_storage.backup import leftovers
 from edi_storage.connection import set_database_aside, sqlite_file
 from edi_storage.errors import CheckpointError, CheckpointTooNewError, DatabaseDamagedError, EdiError
 from edi_storage.models import Artifact, Record, SessionHistory, StageCommit
@@ -68,6 +69,7 @@ def doctor(
     if found is not None and not found.repaired:
         return [found]
     findings = [found] if found else []
+    findings += _check_leftovers(settings, repair)
     with open_store(settings) as store:
         store.database.free_leases(is_gone)
         for session_id in _all_session_ids(store):
@@ -124,6 +126,20 @@ def _check_database(settings: Settings, repair: bool) -> Finding | None:
         return finding
     aside = set_database_aside(path)
     return finding.model_copy(update={"repaired": True, "fix": f"set aside as {aside.name}, rebuilt from checkpoints"})
+
+
+def _check_leftovers(settings: Settings, repair: bool) -> list[Finding]:
+    """Copies of the database that a killed process did not finish."""
+    path = sqlite_file(settings.database_url)
+    folders = [path.parent, path.parent / "backups"] if path else []
+    left = [unfinished for folder in folders if folder.is_dir() for unfinished in leftovers(folder)]
+    if repair:
+        for unfinished in left:
+            unfinished.unlink(missing_ok=True)
+    what = "was not finished by a process that is gone"
+    return [
+        Finding(kind="orphan", message=f"{unfinished} {what}", fix="remove it", repaired=repair) for unfinished in left
+    ]
 
 
 def _all_session_ids(store: Store) -> list[str]:

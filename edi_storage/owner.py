@@ -25,13 +25,18 @@ def is_gone(owner: str) -> bool:
     process = rest.partition(":")[0]
     if machine != _machine() or not process.isdigit():
         return False
+    return no_longer_runs(int(process))
+
+
+def no_longer_runs(process: int) -> bool:
+    """Whether no process of this id is left on this machine; any doubt counts as running."""
     try:
-        os.kill(int(process), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
         return False
-    return _is_zombie(int(process))
+    return _is_zombie(process)
 
 
 def _machine() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import tempfile
@@ -75,16 +76,21 @@ class Bench:
 
     # --- Processes ---
 
-    def start(self, task: Task) -> Process:
-        """A process that works on `task`, from now on."""
+    def ready(self, task: Task) -> Process:
+        """A process that works on `task` as soon as it is told "go"."""
         process = self.processes.start(work.run, task)
         assert process.hear() == ("ready",)
+        return process
+
+    def start(self, task: Task) -> Process:
+        """A process that works on `task`, from now on."""
+        process = self.ready(task)
         process.line.say("go")
         return process
 
-    def acks(self, process: Process) -> list[Ack]:
-        """The boundaries that a process has acknowledged; counts them."""
-        found = [message[1] for message in process.heard if message[0] == "ack"]
+    def acks(self, process: Process, until: float = math.inf) -> list[Ack]:
+        """The boundaries that a process has acknowledged (until a time of the monotonic clock); counts them."""
+        found = [message[1] for message in process.heard if message[0] == "ack" and message[2] <= until]
         self.result.acknowledged += len(found)
         return found
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 Damage = Callable[[Path, random.Random], str]
@@ -58,6 +60,33 @@ def zeros(path: Path, rng: random.Random) -> str:
     data[start : start + 4096] = bytes(len(data[start : start + 4096]))
     path.write_bytes(data)
     return f"zeros from {start}"
+
+
+#: Texts of the database that a person, or the next stage, would believe.
+_TEXTS = {
+    "sessions": ("naive_prompt", "image_path", "status"),
+    "prompts": ("positive_prompt", "negative_prompt"),
+    "entities": ("label", "mask_path", "color_hex", "bbox_json"),
+    "intents": ("edit_type",),
+    "user_feedback": ("comments", "feedback_type"),
+    "artifacts": ("path", "sha256"),
+    "validations": ("alignment_score",),
+    "stage_commits": ("state_delta", "sha256", "finished_at"),
+}
+
+
+def letter(path: Path, rng: random.Random) -> str:
+    """One character of a stored text, where it stands in its page: SQLite's own check finds nothing."""
+    table = rng.choice(sorted(_TEXTS))
+    column = rng.choice(_TEXTS[table])
+    with closing(sqlite3.connect(path)) as raw:
+        row, text = rng.choice(raw.execute(f"SELECT rowid, {column} FROM {table} ORDER BY rowid").fetchall())
+        place = rng.randrange(len(str(text)))
+        changed = str(text)[:place] + rng.choice('aZ7"\x1f ') + str(text)[place + 1 :]
+        raw.execute("PRAGMA ignore_check_constraints=ON")
+        raw.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (changed, row))
+        raw.commit()
+    return f"letter {place} of {table}.{column} in row {row}: {changed[max(0, place - 5) : place + 6]!r}"
 
 
 def newer_state(path: Path, rng: random.Random) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import re
 import select
 import signal
 import socket
@@ -35,6 +36,8 @@ PRELOADED = (
     "edi_storage.migrations.env",
     "edi_storage.recovery",
     "flows.output",
+    "hypothesis.stateful",
+    "pysqlite3.dbapi2",
     "flows.session",
     "tests.crash.checks",
     "tests.crash.work",
@@ -174,12 +177,19 @@ class Processes:
         """What `function(*arguments)` returns in a fresh process. Raises Raised with its traceback, or Hung."""
         heard = self.start(_answer, function.__module__, function.__qualname__, arguments).wait(seconds)
         if not heard or heard[-1][0] != "returned":
-            raise Raised(heard[-1][1] if heard else f"{function.__qualname__} was killed")
+            raise Raised(brief(heard[-1][1]) if heard else f"{function.__qualname__} was killed")
         return heard[-1][1]
 
     def close(self) -> None:
         self._line.end.close()
         self._mother.wait(10)
+
+
+def brief(trace: str) -> str:
+    """A traceback as one line: what was raised, and by which lines of EDI's."""
+    places = re.findall(r'File "[^"]*/((?:edi_storage|flows)/[^"]+)", line (\d+)', trace)
+    last = trace.strip().splitlines()[-1]
+    return f"{last[:300]} ({' > '.join(f'{file}:{line}' for file, line in places[-4:])})"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Everything but times, fences and ids of runs follows from the session's id, so t
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,7 +30,6 @@ from edi_storage.models import (
     SessionData,
     ValidationData,
     ValidationResult,
-    now_utc,
 )
 from edi_storage.owner import is_gone, owner_name
 from edi_storage.recovery import export_checkpoints, give_verdict
@@ -38,6 +38,7 @@ from edi_storage.state import Json, Step, next_step
 from edi_storage.store import Store, open_store
 from flows.output import deliver
 from flows.session import SessionRun, open_session
+from tests.crash.clocks import CLOCKS
 from tests.crash.processes import Line
 
 THEN = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)
@@ -58,8 +59,8 @@ class Task:
     upto: int = 99
     #: Renew the lease between any two boundaries, as the heartbeat would in a long stage.
     beat: bool = False
-    #: Seconds by which this process's clock is wrong.
-    clock: float = 0.0
+    #: A clock of `tests.crash.clocks` in New York; "" for the right time.
+    clock: str = ""
     #: Also write the checkpoints of boundaries (as the hook does); off shows what is left when no hook ever ran.
     export: bool = True
     #: Short, so that a session whose owner died after its last commit is free again soon.
@@ -118,7 +119,7 @@ def _rated(session_id: str) -> bool:
 def run(task: Task, line: Line) -> None:
     """Work on the sessions of `task`, one after the other; says what becomes of it on `line`.
 
-    ("ready",) then waits for a word; ("ack", Ack) after each commit; ("error", type, sentence) for an error of EDI's;
+    ("ready",) then waits for a word; ("ack", Ack, when) after each commit; ("error", type, sentence) for one of EDI's;
     ("raised", traceback) for any other; ("done", how often each failpoint was reached).
     """
     line.say(("ready",))
@@ -128,7 +129,7 @@ def run(task: Task, line: Line) -> None:
         with open_store(settings_for(task.home)) as opened:
             store = _with_clock(opened, task.clock)
             for session_id in task.sessions:
-                work_on(store, task, session_id, lambda ack: line.say(("ack", ack)))
+                work_on(store, task, session_id, lambda ack: line.say(("ack", ack, time.monotonic())))
     except EdiError as error:
         line.say(("error", type(error).__name__, str(error)))
     except BaseException:  # noqa: BLE001 - the driver judges it
@@ -137,9 +138,11 @@ def run(task: Task, line: Line) -> None:
         line.say(("done", dict(failpoints.reached)))
 
 
-def _with_clock(store: Store, seconds: float) -> Store:
-    if seconds:
-        store.database.clock = lambda: now_utc() + timedelta(seconds=seconds)
+def _with_clock(store: Store, name: str) -> Store:
+    if name:
+        os.environ["TZ"] = "America/New_York"
+        time.tzset()
+        store.database.clock = CLOCKS[name]()
     return store
 
 
@@ -310,8 +313,8 @@ def _completed(work: SessionRun, step: Step) -> None:
     started = work.begin(step)
     best = changes.rows_of(work.state).validations[-1]
     edited = work.attempts()[best.attempt_number]["edited_image_path"]
-    deliver(work, edited)
-    work.commit(step, changes.completed_delta("accepted", best, edited), _Engine(), started)
+    undelivered = deliver(work, edited)
+    work.commit(step, changes.completed_delta("accepted", best, edited, undelivered), _Engine(), started)
 
 
 STEPS: dict[str, Callable[[SessionRun, Step], None]] = {

@@ -176,7 +176,9 @@ def test_a_database_server_is_not_copied(folder):
 
 def test_only_old_leftovers_of_killed_backups_are_removed(engine, folder):
     copy = backup(engine, folder)
-    old, new = folder / ".edi_sessions.db.0123456789abcdef.tmp", folder / ".edi_sessions.db.fedcba9876543210.tmp"
+    old, new = (
+        folder / f".edi_sessions.db.{os.getpid()}-{digits}.tmp" for digits in ("0123456789abcdef", "fedcba9876543210")
+    )
     for leftover in (old, new):
         leftover.write_bytes(b"half")
     os.utime(old, (0, 0))

@@ -1,8 +1,8 @@
 """A checkpoint or a live state file is flipped, cut, emptied, deleted or from a newer version.
 
 With its database, a session loses nothing: the checkpoint is written again. Without it, the session comes back from the
-newest whole checkpoint, what came later is done again, and the end is the same. What is newer is left untouched; what is
-damaged is set aside, never deleted.
+newest whole checkpoint, what came later is done again, and the end is the same. What is newer is left untouched; what
+is damaged is set aside, never deleted.
 """
 
 from __future__ import annotations
@@ -89,10 +89,13 @@ def _look(bench: Bench, what: str, home: Path, path: Path) -> None:
 
 def _repair(bench: Bench, what: str, home: Path, case: Case) -> None:
     """Doctor repairs everything but a newer file; a second look finds only that."""
-    for finding in bench.call(checks.repair, home):
+    done, again = bench.call(checks.repair, home), bench.call(checks.find, home)
+    if isinstance(done, str) or isinstance(again, str):
+        bench.violation(what, f"doctor gave up: {done if isinstance(done, str) else again}")
+        return
+    for finding in done:
         if not finding["repaired"] and not _too_new(finding, case):
             bench.violation(what, f"not repaired: {finding['message']}: {finding['fix']}")
-    again = bench.call(checks.find, home)
     bench.violation(what, *(f"after the repair: {f['message']}" for f in again if not _too_new(f, case)))
 
 
@@ -112,9 +115,8 @@ def _is_kept(bench: Bench, what: str, path: Path, harmed: bytes) -> None:
 
 def _is_damaged(name: str, data: bytes) -> bool:
     """Whether these bytes could not have been read."""
-    from edi_storage.checkpoints import parse_state
     from edi_storage.errors import EdiError
-    from edi_storage.state import digest
+    from edi_storage.state import digest, parse_state
 
     try:
         document = parse_state(data)

@@ -1,4 +1,4 @@
-"""The database file is flipped, cut, emptied, made a folder or a page of HTML, replaced by a newer one; its -wal deleted.
+"""The database file is flipped, cut, emptied, a folder, a page of HTML, from a newer version, without its -wal.
 
 Whatever it is: `doctor` says so in one sentence or finds nothing wrong because nothing is; `doctor --repair` sets the
 file aside (its bytes stay) and brings the sessions back as far as their checkpoints reach; after a resume everything
@@ -25,6 +25,7 @@ FILE = "edi_sessions.db"
 #: How many rounds of each in a full run; once each in a quick one.
 KINDS: dict[str, tuple[damage.Damage, int]] = {
     "bit flip": (damage.flip, 60),
+    "a letter changed": (damage.letter, 60),
     "page of zeros": (damage.zeros, 30),
     "cut": (damage.truncate, 30),
     "emptied": (damage.empty, 5),
@@ -70,9 +71,11 @@ def _look(bench: Bench, what: str, home: Path) -> None:
 
 
 def _badly_repaired(bench: Bench, home: Path) -> list[str]:
-    wrong = [f"not repaired: {f['message']}: {f['fix']}" for f in bench.call(checks.repair, home) if not f["repaired"]]
-    again = bench.call(checks.find, home)
-    return wrong + ([again] if isinstance(again, str) else [f"after the repair: {f['message']}" for f in again])
+    done, again = bench.call(checks.repair, home), bench.call(checks.find, home)
+    if isinstance(done, str) or isinstance(again, str):
+        return [f"the repair ended with: {done}" if isinstance(done, str) else f"after the repair: {again}"]
+    wrong = [f"not repaired: {finding['message']}: {finding['fix']}" for finding in done if not finding["repaired"]]
+    return wrong + [f"after the repair: {finding['message']}" for finding in again]
 
 
 def _is_kept(home: Path, harmed: bytes) -> bool:

@@ -1,0 +1,77 @@
+"""SIGSTOP at every step of the protocol, takeover by another process, SIGCONT: the fence keeps the sleeper out.
+
+The taker finishes the session while the sleeper stands still - or, where the sleeper holds the write lock, waits for it
+and goes on after it. The sleeper may finish the one transaction it was in; it may not add a boundary out of turn, write
+over the taker's rows, or end in anything but one sentence.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from edi_storage.failpoints import NAMES
+from tests.crash.bench import Bench
+from tests.crash.processes import Process
+from tests.crash.work import Task
+
+SESSIONS = ("s-5",)
+
+#: Inside a transaction: nobody else can write until the sleeper wakes.
+_LOCKED = ("commit.after_begin", "commit.after_lease", "commit.after_rows", "commit.after_insert")
+LOCKED = frozenset({*_LOCKED, "commit.before_commit", "lease.before_renew", "lease.before_release"})
+
+#: What a process that lost its session may say.
+POLITE = {"LeaseLostError", "StaleBoundaryError", "LeaseHeldError"}
+
+
+def row(bench: Bench) -> None:
+    counts = bench.finish(Task(bench.home(), SESSIONS, beat=True)).heard[-1][1]
+    for name in NAMES:
+        every = range(1, counts[name] + 1, max(1, counts[name] // 12))
+        for number in every if bench.full else [bench.rng.randint(1, max(1, counts[name] // 2))]:
+            _stop(bench, f"{name}=stop@{number}", name in LOCKED)
+    bench.note(f"{bench.fired} of {bench.result.rounds} processes were stopped where they should be")
+
+
+def _stop(bench: Bench, trap: str, locked: bool) -> None:
+    with bench.round(trap):
+        home = bench.home()
+        sleeper = bench.start(Task(home, SESSIONS, traps=trap, beat=True))
+        if not _asleep(sleeper):
+            sleeper.wait()  # it never came by: the autosaver's writes are not counted to the last one
+            return
+        bench.fired += 1
+        taker = bench.start(Task(home, SESSIONS, force=True))
+        if locked:
+            taker.listen(0.3)
+            bench.violation(trap, *(["somebody wrote while the lock was held"] * any(_acks(taker))))
+        else:
+            taker.listen(60)
+        sleeper.signal(signal.SIGCONT)
+        heard = taker.wait()
+        sleeper.wait()
+        for what, process in (("taker", taker), ("sleeper", sleeper)):
+            bench.violation(trap, *_impolite(what, process))
+        if heard[-1][0] != "done" and not locked:
+            bench.violation(trap, f"the taker ended with {heard[-1]}")
+        bench.check(trap, home, SESSIONS, [*bench.acks(sleeper), *bench.acks(taker)])
+
+
+def _asleep(process: Process) -> bool:
+    """Whether the process has stopped; False when it came to its end instead."""
+    while not process.stopped(0.02):
+        process.listen(0.02)
+        if process.gone():
+            return False
+    return True
+
+
+def _acks(process: Process) -> list[object]:
+    return [message for message in process.heard if message[0] == "ack"]
+
+
+def _impolite(what: str, process: Process) -> list[str]:
+    last = process.heard[-1]
+    if last[0] == "done" or (last[0] == "error" and last[1] in POLITE):
+        return []
+    return [f"the {what} ended with {last}"]
