@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from flows import terminal
+from flows import terminal, upkeep
 from flows.terminal import JsonOption, handled
 
 if TYPE_CHECKING:
@@ -221,9 +221,9 @@ def doctor(
     from edi_storage.doctor import doctor as examine
     from edi_storage.settings import load_settings
 
-    with terminal.checking(as_json) as progress:
+    with upkeep.checking(as_json) as progress:
         findings = examine(load_settings(), repair=repair, remake=_remake, progress=progress)
-    terminal.show_findings(findings, as_json)
+    upkeep.show_findings(findings, as_json)
 
 
 def _remake(store: Store, session_id: str, artifact: Artifact) -> None:
@@ -260,21 +260,21 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Delete old sessions that have ended, with their pictures."""
-    terminal.prune_sessions(older_than, keep, dry_run, yes, as_json)
+    upkeep.prune_sessions(older_than, keep, dry_run, yes, as_json)
 
 
 @db_app.command()
 @handled
 def upgrade(as_json: JsonOption = False) -> None:
     """Bring the database to this version's schema, after a verified backup."""
-    terminal.show_upgrade(as_json)
+    upkeep.show_upgrade(as_json)
 
 
 @db_app.command()
 @handled
 def current(as_json: JsonOption = False) -> None:
     """Show which schema revision the database has."""
-    terminal.show_current(as_json)
+    upkeep.show_current(as_json)
 
 
 @db_app.command()
@@ -287,7 +287,7 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Copy the database while it is in use, and verify the copy."""
-    terminal.make_backup(to, keep, as_json)
+    upkeep.make_backup(to, keep, as_json)
 
 
 @db_app.command()
@@ -298,7 +298,7 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Put a backup in the place of the database, which is set aside."""
-    terminal.restore_backup(file, yes, as_json)
+    upkeep.restore_backup(file, yes, as_json)
 
 
 # --- Serving -----------------------------------------------------------------------------------------

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar, get_args
@@ -21,7 +19,6 @@ from edi_storage.errors import EdiError, InputError, SessionFailedError
 from edi_storage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from edi_storage.doctor import Finding
     from edi_storage.learning import LearningReport
     from edi_storage.models import FeedbackType, Question, Reason, SessionData, SessionHistory, WaitingFor
     from edi_storage.store import Store
@@ -66,7 +63,7 @@ def handled(command: Callable[P, T]) -> Callable[P, T]:
 
 def _end(message: str, code: int, as_json: bool, result: Result | None = None) -> NoReturn:
     if as_json:
-        _print_json({**(result or {}), "error": message, "exit_code": code})
+        print_json({**(result or {}), "error": message, "exit_code": code})
     typer.secho(message, err=True, fg=None if code == WAITING else typer.colors.RED)
     raise typer.Exit(code)
 
@@ -86,7 +83,7 @@ def _refusal(error: OSError) -> str:
 
 def show_usage_error(error: Any) -> None:
     """The error of a wrong command line as JSON; the sentence for people follows on standard error."""
-    _print_json({"error": error.format_message(), "exit_code": BAD_INPUT})
+    print_json({"error": error.format_message(), "exit_code": BAD_INPUT})
 
 
 def _unexpected(error: Exception) -> str:
@@ -144,12 +141,12 @@ def say(message: str) -> None:
 def show(document: Any, as_json: bool, text: str) -> None:
     """Print a result: the document for scripts, the text for people."""
     if as_json:
-        _print_json(document)
+        print_json(document)
     else:
         typer.echo(text)
 
 
-def _print_json(document: Any) -> None:
+def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=not _writes_unicode(), default=str))
 
 
@@ -224,7 +221,7 @@ def person(as_json: bool) -> Person:
 def finish_edit(result: Result, as_json: bool) -> None:
     """Print the end of an edit and exit with its code."""
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         typer.echo(_result_text(result))
     raise typer.Exit(_code(result))
@@ -233,7 +230,7 @@ def finish_edit(result: Result, as_json: bool) -> None:
 def finish_resume_all(results: list[Result], as_json: bool) -> None:
     """Print what became of every interrupted session."""
     if as_json:
-        _print_json({"sessions": results})
+        print_json({"sessions": results})
     elif not results:
         typer.echo("No session is interrupted.")
     else:
@@ -293,7 +290,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
     """The list of sessions."""
     if as_json:
-        _print_json([session.model_dump(mode="json") for session in found])
+        print_json([session.model_dump(mode="json") for session in found])
         return
     if not found:
         typer.echo('No sessions. Make one with: edi edit photo.jpg "make the sky dramatic"')
@@ -323,7 +320,7 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
 
     document = history_document(opened, history)
     if as_json:
-        _print_json(document)
+        print_json(document)
         return
     session = history.session
     typer.secho(f"{session.naive_prompt}", bold=True)
@@ -333,6 +330,7 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
         f"result    {(document['state'] or {}).get('edited_image_path') or 'none yet'}",
     ]
     typer.echo("\n".join(lines))
+    typer.echo("\n".join(_understood(history)))
     if history.entities:
         typer.echo()
         found = [
@@ -345,7 +343,7 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
         done = [
             (
                 str(c.seq),
-                c.stage,
+                f"refine {c.iteration}" if c.stage == "refinement" else c.stage,
                 str(c.attempt),
                 f"{c.engine} {c.engine_version}",
                 _seconds(c.started_at, c.finished_at),
@@ -354,11 +352,28 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
         ]
         _print_table(("#", "stage", "attempt", "engine", "seconds"), done)
     for said in history.feedback:
-        typer.echo(
-            f"\nfeedback  {said.feedback_type}{f', {said.rating}/5' if said.rating else ''} {said.comments or ''}"
-        )
+        parts = [said.feedback_type, said.rating and f"{said.rating}/5", ", ".join(said.reasons), said.comments]
+        typer.echo(f"\nfeedback  {said.feedback_key}: {'; '.join(part for part in parts if part)}")
     if _waits_for(session):
         typer.echo(f"\n{_result_text(outcome(opened, session.session_id))}")
+
+
+def _understood(history: SessionHistory) -> list[str]:
+    """What the prompt was taken to mean, how it was put to the editor, and what came of each attempt."""
+    intent = history.intent
+    lines = []
+    if intent:
+        where = ", ".join(intent.target_entities) if intent.preserve_entities else "the whole picture"
+        look = intent.action.replace("_", " ") or intent.edit_type
+        lines.append(f"intent    {look} on {where} (confidence {intent.confidence:.2f})")
+    if history.prompts:
+        lines.append(f"prompt    {history.prompts[-1].positive_prompt}")
+    lines += [
+        f"attempt {scored.attempt_number} scored {scored.alignment_score:.2f}: {scored.preserved_count} preserved, "
+        f"{scored.modified_count} changed as asked, {scored.unintended_count} by accident"
+        for scored in history.validations
+    ]
+    return lines
 
 
 def _why(session: SessionData) -> str:
@@ -377,7 +392,7 @@ def show_learning(report: LearningReport, as_json: bool) -> None:
             cell.model_dump() | {"count": cell.count, "acceptance": cell.acceptance, "mean_rating": cell.mean_rating}
             for cell in report.cells
         ]
-        _print_json({"new_events": report.new_events, "watermark": report.watermark, "cells": cells})
+        print_json({"new_events": report.new_events, "watermark": report.watermark, "cells": cells})
         return
     typer.echo(f"{counted(report.new_events, 'feedback event')} folded in (a changed verdict is two).")
     rows = [
@@ -406,130 +421,8 @@ def show_settings(as_json: bool) -> None:
         value = without_password(str(getattr(settings, name)))
         rows.append((variable, value, source, field.description or ""))
     if as_json:
-        _print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
+        print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})
     else:
         for name, value, source, what in rows:
             typer.secho(f"{name}={value}", bold=source != "default", nl=False)
             typer.echo(f"  ({source})\n    {what}")
-
-
-# --- Looking after -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def checking(as_json: bool) -> Iterator[Callable[[str], object]]:
-    """Shows which session is being checked, on a terminal."""
-    if as_json or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("Checking ...") as status:
-        yield lambda session_id: status.update(f"Checking session {session_id} ...")
-
-
-def show_findings(findings: Sequence[Finding], as_json: bool) -> None:
-    """What doctor found; exit code 1 when something is left to do."""
-    ok = all(finding.repaired for finding in findings)
-    if as_json:
-        _print_json({"ok": ok, "findings": [finding.model_dump() for finding in findings]})
-    elif not findings:
-        typer.echo("All is well.")
-    for finding in [] if as_json else findings:
-        typer.secho(f"{'repaired' if finding.repaired else 'found'}: {finding.message}", bold=not finding.repaired)
-        typer.echo(f"  {'done' if finding.repaired else '--repair would'}: {finding.fix}")
-    raise typer.Exit(DONE if ok else FAILED)
-
-
-def show_upgrade(as_json: bool) -> None:
-    """Upgrade the database, and say what that meant."""
-    from edi_storage.connection import make_engine
-    from edi_storage.migrations import upgrade
-
-    engine = make_engine(load_settings().database_url)
-    try:
-        report = upgrade(engine)
-    finally:
-        engine.dispose()
-    document = {
-        "from_revision": report.from_revision,
-        "to_revision": report.to_revision,
-        "backup": str(report.backup_path) if report.backup_path else None,
-        "quarantined": report.quarantined,
-    }
-    if report.from_revision == report.to_revision:
-        text = f"The database is at revision {report.to_revision} already: nothing to do."
-    else:
-        text = f"Upgraded from revision {report.from_revision or 'none'} to {report.to_revision}."
-    if report.backup_path:
-        text += f"\nThe database as it was: {report.backup_path}"
-    for table, count in report.quarantined.items():
-        text += f"\nOf {table}, {counted(count, 'row')} did not fit: kept in the table quarantine."
-    show(document, as_json, text)
-
-
-def show_current(as_json: bool) -> None:
-    """Which revision the database has, and which this version wants."""
-    from edi_storage.connection import make_engine
-    from edi_storage.migrations import current, head
-
-    engine = make_engine(load_settings().database_url)
-    try:
-        revision = current(engine)
-    finally:
-        engine.dispose()
-    newest = head()
-    text = f"Revision {revision or 'none'}; this version of EDI uses {newest}."
-    show({"revision": revision, "head": newest}, as_json, text)
-
-
-def make_backup(folder: Path | None, keep: int, as_json: bool) -> None:
-    """A verified copy of the database."""
-    from edi_storage.housekeeping import backup_folder, backup_with_generations
-
-    with store() as opened:
-        made = backup_with_generations(opened.database, folder or backup_folder(opened.database), keep)
-    show({"backup": str(made)}, as_json, f"Backed up to {made}")
-
-
-def restore_backup(source: Path, yes: bool, as_json: bool) -> None:
-    """Put a backup in the place of the database."""
-    from edi_storage.housekeeping import restore
-
-    confirm(f"Put {source} in the place of the database? The present one is set aside.", yes)
-    aside = restore(load_settings().database_url, source)
-    text = f"Restored from {source}."
-    if aside:
-        text += f"\nThe database as it was: {aside}"
-    text += "\n`edi doctor --repair` brings forward what the checkpoints know beyond it."
-    show({"restored": str(source), "set_aside": str(aside) if aside else None}, as_json, text)
-
-
-def prune_sessions(older_than: str, keep: int, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete old sessions that have ended."""
-    from edi_storage.housekeeping import prunable, prune
-    from edi_storage.models import now_utc
-
-    before = now_utc() - period(older_than)
-    with store() as opened:
-        found = list(prunable(opened.database, before=before, keep=keep))
-        if not dry_run and found:
-            confirm(f"Delete {counted(len(found), 'session')} with their pictures?", yes)
-        done = [session for session in found if dry_run or prune(opened, session)]
-    names = [session.session_id for session in done]
-    verb = "Would delete" if dry_run else "Deleted"
-    lines = [f"  {session.session_id}  {session.created_at:%Y-%m-%d}  {session.naive_prompt[:60]}" for session in done]
-    show(
-        {"dry_run": dry_run, "sessions": names},
-        as_json,
-        "\n".join([f"{verb} {counted(len(names), 'session')}.", *lines]),
-    )
-
-
-def period(text: str) -> timedelta:
-    """A length of time such as 30d, 12h or 8w. Raises InputError."""
-    found = re.fullmatch(r"(\d{1,4})([hdw])", text.strip().lower())
-    if found is None:
-        raise InputError(f"{text!r} is no length of time: say for example 12h, 30d or 8w.")
-    unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
-    return timedelta(**{unit: int(found[1])})
