@@ -132,7 +132,7 @@ class Bench:
             home = self.home()
             last = self.finish(Task(home, missing)).heard[-1]
             assert last[0] == "done", last
-            known.update(self.call(_reference, home, missing, commits))
+            known.update(self.call(checks.snapshot, home, missing, commits))
             shutil.rmtree(home)
         return {session_id: known[session_id] for session_id in sessions}
 
@@ -150,21 +150,16 @@ class Bench:
         """The whole list: acknowledged boundaries, resume, doctor, no doubles, rows of an uninterrupted run."""
         self.check_acks(what, home, acks)
         acks = [*acks, *self.resume(what, home, sessions)]
-        self.check_acks(f"{what}, resumed", home, acks if commits else ())
-        self.violation(what, *self.call(checks.examine, home, harmless))
-        self.compare(what, home, sessions, commits=commits)
+        wrong, stored = self.call(checks.verdict, home, sessions, acks if commits else (), harmless, commits)
+        self.violation(what, *wrong, *checks.differences(stored, self.reference(sessions, commits=commits)))
         if not keep:
             shutil.rmtree(home)
 
     def compare(self, what: str, home: Path, sessions: tuple[str, ...], *, commits: bool = True) -> None:
         """No natural key twice, and everything stored is what an uninterrupted run stores."""
         self.violation(what, *self.call(checks.doubled, home))
-        should = self.reference(sessions, commits=commits)
-        self.violation(what, *checks.differences(self.call(_reference, home, sessions, commits), should))
-
-
-def _reference(home: Path, sessions: Sequence[str], commits: bool) -> dict[str, Snapshot]:
-    return checks.snapshot(home, sessions, commits=commits)
+        stored = self.call(checks.snapshot, home, sessions, commits)
+        self.violation(what, *checks.differences(stored, self.reference(sessions, commits=commits)))
 
 
 # --- Running rows ------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import select
 
 from edi_storage.connection import reading
-from edi_storage.disk import is_temp
 from edi_storage.doctor import Finding, doctor
 from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
@@ -73,7 +72,7 @@ def _digests(store: Store, session_id: str) -> dict[int, str]:
 # --- Rows --------------------------------------------------------------------------------------------
 
 
-def snapshot(home: Path, sessions: Iterable[str], *, commits: bool = True) -> dict[str, Snapshot]:
+def snapshot(home: Path, sessions: Iterable[str], commits: bool = True) -> dict[str, Snapshot]:
     """Everything that is stored of each session, without what differs between two runs that did the same.
 
     Without `commits` the boundaries are left out: a session rebuilt from checkpoints has fewer of them.
@@ -180,14 +179,22 @@ def _first_difference(are: list[str], should: list[str]) -> str:
 # --- Doctor ------------------------------------------------------------------------------------------
 
 
-def examine(home: Path, harmless: Collection[str] = HARMLESS, settings: Settings | None = None) -> list[str]:
+def verdict(
+    home: Path, sessions: Sequence[str], acks: Sequence[Ack], harmless: Collection[str], commits: bool
+) -> tuple[list[str], dict[str, Snapshot]]:
+    """All that is wrong with a home after a resume, and what is stored there (in one process, for speed)."""
+    wrong = lost(home, acks) + examine(home, harmless) + doubled(home)
+    return wrong, snapshot(home, sessions, commits=commits)
+
+
+def examine(home: Path, harmless: Collection[str] = HARMLESS) -> list[str]:
     """What `doctor` finds that it should not, what it cannot repair, and what is left over after the repair."""
-    chosen = settings or settings_for(home)
+    chosen = settings_for(home)
     _wait_for_leases(chosen)
-    wrong = [f"doctor: {finding.message}" for finding in doctor(chosen) if _kind(finding) not in harmless]
-    wrong += [
-        f"not repaired: {finding.message}, {finding.fix}" for finding in _repaired(chosen) if not finding.repaired
-    ]
+    age_temp_files(home)
+    found = doctor(chosen, repair=True)
+    wrong = [f"doctor: {finding.message}" for finding in found if _kind(finding) not in harmless]
+    wrong += [f"not repaired: {finding.message}, {finding.fix}" for finding in found if not finding.repaired]
     wrong += [f"after the repair: {finding.message}" for finding in doctor(chosen)]
     return wrong + [f"left over: {path}" for path in left_over(home)]
 
@@ -207,13 +214,9 @@ def _wait_for_leases(settings: Settings) -> None:
             time.sleep(0.05)
 
 
-def _repaired(settings: Settings) -> list[Finding]:
-    return doctor(settings, repair=True)
-
-
 def left_over(home: Path) -> list[str]:
-    """Temp files anywhere below the home."""
-    return sorted(str(path.relative_to(home)) for path in home.rglob("*") if is_temp(path.name))
+    """Temp files anywhere below the home, with what SQLite may have put beside one."""
+    return sorted(str(path.relative_to(home)) for path in home.rglob(".*.tmp*"))
 
 
 def age_temp_files(home: Path) -> None:

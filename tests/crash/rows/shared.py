@@ -21,7 +21,7 @@ PROCESSES = 6
 
 def takeovers(bench: Bench) -> None:
     """All take sessions from each other; every boundary is committed once, by whoever held the fence."""
-    sessions = tuple(f"s-{number}" for number in range(100 if bench.full else 40))
+    sessions = tuple(f"s-{number}" for number in range(100))
     for _ in range(10 if bench.full else 1):
         with bench.round("6 processes"):
             home = bench.home()

@@ -12,7 +12,7 @@ import time
 from tests.crash.bench import Bench
 from tests.crash.work import Ack, Task
 
-SESSIONS = ("s-1", "s-2", "s-3")
+SESSIONS = ("s-1", "s-2")
 
 
 def row(bench: Bench) -> None:
