@@ -163,7 +163,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
     On SQLite it holds the write lock from its start: compute before, write inside, and leave.
     """
-    with explaining(engine), engine.begin() as connection:
+    with explaining(engine), _explaining_values(engine), engine.begin() as connection:
         yield connection
 
 
@@ -178,12 +178,21 @@ def reading(engine: Engine) -> Iterator[Connection]:
         snapshot |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     try:
         # Leaving rolls back, since there is nothing to keep.
-        with explaining(engine), engine.connect() as connection:
+        with explaining(engine), _explaining_values(engine), engine.connect() as connection:
             yield connection.execution_options(**snapshot)
     except UnicodeEncodeError as error:
         raise InputError("What to look for contains characters that are not valid Unicode.") from error
+
+
+@contextmanager
+def _explaining_values(engine: Engine) -> Iterator[None]:
+    """A stored value that cannot be read is damage: what is written was checked before the transaction began."""
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise
     except (ValueError, TypeError) as error:
-        # Only stored values are read here: a time that is none, JSON that is none, what no model takes.
+        # A time that is none, JSON that is none, what no model takes.
         raise damaged(_name(engine), _reason(error)) from error
 
 

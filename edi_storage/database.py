@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy import and_, delete, func, insert, select, tuple_, update
 
-from edi_storage import migrations, queries
+from edi_storage import migrations, queries, salvage
 from edi_storage.connection import explaining, make_engine, reading, sqlite_url, writing
 from edi_storage.errors import (
     DatabaseDamagedError,
@@ -459,7 +459,7 @@ class EDIDatabase:
     def whole_commits(self, session_id: str) -> list[StageCommit]:
         """The boundaries up to the first damaged one: gapless, and each with the digest it was committed with."""
         with reading(self.engine) as connection:
-            return queries.whole_commits(connection, session_id)
+            return salvage.whole_commits(connection, session_id)
 
     def rewind(self, session_id: str, seq: int, rows: Rows) -> None:
         """Undo the boundaries after `seq`; `rows` are those that the state at `seq` stands for.
@@ -487,6 +487,37 @@ class EDIDatabase:
             queries.replace_rows(connection, session_id, rows)
             if rows.session:
                 connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(rows.session))
+
+    def rebuild_session(
+        self, session_id: str, session: SessionData | None, stage_commits: Sequence[StageCommit], rows: Rows
+    ) -> None:
+        """Set all rows of a session aside, since they cannot be read, and write these in their place.
+
+        Without a `session` nothing takes their place. Whoever works on it loses it.
+        """
+        with writing(self.engine) as connection:
+            fence = salvage.next_fence(connection, session_id)
+            salvage.set_session_aside(connection, session_id, "could not be read")
+            queries.take_back_events(connection, FeedbackEventRow.session_id == session_id)
+            if session is None:
+                return
+            connection.execute(insert(SessionRow).values(session_values(session)))
+            lease = {"session_id": session_id, "fence": fence, "expires_at": self.clock(), "renewed_at": self.clock()}
+            connection.execute(insert(LeaseRow).values(lease))
+            for commit in stage_commits:
+                queries.insert_commit(connection, commit)
+            queries.replace_rows(connection, session_id, rows)
+            connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(rows.session))
+
+    def orphans(self) -> dict[str, int]:
+        """How many rows of each table belong to a session that is not there."""
+        with reading(self.engine) as connection:
+            return salvage.orphans(connection)
+
+    def set_orphans_aside(self) -> None:
+        """Move rows that belong to no session to the table `quarantine`."""
+        with writing(self.engine) as connection:
+            salvage.set_orphans_aside(connection)
 
     def check(self) -> None:
         """Check every page and index of a SQLite file. Raises DatabaseDamagedError."""

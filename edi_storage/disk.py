@@ -6,6 +6,7 @@ A whole write is: temp name in the same folder, sync, rename, sync of the folder
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -62,11 +63,14 @@ class LocalFolder:
             place = place.parent
         return str(place)
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, writer: str = "") -> None:
+        """Write a whole file. A temp file that the same `writer` left beside it, when it was killed, goes first."""
         target = self.full_path(path)
         folder = os.path.dirname(target)
         self._make_durable(folder)
-        temp = _temp_name(target)
+        temp = _temp_name(target, writer)
+        if writer:
+            _remove_left_by(writer, target)
         try:
             reach("files.before_write")
             _write_synced(temp, data)
@@ -151,10 +155,27 @@ def _make_folder(folder: str) -> None:
         os.mkdir(folder, 0o700)
 
 
-def _temp_name(target: str) -> str:
-    """A hidden name in the same folder (a rename is atomic only within a file system), known to `is_temp`."""
+def _temp_name(target: str, writer: str = "") -> str:
+    """A hidden name in the same folder (a rename is atomic only within a file system), known to `is_temp`.
+
+    Never used twice, also by the same writer: one that sleeps must not find another's bytes under its name.
+    """
     folder, name = os.path.split(target)
-    return os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
+    token = _mark(writer) + secrets.token_hex(4) if writer else secrets.token_hex(8)
+    return os.path.join(folder, f".{name}.{token}.tmp")
+
+
+def _mark(writer: str) -> str:
+    return hashlib.sha256(writer.encode()).hexdigest()[:8]
+
+
+def _remove_left_by(writer: str, target: str) -> None:
+    folder, name = os.path.split(target)
+    start = f".{name}.{_mark(writer)}"
+    with suppress(OSError):  # it is somebody's own folder, which may be written to but not listed
+        for left in os.listdir(folder):
+            if left.startswith(start) and is_temp(left):
+                os.unlink(os.path.join(folder, left))
 
 
 def _write_synced(path: str, data: bytes) -> None:

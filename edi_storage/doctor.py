@@ -24,6 +24,7 @@ from edi_storage.recovery import (
     import_checkpoints,
     own_checkpoints,
     restore_or_rewind,
+    restore_unreadable,
     rewind,
     stray_files,
     write_state_file,
@@ -71,7 +72,7 @@ def doctor(
     findings = [found] if found else []
     findings += _check_leftovers(settings, repair)
     with open_store(settings) as store:
-        store.database.free_leases(is_gone)
+        findings += _check_orphan_rows(store, repair)
         for session_id in _all_session_ids(store):
             progress(session_id)
             findings += _examine(store, session_id, remake, repair)
@@ -98,6 +99,10 @@ def _problems(store: Store, session_id: str, remake: Remake | None) -> list[Prob
     """What is wrong with a session; that it cannot be read is a problem too, not the end of the examination."""
     try:
         return list(verify_session(store, session_id, remake))
+    except DatabaseDamagedError as error:
+        what = f"has rows that cannot be read: {str(error).split(': run ')[0]}"
+        fix = "keep them in the table quarantine, and write them again from its boundaries and checkpoints, if any"
+        return [_problem("unreadable", session_id, what, fix, lambda: restore_unreadable(store, session_id))]
     except (EdiError, ValueError, KeyError, TypeError) as error:
         what = f"cannot be read: {error or type(error).__name__}"
         return [_problem("unreadable", session_id, what, "nothing; look at it, or delete it", None)]
@@ -142,6 +147,18 @@ def _check_leftovers(settings: Settings, repair: bool) -> list[Finding]:
     ]
 
 
+def _check_orphan_rows(store: Store, repair: bool) -> list[Finding]:
+    """Rows of no session: EDI cannot make them, but a tool that does not check foreign keys can."""
+    counts = store.database.orphans()
+    if repair and counts:
+        store.database.set_orphans_aside()
+    fix = "keep them in the table quarantine"
+    return [
+        Finding(kind="rows", message=f"{counts[name]} rows of {name} belong to no session", fix=fix, repaired=repair)
+        for name in counts
+    ]
+
+
 def _all_session_ids(store: Store) -> list[str]:
     known = set(store.checkpoints.session_ids())
     page = store.database.session_ids()
@@ -159,6 +176,7 @@ def verify_session(store: Store, session_id: str, remake: Remake | None = None) 
 
     A session that somebody works on is passed over: it is in order again when they are done.
     """
+    store.database.free_leases(is_gone, session_id)
     if store.database.lease_of(session_id) is not None:
         return
     session = store.database.get_session(session_id)

@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Row, Subquery, and_, case, delete, func, insert, select, update
 
 from edi_storage.errors import (
@@ -69,9 +68,10 @@ def records(connection: Connection, session_id: str, model: type[ModelT]) -> lis
     return [read(model, row) for row in connection.execute(query).mappings()]
 
 
-def commits(connection: Connection, session_id: str) -> list[StageCommit]:
-    query = select(StageCommitRow.__table__).where(StageCommitRow.session_id == session_id).order_by(StageCommitRow.seq)
-    return [_read_commit(dict(row)) for row in connection.execute(query).mappings()]
+def commits(connection: Connection, session_id: str, *which: ColumnElement[bool]) -> list[StageCommit]:
+    """The boundaries of a session, or those of them that `which` asks for, in order."""
+    query = select(StageCommitRow.__table__).where(StageCommitRow.session_id == session_id, *which)
+    return [_read_commit(dict(row)) for row in connection.execute(query.order_by(StageCommitRow.seq)).mappings()]
 
 
 def _read_commit(row: dict[str, Any]) -> StageCommit:
@@ -89,23 +89,6 @@ def folded(stage_commits: list[StageCommit]) -> Json:
     if digest(state) != last.sha256:
         raise DatabaseDamagedError(_damaged(last.session_id, last.seq))
     return state
-
-
-def whole_commits(connection: Connection, session_id: str) -> list[StageCommit]:
-    """The boundaries before the first that is missing, unreadable, or not as it was committed."""
-    query = select(StageCommitRow.__table__).where(StageCommitRow.session_id == session_id).order_by(StageCommitRow.seq)
-    whole: list[StageCommit] = []
-    state: Json = {}
-    for row in connection.execute(query).mappings():
-        try:
-            commit = _read_commit(dict(row))
-        except (DatabaseDamagedError, ValidationError):
-            break
-        state = merge_patch(state, commit.state_delta)
-        if digest(state) != commit.sha256 or (whole and commit.seq != whole[-1].seq + 1):
-            break
-        whole.append(commit)
-    return whole
 
 
 def _damaged(session_id: str, seq: int) -> str:

@@ -25,6 +25,7 @@ from edi_storage.owner import is_gone, owner_name
 from edi_storage.state import (
     UNSIGNED,
     Json,
+    Rows,
     digest,
     feedback_key,
     fold,
@@ -211,12 +212,16 @@ def import_checkpoints(store: Store, session_id: str) -> int:
         after = signed(document)
         new.append(_commit_from(document, make_patch(state, after)))
         state = after
-    rows = rows_of(state)
-    following = next_step(state)
+    store.database.import_session(_session_from(state), new, _rows_at(state), after=known if follows else 0)
+    return len(new)
+
+
+def _rows_at(state: Json) -> Rows:
+    """The rows of a session that stands at this state, with the person it waits for."""
+    rows, following = rows_of(state), next_step(state)
     if isinstance(following, str) and rows.session.get("status") != "failed":
         rows.session["waiting_for"] = following
-    store.database.import_session(_session_from(state), new, rows, after=known if follows else 0)
-    return len(new)
+    return rows
 
 
 def own_checkpoints(store: Store, session_id: str) -> list[Json]:
@@ -241,6 +246,19 @@ def restore_or_rewind(store: Store, session_id: str) -> None:
     """
     whole = store.database.whole_commits(session_id)
     store.database.rewind(session_id, whole[-1].seq if whole else 0, rows_of(fold(c.state_delta for c in whole)))
+    import_checkpoints(store, session_id)
+    export_again(store, session_id)
+
+
+def restore_unreadable(store: Store, session_id: str) -> None:
+    """Write a session that cannot be read anew, from its whole boundaries and its checkpoints.
+
+    What was there is kept in the table `quarantine`. A session that has neither exists only there from then on.
+    """
+    whole = store.database.whole_commits(session_id)
+    state = fold(commit.state_delta for commit in whole)
+    session = _session_from(state) if whole else None
+    store.database.rebuild_session(session_id, session, whole, _rows_at(state))
     import_checkpoints(store, session_id)
     export_again(store, session_id)
 

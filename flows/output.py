@@ -167,4 +167,4 @@ def _write_output(run: SessionRun, path: Path, edited_path: str) -> None:
         photo = decode_photo(data)
         data = encode(photo.pixels, photo.alpha, photo.icc_profile, kind)
     reach("deliver.before_write")
-    LocalFolder(str(path.parent)).write(path.name, data)
+    LocalFolder(str(path.parent)).write(path.name, data, writer=run.session.session_id)

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 
-from edi_storage.disk import is_temp
+from edi_storage.disk import LocalFolder, _temp_name, is_temp
 from edi_storage.errors import EdiError, InputError, StorageFullError
 from edi_storage.files import (
     FileConflictError,
@@ -267,6 +267,16 @@ def test_a_relative_root_does_not_move_with_the_working_folder(tmp_path: Path, m
 def test_a_root_in_the_home_folder_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert FileStore("~/sessions").root == str(tmp_path / "sessions")
+
+
+def test_a_writer_removes_what_it_left_when_it_was_killed_and_nothing_else(tmp_path: Path) -> None:
+    folder = LocalFolder(str(tmp_path))
+    left, of_another, of_no_one = _temp_name("a.png", "s-1"), _temp_name("a.png", "s-2"), _temp_name("a.png")
+    for name in (left, of_another, of_no_one, f"{left}.jpg"):
+        (tmp_path / name).write_bytes(b"half")
+    folder.write("a.png", b"whole", writer="s-1")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted([of_another, of_no_one, f"{left}.jpg", "a.png"])
 
 
 def test_left_over_temp_files_are_listed_apart(local: FileStore) -> None:

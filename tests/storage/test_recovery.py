@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,9 @@ from sqlalchemy import text
 
 from edi_storage import Store, open_store
 from edi_storage.backup import backup as make_backup
-from edi_storage.connection import writing
+from edi_storage.connection import reading, writing
 from edi_storage.doctor import Finding, doctor
-from edi_storage.errors import InputError, LeaseHeldError
+from edi_storage.errors import DatabaseDamagedError, InputError, LeaseHeldError
 from edi_storage.models import Artifact, Intent, Question, SessionHistory
 from edi_storage.recovery import (
     DELETING,
@@ -417,17 +419,100 @@ def test_what_ended_as_failed_stays_so_when_the_database_is_rebuilt(settings: Se
     repaired(settings)
 
 
-def test_one_unreadable_session_does_not_end_the_examination(settings: Settings, store: Store) -> None:
+GARBLED = [
+    ("sessions", "created_at = '2026-11-2w 01:00:00'"),
+    ("sessions", "options = 'not json'"),
+    ("sessions", "naive_prompt = CAST(x'80ff' AS TEXT)"),
+    ("prompts", "created_at = '' WHERE iteration = 1"),
+    ("intents", "parameters = '{'"),
+    ("entities", "label = CAST(x'80ff' AS TEXT)"),
+    ("leases", "expires_at = 'soon'"),
+    ("leases", "owner = CAST(x'80ff' AS TEXT)"),
+]
+
+
+@pytest.mark.parametrize(("table", "change"), GARBLED)
+def test_rows_that_cannot_be_read_are_kept_aside_and_written_again(
+    settings: Settings, store: Store, table: str, change: str
+) -> None:
+    before = finished(store)
+    fence = store.database.acquire(ID, "me", 30).fence
+    store.database.take_over(ID, "me", 0)
+    with writing(store.database.engine) as connection:
+        connection.execute(text(f"UPDATE {table} SET {change}"))
+    found = repaired(settings)
+    assert "unreadable" in {finding.kind for finding in found}
+    assert rows(store.database.load_session(ID)) == rows(before)
+    assert store.database.acquire(ID, "me", 30).fence > fence + 1
+    with reading(store.database.engine) as connection:
+        aside = connection.execute(text("SELECT table_name, row_json FROM quarantine")).all()
+    assert {"sessions", "stage_commits", "entities", "leases", table} <= {row.table_name for row in aside}
+    assert any(SESSION.image_path in row.row_json for row in aside if row.table_name == "sessions")
+
+
+@pytest.mark.parametrize(
+    "change", ["finished_at = 'then' WHERE seq = 2", "engine = CAST(x'80ff' AS TEXT) WHERE seq = 7"]
+)
+def test_a_boundary_that_cannot_be_read_comes_back_from_its_checkpoint(
+    settings: Settings, store: Store, change: str
+) -> None:
+    before = finished(store)
+    with writing(store.database.engine) as connection:
+        connection.execute(text(f"UPDATE stage_commits SET {change}"))
+    assert [finding.kind for finding in repaired(settings)] == ["state"]
+    assert rows(store.database.load_session(ID)) == rows(before)
+
+
+def test_a_half_done_session_that_cannot_be_read_goes_on_from_its_last_boundary(
+    settings: Settings, store: Store
+) -> None:
+    before = half_way(store, 5)
+    with writing(store.database.engine) as connection:
+        connection.execute(text("UPDATE stage_commits SET started_at = 'x' WHERE seq = 3"))
+        connection.execute(text("UPDATE sessions SET updated_at = 'x'"))
+    repaired(settings)
+    after = store.database.load_session(ID)
+    assert rows(after) == rows(before)
+    assert [session.session_id for session in store.database.interrupted_sessions()] == [ID]
+
+
+def test_a_library_session_that_cannot_be_read_does_not_end_the_examination(settings: Settings, store: Store) -> None:
     finished(store)
     store.database.save_session({"id": "a-broken-one", "image_path": "a", "naive_prompt": "p"})
     with writing(store.database.engine) as connection:
         connection.execute(text("UPDATE sessions SET options = 'not json' WHERE id = 'a-broken-one'"))
     store.files.remove(f"{ID}.json")
-    found = doctor(settings, repair=True)
+    found = repaired(settings)
     assert {(finding.session_id, finding.kind) for finding in found} == {
         ("a-broken-one", "unreadable"),
         (ID, "state_file"),
     }
+    # Nothing else knows that session: its row is kept where it harms nobody.
+    assert [session.session_id for session in store.database.query_history()] == [ID]
+    with reading(store.database.engine) as connection:
+        assert "not json" in connection.execute(text("SELECT row_json FROM quarantine")).scalar_one()
+
+
+def test_rows_of_no_session_are_kept_aside(settings: Settings, store: Store) -> None:
+    finished(store)
+    store.database.close()
+    with closing(sqlite3.connect(settings.home / "edi_sessions.db")) as foreign_tool:
+        foreign_tool.execute("INSERT INTO prompts (session_id, iteration, positive_prompt) VALUES ('gone', 0, 'lost')")
+        foreign_tool.commit()
+    found = repaired(settings)
+    assert [(finding.kind, finding.message) for finding in found] == [
+        ("rows", "1 rows of prompts belong to no session")
+    ]
+    with reading(store.database.engine) as connection:
+        assert "lost" in connection.execute(text("SELECT row_json FROM quarantine")).scalar_one()
+
+
+def test_a_garbled_value_read_while_writing_is_damage_too(store: Store) -> None:
+    finished(store)
+    with writing(store.database.engine) as connection:
+        connection.execute(text("UPDATE sessions SET options = 'not json'"))
+    with pytest.raises(DatabaseDamagedError, match=r"is damaged .*run `edi doctor --repair`"):
+        store.database.acquire(ID, "me", 30)
 
 
 # --- Feedback and deletion ---------------------------------------------------------------------------
