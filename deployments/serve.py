@@ -27,7 +27,9 @@ from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
 from flows.child import bound_child, end_child, wait_ready
 from flows.server import (
+    HOST,
     ServerInfo,
+    check_host,
     folder,
     named_server,
     prepare_environment,
@@ -74,21 +76,24 @@ def serve(
     settings: Settings,
     *,
     port: int = 4200,
+    host: str = HOST,
     workers: int = WORKERS,
     deployments: Sequence[Served] = DEPLOYMENTS,
     announce: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM. `announce` gets the ready line, with the UI's address; by default it is printed.
 
-    Raises EdiError if this EDI_HOME is served already, the port is taken, or a child keeps dying.
+    Raises InputError for a `host` that would let other machines in without a password, EdiError if this EDI_HOME is
+    served already, the port is taken, or a child keeps dying.
     """
+    address = check_host(settings, host), port
     prepare_environment(settings)
     announce = announce or _say
     with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm(), _only_one(settings):
         failed_starts = 0
         while failed_starts < FAILED_STARTS:
             started = time.monotonic()
-            with _children(settings, port, workers, deployments) as (url, children):
+            with _children(settings, address, workers, deployments) as (url, children):
                 announce(f"EDI is ready: {url.removesuffix('/api')} (Ctrl-C ends it)")
                 died = _wait_for_a_death(children)
             failed_starts = failed_starts + 1 if time.monotonic() - started < STEADY_SECONDS else 1
@@ -129,14 +134,14 @@ def _only_one(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _children(
-    settings: Settings, port: int, workers: int, deployments: Sequence[Served]
+    settings: Settings, address: tuple[str, int], workers: int, deployments: Sequence[Served]
 ) -> Iterator[tuple[str, dict[str, Popen[bytes]]]]:
     """The server, unless PREFECT_API_URL names one, and the runner; the runner ends first."""
     children = {}
     with contextlib.ExitStack() as stack:
         url = named_server()
         if url is None:
-            server = stack.enter_context(start_server(settings, full=True, port=port))
+            server = stack.enter_context(start_server(settings, full=True, host=address[0], port=address[1]))
             url, children["server"] = server.url, server.child
         children["runner"] = stack.enter_context(_runner(settings, url, workers, deployments))
         _write_server_file(settings, url)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from edi_storage.errors import InputError
 
@@ -23,6 +23,12 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=_home, description="Folder for everything EDI keeps")
     database_url: str = Field("", description="SQLAlchemy URL; by default a SQLite file in EDI_HOME")
     storage_url: str = Field("", description="Folder or fsspec URL of checkpoints, masks and edited pictures")
+    allowed_schemes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="URL schemes that EDI_STORAGE_URL may use beside a folder, with commas between: s3"
+    )
+    auth_string: SecretStr = Field(
+        SecretStr(""), description="user:password that `edi serve` asks for; without it, it serves this machine only"
+    )
     autosave_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
         5.0, description="Seconds between autosaves of a stage, at most 3600"
     )
@@ -39,6 +45,19 @@ class Settings(BaseSettings):
     reasoner: str = Field("embedded", description="Engine that understands prompts and refines them")
     editor: str = Field("embedded", description="Engine that edits")
     validator: str = Field("embedded", description="Engine that measures the result")
+
+    @field_validator("allowed_schemes", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip().lower() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("auth_string")
+    @classmethod
+    def _has_two_parts(cls, value: SecretStr) -> SecretStr:
+        user, _, password = value.get_secret_value().partition(":")
+        if value.get_secret_value() and not (user and password and value.get_secret_value().isascii()):
+            raise ValueError("it must be user:password, in ASCII")
+        return value
 
     def model_post_init(self, context: Any, /) -> None:
         """Fill in what follows from EDI_HOME."""
@@ -58,7 +77,9 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = "EDI_" + ".".join(str(part) for part in first["loc"]).upper()
-        raise InputError(f"{name} is {first['input']!r}: {first['msg']}.") from error
+        # A secret is not shown, however wrong it is.
+        given = "not right" if name == "EDI_AUTH_STRING" else repr(first["input"])
+        raise InputError(f"{name} is {given}: {first['msg'].removeprefix('Value error, ')}.") from error
     if settings.storage_url.lower().startswith("memory://"):
         raise InputError("EDI_STORAGE_URL is in memory, which keeps nothing: give a folder, such as /home/me/sessions.")
     return settings

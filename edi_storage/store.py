@@ -24,6 +24,6 @@ class Store:
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Store]:
     """Open the store that the settings name; made on first use, closed at the end of the block."""
-    files = FileStore(settings.storage_url)
+    files = FileStore(settings.storage_url, allowed_schemes=settings.allowed_schemes)
     with EDIDatabase(settings.database_url) as database:
-        yield Store(database, SessionStateManager(settings.storage_url), files)
+        yield Store(database, SessionStateManager(store=files), files)

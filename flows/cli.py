@@ -304,16 +304,19 @@ def restore(
 # --- Serving -----------------------------------------------------------------------------------------
 
 
-@app.command()
+@app.command(epilog="Example:  edi serve --port 4300")
 @handled
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI.")] = 4200,
+    host: Annotated[
+        str, typer.Option(help="Address to serve at. Any but this machine's own needs a password in EDI_AUTH_STRING.")
+    ] = "127.0.0.1",
 ) -> None:
     """Start the control room: Prefect's UI, automatic resume and scheduled learning. Ctrl-C ends it."""
     from deployments.serve import serve as run
     from edi_storage.settings import load_settings
 
-    run(load_settings(), port=port)
+    run(load_settings(), port=port, host=host)
 
 
 def as_script() -> Any:  # pragma: no cover - `python -m flows.cli`

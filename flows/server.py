@@ -7,7 +7,9 @@ imported inside functions only, because it reads its settings once, when it is i
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
+import ipaddress
 import json
 import os
 import socket
@@ -21,11 +23,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from edi_storage.errors import EdiError
+from edi_storage.errors import EdiError, InputError
 from edi_storage.settings import Settings
 from flows.child import STOP_SECONDS, bound_child, wait_ready
 
 HOST = "127.0.0.1"
+
+#: Listening here, a server can be reached from every network that the machine is on.
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only with a password, see `check_host`
 
 #: The names under which a person reaches a server of this machine.
 LOCAL_NAMES = frozenset({HOST, "localhost", "::1"})
@@ -96,6 +101,9 @@ def prepare_environment(settings: Settings) -> None:
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_HOME", str(folder(settings)))
+        # Only here: the password of our own server is none of another one's business.
+        if password := settings.auth_string.get_secret_value():
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", password)
 
 
 def folder(settings: Settings) -> Path:
@@ -217,19 +225,21 @@ def _flush() -> None:
 
 
 @contextlib.contextmanager
-def start_server(settings: Settings, *, full: bool, port: int = 0) -> Iterator[Server]:
+def start_server(settings: Settings, *, full: bool, port: int = 0, host: str = HOST) -> Iterator[Server]:
     """Run a Prefect server on this machine for the time of the block, which begins when the server answers.
 
-    full: with UI, scheduler and automations, as `edi serve` needs it. port 0 takes a free one. EdiError if it fails.
+    full: with UI, scheduler and automations, as `edi serve` needs it. port 0 takes a free one; `host` is the IPv4
+    address to listen at (see `check_host`). EdiError if it fails.
     """
     log = folder(settings) / "server.log"
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_listener(port))
-        url = f"http://{HOST}:{listener.getsockname()[1]}/api"
-        command = ["-m", "flows.server_process", str(listener.fileno()), *(["--full"] if full else [])]
-        child = stack.enter_context(
-            bound_child(command, log=log, env=_server_environment(url, full=full), pass_fds=[listener.fileno()])
-        )
+        listener = stack.enter_context(_listener(host, port))
+        # EDI's own processes reach it from this machine, also where it listens everywhere.
+        url = f"http://{HOST if host == EVERYWHERE else host}:{listener.getsockname()[1]}/api"
+        options = [*(["--full"] if full else []), *([] if is_local(host) else ["--public"])]
+        command = ["-m", "flows.server_process", str(listener.fileno()), *options]
+        environment = _server_environment(settings, url, full=full, public=not is_local(host))
+        child = stack.enter_context(bound_child(command, log=log, env=environment, pass_fds=[listener.fileno()]))
         if not full:
             with _environ("PREFECT_API_URL", url):
                 import prefect  # noqa: F401  # a second of work, done while the child starts on the other core
@@ -238,20 +248,42 @@ def start_server(settings: Settings, *, full: bool, port: int = 0) -> Iterator[S
         yield Server(url, child)
 
 
-def _listener(port: int) -> socket.socket:
+def check_host(settings: Settings, host: str) -> str:
+    """The address to listen at. Raises InputError for what is none, and for other machines' use without a password."""
+    try:
+        address = str(ipaddress.IPv4Address(HOST if host == "localhost" else host))
+    except ValueError:
+        raise InputError(f"{host!r} is no address to listen at: give an IPv4 address, such as {EVERYWHERE}.") from None
+    if not is_local(address) and not settings.auth_string.get_secret_value():
+        raise InputError(
+            f"At {address} other machines could run edits here: set EDI_AUTH_STRING to user:password first, "
+            f"or leave --host out to serve this machine only."
+        )
+    return address
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach an IPv4 address."""
+    return ipaddress.IPv4Address(host).is_loopback
+
+
+def _listener(host: str, port: int) -> socket.socket:
     """A bound socket, handed to the child: so no other process can take the port in between."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise EdiError(f"This machine does not have the address {host}: give another one with --host.") from error
         raise EdiError(f"Port {port} is not free ({error.strerror}): give another one with --port.") from error
     return listener
 
 
-def _server_environment(url: str, *, full: bool) -> dict[str, str]:
+def _server_environment(settings: Settings, url: str, *, full: bool, public: bool) -> dict[str, str]:
     origin = url.removesuffix("/api")
+    password = settings.auth_string.get_secret_value() if full else ""
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser().absolute()
     return {
         "PREFECT_HOME": str(home),
@@ -264,5 +296,11 @@ def _server_environment(url: str, *, full: bool) -> dict[str, str]:
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "ui"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
         "PREFECT_LOGGING_COLORS": "false",
+        # Either a password or a token, neither of which a page of another site can read. Not both: the UI asks for the
+        # token without the password, and would get nothing.
+        **({"PREFECT_SERVER_API_AUTH_STRING": password} if password else {}),
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": str(full and not password).lower(),
+        # Whatever name another machine's browser knows this one by.
+        **({"PREFECT_UI_API_URL": "/api"} if public else {}),
         **(FULL if full else EMBEDDED),
     }

@@ -1,4 +1,4 @@
-"""The process of a Prefect server that EDI starts: `python -m flows.server_process SOCKET [--full]`."""
+"""The process of a Prefect server that EDI starts: `python -m flows.server_process SOCKET [--full] [--public]`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUIET_TICKS = 3
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child: serve on the inherited socket until standard input ends. Arguments: its number [--full]."""
+    """The child: serve on the inherited socket until standard input ends. Arguments: its number [--full] [--public]."""
     os.umask(0o077)
     leave = threading.Event()
     watch_parent(lambda: _leave(leave))
@@ -40,7 +40,11 @@ def main(arguments: Sequence[str]) -> None:
     collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, "offline:"))
     app = create_app(ephemeral="--full" not in arguments, final=True)
     config = uvicorn.Config(
-        _OnlyFromHere(app), log_level="warning", lifespan="on", timeout_graceful_shutdown=1, access_log=False
+        _NoForeignPages(app, public="--public" in arguments),
+        log_level="warning",
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+        access_log=False,
     )
     listener = socket.socket(fileno=int(arguments[0]))
     _server(config, leave).run(sockets=[listener])
@@ -85,26 +89,37 @@ def _queued_events() -> int:
     return sum(subscription._queue.qsize() for subscription in subscriptions)
 
 
-class _OnlyFromHere:
-    """Turns away what a foreign web page makes the person's browser send: Prefect itself asks for no password."""
+class _NoForeignPages:
+    """Turns away what a foreign web page makes the person's browser send.
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+    A server without a password is for this machine only; a public one has a password, and any name that leads to it.
+    """
+
+    def __init__(self, app: Any, *, public: bool) -> None:
+        self._app, self._public = app, public
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan" or self._is_local(dict(scope["headers"])):
+        if scope["type"] == "lifespan" or self._is_welcome(dict(scope["headers"])):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             await send({"type": "http.response.start", "status": http.HTTPStatus.FORBIDDEN, "headers": []})
-            await send({"type": "http.response.body", "body": b"This Prefect server serves its own machine only.\n"})
+            await send({"type": "http.response.body", "body": b"This server is not for other sites' pages.\n"})
 
-    @staticmethod
-    def _is_local(headers: dict[bytes, bytes]) -> bool:
-        # A foreign Host is a name that was made to point here (DNS rebinding); a foreign Origin is another site's page.
-        named = [f"//{headers.get(b'host', b'').decode('latin-1')}", headers.get(b"origin", b"").decode("latin-1")]
-        return all(urllib.parse.urlsplit(name).hostname in LOCAL_NAMES for name in named if name)
+    def _is_welcome(self, headers: dict[bytes, bytes]) -> bool:
+        # A foreign Origin is another site's page; a foreign Host is a name that was made to point here (DNS rebinding).
+        host = _name_in(f"//{headers.get(b'host', b'').decode('latin-1')}")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        known = {host} if self._public else LOCAL_NAMES
+        return (self._public or host is None or host in LOCAL_NAMES) and (not origin or _name_in(origin) in known)
+
+
+def _name_in(url: str) -> str | None:
+    try:
+        return urllib.parse.urlsplit(url).hostname
+    except ValueError:  # brackets without an address between them
+        return ""
 
 
 if __name__ == "__main__":

@@ -418,7 +418,8 @@ def show_settings(as_json: bool) -> None:
     for name, field in Settings.model_fields.items():
         variable = f"EDI_{name.upper()}"
         source = "environment" if os.environ.get(variable) else "default"
-        value = without_password(str(getattr(settings, name)))
+        value = getattr(settings, name)
+        value = ",".join(value) if isinstance(value, tuple) else without_password(str(value))
         rows.append((variable, value, source, field.description or ""))
     if as_json:
         print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})

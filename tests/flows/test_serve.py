@@ -18,6 +18,7 @@ from PIL import Image
 
 from edi_storage.database import EDIDatabase
 from tests.flows.conftest import PALACE
+from tests.flows.csrf import csrf_headers
 
 
 class Control:
@@ -29,7 +30,7 @@ class Control:
     def call(self, path: str, **body: Any) -> Any:
         """POST as Prefect's own client does: 503 means that the server's database was busy, and to ask again."""
         for _ in range(10):
-            answer = httpx.post(f"{self.api}{path}", json=body, timeout=30)
+            answer = httpx.post(f"{self.api}{path}", json=body, headers=csrf_headers(self.api), timeout=30)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(0.5)

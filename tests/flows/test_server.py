@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from pydantic import SecretStr
 
-from edi_storage.errors import EdiError
+from edi_storage.errors import EdiError, InputError
 from edi_storage.settings import Settings
 from flows.child import bound_child, import_environment, wait_ready
-from flows.server import ENVIRONMENT, named_server, prepare_environment, running_server, start_server
+from flows.server import ENVIRONMENT, check_host, named_server, prepare_environment, running_server, start_server
+from tests.flows.csrf import csrf_headers
 
 Found = TypeVar("Found")
 
@@ -49,7 +52,7 @@ deployments = [
     Served("tick", "tests.flows.tiny.tick", interval=15, alone=True),
 ]
 try:
-    serve(load_settings(), port=int(sys.argv[1]), deployments=deployments)
+    serve(load_settings(), port=int(sys.argv[1]), host=[*sys.argv, "127.0.0.1"][2], deployments=deployments)
 except EdiError as error:
     sys.exit(str(error))
 """
@@ -115,7 +118,8 @@ def is_alive(process: int) -> bool:
 
 def call(url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
+    known = csrf_headers(f"{url.partition('/api')[0]}/api") if data else {}
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **known, **(headers or {})})
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)
 
@@ -292,12 +296,61 @@ def test_scheduled_runs_start_when_they_are_due(served: str, home: Path) -> None
     assert (began - due).total_seconds() < 10
 
 
-@pytest.mark.parametrize("header", [{"Host": "photos.example"}, {"Origin": "https://photos.example"}])
-def test_a_foreign_page_is_turned_away(served: str, header: dict[str, str]) -> None:
+def test_a_name_that_was_made_to_point_here_is_turned_away(served: str) -> None:
+    assert refusal(f"{served}/health", headers={"Host": "photos.example"}) == 403
+
+
+@pytest.mark.parametrize("origin", ["https://photos.example", "null", "http://[", "http://127.0.0.1.photos.example"])
+def test_a_page_of_another_site_is_turned_away(served: str, origin: str) -> None:
+    assert refusal(f"{served}/health", headers={"Origin": origin}) == 403
+
+
+def test_a_change_without_the_token_of_its_client_is_refused(served: str) -> None:
+    bare = {"Prefect-Csrf-Token": "", "Prefect-Csrf-Client": ""}
+    assert refusal(f"{served}/deployments/filter", {}, bare) == 403
+
+
+def test_serving_other_machines_needs_a_password(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    assert check_host(settings, "localhost") == "127.0.0.1"
+    for host in ("0.0.0.0", "192.0.2.1"):
+        with pytest.raises(InputError, match=f"At {host} other machines .* set EDI_AUTH_STRING"):
+            check_host(settings, host)
+    for host in ("", "photos.example", "::", "1.2.3"):
+        with pytest.raises(InputError, match="is no address to listen at"):
+            check_host(settings, host)
+    assert check_host(Settings(home=tmp_path, auth_string=SecretStr("me:secret")), "0.0.0.0") == "0.0.0.0"
+
+
+def test_with_a_password_nobody_comes_in_without_it(other_home: Path) -> None:
+    serve = python(SERVE, "0", "0.0.0.0", home=other_home, EDI_AUTH_STRING="me:secret")
+    try:
+        url = f"{line_of(serve).split()[3]}/api"
+        mine = {"Authorization": f"Basic {base64.b64encode(b'me:secret').decode()}"}
+        assert refusal(f"{url}/deployments/name/wait/wait") == 401
+        assert call(f"{url}/deployments/name/wait/wait", headers=mine)["name"] == "wait"
+        # Reached by whatever name, but never for a page of another site.
+        lan = {**mine, "Host": "photos.lan", "Origin": "http://photos.lan"}
+        assert call(f"{url}/deployments/name/wait/wait", headers=lan)["name"] == "wait"
+        assert (
+            refusal(f"{url}/health", headers={**mine, "Host": "photos.lan", "Origin": "http://photos.example"}) == 403
+        )
+        edit = python(EMBEDDED, home=other_home, EDI_AUTH_STRING="me:secret")
+        assert line_of(edit) == url
+        edit.communicate("end\n", timeout=30)
+        assert edit.returncode == 0
+    finally:
+        serve.send_signal(signal.SIGINT)
+        _, errors = serve.communicate(timeout=30)
+    assert (serve.returncode, errors) == (0, "")
+
+
+def refusal(url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> int:
+    """The status with which a request is refused."""
     with pytest.raises(urllib.error.HTTPError) as refused:
-        call(f"{served}/health", headers=header)
-    assert refused.value.code == 403
+        call(url, body, headers)
     refused.value.close()
+    return refused.value.code
 
 
 def test_a_file_that_a_dead_server_left_is_not_believed(tmp_path: Path, served: str) -> None:

@@ -46,7 +46,9 @@ def _stop(bench: Bench, trap: str, locked: bool) -> None:
             taker.listen(0.3)
             bench.violation(trap, *(["somebody wrote while the lock was held"] * any(_acks(taker))))
         else:
-            taker.listen(60)
+            # SIGSTOP stops all threads: another one may have been caught inside a transaction, and holds the lock.
+            taker.listen(10)
+            locked = not taker.gone()
         sleeper.signal(signal.SIGCONT)
         heard = taker.wait()
         sleeper.wait()
