@@ -1,15 +1,27 @@
-"""Writes the part of the README that follows from the code: `python -m tests.readme`. A test compares the two."""
+"""Writes the parts of the README that follow from the code, or from what the crash suite saw.
+
+`python -m tests.readme` writes the settings; `python -m tests.crash --full --readme` what survives what. Tests compare.
+"""
 
 from __future__ import annotations
 
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edi_storage.settings import Settings
+from tests.crash.bench import Result, counts
+from tests.crash.matrix import ROWS
 
 README = Path(__file__).parents[1] / "README.md"
-START = "<!-- settings: written by `python -m tests.readme` -->\n"
-END = "<!-- end of settings -->"
+SETTINGS = ("<!-- settings: written by `python -m tests.readme` -->\n", "<!-- end of settings -->")
+SURVIVAL = ("<!-- survival: written by `python -m tests.crash --full --readme` -->\n", "<!-- end of survival -->")
+
+#: The head of the table of what survives what.
+HEAD = ["what happens", "what is promised", "times", "broken promises", "acknowledged boundaries checked"]
 
 
 def settings_table() -> str:
@@ -28,11 +40,34 @@ def _default(name: str, value: Any) -> str:
     return derived.get(name, f"`{value}`" if str(value).strip("()") else "none")
 
 
-def updated(text: str) -> str:
-    """The README with the table as it should be."""
-    before, rest = text.split(START)
-    return before + START + settings_table() + END + rest.split(END)[1]
+def survival_table(results: Sequence[Result], seed: int, minutes: float) -> str:
+    """What the crash suite was last seen to print, with the promise that each row stands for."""
+    lines = [_line(HEAD), "|---|---|---:|---:|---:|"]
+    lines += [_line([result.name, ROWS[result.name].promise, *counts(result)]) for result in results]
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    return "\n".join(lines) + f"\n\nSeen on {day}: {machine}, seed {seed}, {minutes:.0f} minutes.\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def between(text: str, marks: tuple[str, str]) -> str:
+    """What stands between the two marks."""
+    return text.split(marks[0])[1].split(marks[1])[0]
+
+
+def replaced(text: str, marks: tuple[str, str], part: str) -> str:
+    """The README with another part between the two marks."""
+    before, rest = text.split(marks[0])
+    return before + marks[0] + part + marks[1] + rest.split(marks[1])[1]
+
+
+def write_survival(part: str) -> None:
+    """Put the table of what survives what in its place."""
+    README.write_text(replaced(README.read_text(encoding="utf-8"), SURVIVAL, part), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(replaced(README.read_text(encoding="utf-8"), SETTINGS, settings_table()), encoding="utf-8")

@@ -7,13 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.readme import README, updated
+from tests.crash.matrix import ROWS
+from tests.readme import HEAD, README, SETTINGS, SURVIVAL, between, settings_table
 
 TEXT = README.read_text(encoding="utf-8")
 
 
 def test_the_settings_are_those_of_the_code() -> None:
-    assert updated(TEXT) == TEXT
+    assert between(TEXT, SETTINGS) == settings_table()
+
+
+def test_what_survives_what_is_the_crash_suites_own_output() -> None:
+    head, rule, *lines = [line for line in between(TEXT, SURVIVAL).splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert head == f"| {' | '.join(HEAD)} |"
+    assert rule.count("|") == head.count("|")
+    assert [(name, promise) for name, promise, *_ in rows] == [(name, fault.promise) for name, fault in ROWS.items()]
+    assert [row for row in rows if not re.fullmatch(r"[1-9][\d,]*", row[2]) or row[3] != "0"] == []
+    assert sum(int(row[4].replace(",", "")) for row in rows) > 10_000
+    assert re.search(r"^Seen on \d{4}-\d\d-\d\d: .*, seed \d+, \d+ minutes\.$", TEXT, re.MULTILINE)
 
 
 def test_every_command_it_names_exists() -> None:

@@ -1,14 +1,15 @@
-"""`python -m tests.crash --quick | --full [--only ROW] [--seed N]`: run the faults, print the matrix."""
+"""`python -m tests.crash --quick | --full [--only ROW] [--seed N] [--jobs N]`: run the faults, print the matrix."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from concurrent.futures import as_completed
 
-from tests.crash.bench import Result, run_row, table
+from tests import readme
+from tests.crash.bench import Result, running, table
 from tests.crash.matrix import ROWS
-from tests.crash.processes import processes
 
 #: So many violations of a row are printed.
 _SHOWN = 8
@@ -16,18 +17,21 @@ _SHOWN = 8
 
 def main() -> int:
     options = _options()
-    chosen = {name: row for name, row in ROWS.items() if options.only.lower() in name.lower()}
+    chosen = {name: fault for name, fault in ROWS.items() if options.only.lower() in name.lower()}
     if not chosen:
         print(f"No row has {options.only!r} in its name. The rows are:\n  " + "\n  ".join(ROWS))
         return 2
-    started, results = time.monotonic(), []
-    with processes() as running:
-        for name, row in chosen.items():
-            results.append(run_row(name, row, running, full=options.full, seed=options.seed))
-            _tell(results[-1])
+    started = time.monotonic()
+    rows = {name: fault.run for name, fault in chosen.items()}
+    with running(rows, full=options.full, seed=options.seed, jobs=options.jobs) as futures:
+        for done in as_completed(futures.values()):
+            _tell(done.result())
+    results = [done.result() for done in futures.values()]
     print(f"\n{table(results)}\n")
     mode = "full" if options.full else "quick"
     print(f"{mode}, seed {options.seed}, {time.monotonic() - started:.0f} s in all.")
+    if options.readme:
+        readme.write_survival(readme.survival_table(results, options.seed, minutes=(time.monotonic() - started) / 60))
     return 1 if any(result.violations for result in results) else 0
 
 
@@ -47,7 +51,12 @@ def _options() -> argparse.Namespace:
     how.add_argument("--full", action="store_true", help="the whole matrix, in under an hour")
     parser.add_argument("--only", default="", metavar="ROW", help="rows with this in their name")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="draw the same chances again")
-    return parser.parse_args()
+    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--jobs", type=int, metavar="N", help="rows at the same time; the cores if left out, at most 2")
+    options = parser.parse_args()
+    if options.readme and (options.only or not options.full):
+        parser.error("--readme takes the whole matrix: --full, without --only")
+    return options
 
 
 if __name__ == "__main__":

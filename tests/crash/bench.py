@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 from tests.crash import checks, work
 from tests.crash.checks import HARMLESS, Snapshot
-from tests.crash.processes import Hung, Process, Processes, Raised
+from tests.crash.processes import Hung, Process, Processes, Raised, processes
 from tests.crash.work import Ack, Task
 
 
@@ -176,20 +178,39 @@ def run_row(name: str, row: Row, processes: Processes, *, full: bool, seed: int)
         row(Bench(processes, folder, full, random.Random(f"{seed} {name}"), result))
     except Skipped as reason:
         result.skipped = str(reason)
+    except (AssertionError, EOFError) as error:
+        result.violations.append(f"the row itself ended with {type(error).__name__}: {error}")
     finally:
         result.seconds = time.monotonic() - started
         shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
+@contextmanager
+def running(
+    rows: Mapping[str, Row], *, full: bool, seed: int, jobs: int | None = None
+) -> Iterator[dict[str, Future[Result]]]:
+    """Run rows, as many at the same time as there are jobs (the cores, but two at most): what will become of each."""
+
+    def run(name: str, row: Row) -> Result:
+        with processes() as own:
+            return run_row(name, row, own, full=full, seed=seed)
+
+    with ThreadPoolExecutor(jobs or min(2, os.cpu_count() or 1)) as pool:
+        yield {name: pool.submit(run, name, row) for name, row in rows.items()}
+
+
 def table(results: Sequence[Result]) -> str:
     """The matrix as markdown."""
     lines = ["| fault | rounds | violations | acknowledged | seconds |", "|---|---:|---:|---:|---:|"]
     for result in results:
-        if result.skipped:
-            lines.append(f"| {result.name} | NOT TESTED: {result.skipped} | | | |")
-        else:
-            numbers = (result.rounds, len(result.violations), result.acknowledged)
-            shown = " | ".join(f"{number:,}" for number in numbers)
-            lines.append(f"| {result.name} | {shown} | {result.seconds:.0f} |")
+        seconds = f"{result.seconds:.0f}"
+        lines.append(f"| {result.name} | {' | '.join([*counts(result), seconds])} |")
     return "\n".join(lines)
+
+
+def counts(result: Result) -> list[str]:
+    """Rounds, violations and acknowledged boundaries as they are printed."""
+    if result.skipped:
+        return [f"NOT TESTED: {result.skipped}", "", ""]
+    return [f"{number:,}" for number in (result.rounds, len(result.violations), result.acknowledged)]

@@ -1,6 +1,8 @@
-"""The rows of the matrix, in the order in which they are printed."""
+"""The rows of the matrix, in the order in which they are printed, and what each of them holds the store to."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from tests.crash.bench import Row
 from tests.crash.rows import (
@@ -21,21 +23,42 @@ from tests.crash.rows import (
     syscalls,
 )
 
-ROWS: dict[str, Row] = {
-    "SIGKILL at a random moment": sigkill.row,
-    "every failpoint x {kill, ENOSPC, EIO}": failpoints.row,
-    "a checkpoint flipped, cut, emptied, deleted, newer": checkpoints.row,
-    "the database flipped, cut, emptied, a folder, HTML, newer, without its -wal": database.row,
-    "SIGSTOP, takeover, SIGCONT at every step": stopped.row,
-    "6 processes on shared sessions, takeovers forced": shared.takeovers,
-    "two edits on one session id": shared.two_edits,
-    "disk full at 20 levels, then freed": full_disk.row,
-    "database locked by another process": locked.row,
-    "clock a day ahead and behind, DST, leap second": clock.row,
-    "migration killed, and 8 at once": migration.row,
-    "bad ids, prompts, feedback, state files, images": bad_input.row,
-    "random walks beside a model (Hypothesis)": model.row,
-    "k-th write, fsync, rename, openat fails or kills": syscalls.row,
-    "order of writes, syncs and renames": order.row,
-    "power cut (ext4, XFS)": power.row,
+
+@dataclass(frozen=True)
+class Fault:
+    """One row: what runs it, and what a person is promised of it (a violation is a promise that was broken)."""
+
+    run: Row
+    promise: str
+
+
+ROWS: dict[str, Fault] = {
+    "SIGKILL at a random moment": Fault(
+        sigkill.row, "the stage that was running is run again; nothing that was finished is lost or done twice"
+    ),
+    "every failpoint x {kill, ENOSPC, EIO}": Fault(
+        failpoints.row, "the same, at every step of a stage's commit; an error is one sentence"
+    ),
+    "k-th write, fsync, rename, openat fails or kills": Fault(
+        syscalls.row, "the same, at every call to the operating system"
+    ),
+    "power cut (ext4, XFS)": Fault(power.row, "what was acknowledged is on the disk"),
+    "order of writes, syncs and renames": Fault(order.row, "no name before its bytes, no acknowledgement before both"),
+    "a checkpoint flipped, cut, emptied, deleted, newer": Fault(
+        checkpoints.row, "it is set aside and written again, a newer one is left alone"
+    ),
+    "the database flipped, cut, emptied, a folder, HTML, newer, without its -wal": Fault(
+        database.row,
+        "it is named, set aside and rebuilt from the checkpoints; only who ran each stage and when is gone, and of "
+        "finished sessions the way to the newest three boundaries",
+    ),
+    "disk full at 20 levels, then freed": Fault(full_disk.row, "one sentence, and it goes on when there is room"),
+    "SIGSTOP, takeover, SIGCONT at every step": Fault(stopped.row, "the sleeper finds its fence old and stops"),
+    "6 processes on shared sessions, takeovers forced": Fault(shared.takeovers, "every boundary is done once"),
+    "two edits on one session id": Fault(shared.two_edits, "one runs, the other says who does"),
+    "database locked by another process": Fault(locked.row, "it waits up to 30 s, then says so"),
+    "clock a day ahead and behind, DST, leap second": Fault(clock.row, "the fence decides, not the clock"),
+    "migration killed, and 8 at once": Fault(migration.row, "the old schema or the new one, after a backup"),
+    "bad ids, prompts, feedback, state files, images": Fault(bad_input.row, "one sentence each, and nothing is stored"),
+    "random walks beside a model (Hypothesis)": Fault(model.row, "the store and a plain model say the same throughout"),
 }

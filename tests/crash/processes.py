@@ -25,8 +25,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
-#: No step of any row takes this long: who does has hung.
-PATIENCE = 60.0
+#: No step of any row takes this long, also on a machine with much else to do: who does has hung.
+PATIENCE = 180.0
 
 #: Imported once, before the forks. Alembic's parts too: the first process of a home makes the database.
 PRELOADED = (
