@@ -15,6 +15,7 @@ from tests.crash.rows import (
     model,
     order,
     power,
+    prefect,
     shared,
     sigkill,
     stopped,
@@ -38,4 +39,6 @@ ROWS: dict[str, Row] = {
     "k-th write, fsync, rename, openat fails or kills": syscalls.row,
     "order of writes, syncs and renames": order.row,
     "power cut (ext4, XFS)": power.row,
+    "Prefect's server, flows, runner killed; reboot": prefect.row,
+    "`edi edit` killed again and again, with its server": prefect.alone,
 }

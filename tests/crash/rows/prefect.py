@@ -1,0 +1,353 @@
+"""Prefect's processes killed under real edits: every edit comes to its end, and nobody types `edi resume`.
+
+One `edi serve` gets edits through Prefect's API, a few at a time; at a random moment the server, the processes of the
+flow runs, both, the runner, or all of it ("reboot", after which `edi serve` is started again) are killed with SIGKILL.
+Each edit that was under way is one round. In the end the rows, the state and the picture are those of an edit that
+nothing interrupted. A second row does the same to `edi edit` with the server it brings along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from edi_storage.store import Store, open_store
+from flows.output import history_document
+from tests.crash import checks
+from tests.crash.bench import Bench, Skipped
+from tests.crash.processes import ROOT, Hung, Raised
+from tests.crash.work import Ack, settings_for
+from tests.flows.conftest import PALACE
+from tests.flows.test_serve import Control
+
+PROMPT = "make the sky dramatic"
+
+#: What dies in each fault; the others live on.
+FAULTS: dict[str, tuple[str, ...]] = {
+    "server killed": ("server",),
+    "flow processes killed": ("flow",),
+    "server and flow processes killed": ("server", "flow"),
+    "runner killed": ("runner",),
+    "reboot": ("serve", "server", "runner", "flow"),
+}
+
+#: Edits triggered together: two run, as many as there are workers, and one waits.
+BATCH = 3
+
+#: An edit takes some five seconds from its trigger on, and the one that waits as long again.
+MOMENTS = (0.2, 8.0)
+
+#: What may take seconds takes this long on a machine that has other things to do.
+PATIENCE = 240.0
+
+
+def row(bench: Bench) -> None:
+    """Each fault hits so many edits; then one edit is cancelled while all is killed."""
+    wanted = 20 if bench.full else 2
+    hit = dict.fromkeys(FAULTS, 0)
+    place = _place(bench, EDI_RESUME_SECONDS="10")
+    with _served(place):
+        [whole] = place.trigger(["whole"])
+        place.finish([whole])
+        while short := [fault for fault in FAULTS if hit[fault] < wanted]:
+            for fault in short:
+                hit[fault] += _batch(bench, place, fault, whole)
+        _cancelled(bench, place)
+        bench.violation("at the end", *place.open_runs())
+    bench.violation("at the end", *place.orphans(), *bench.call(checks.doubled, place.home))
+    bench.violation("at the end", *bench.call(checks.examine, place.home))
+    bench.note(", ".join(f"{fault}: {count}" for fault, count in hit.items()))
+
+
+def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
+    """Some edits, one fault; returns how many of them it hit, each of which is a round."""
+    before, pause = bench.result.rounds, bench.rng.uniform(*MOMENTS)
+    what, hit = f"{fault} after {pause:.1f} s", []
+    with bench.round(what):
+        sessions = place.trigger([f"{before}-{number}" for number in range(BATCH)])
+        time.sleep(pause)
+        spared = {session for session in sessions if "server" not in FAULTS[fault] and place.is_waiting(session)}
+        place.kill(FAULTS[fault])
+        hit = [session for session in place.unfinished(sessions) if session not in spared]
+        acks = bench.call(_acks, place.home, hit)
+        bench.result.acknowledged += len(acks)
+        if "serve" in FAULTS[fault]:
+            place.serve()
+        place.finish(sessions)
+        bench.check_acks(what, place.home, acks)
+        for session in sessions:
+            bench.violation(f"{what}: {session}", *bench.call(_differences, place.home, session, whole))
+    bench.note(f"{what}: hit at {_listed(acks, hit)}")
+    bench.result.rounds = before + len(hit)
+    return len(hit)
+
+
+def _listed(acks: Sequence[Ack], sessions: Sequence[str]) -> str:
+    """How many boundaries each of the sessions had."""
+    return ", ".join(str(sum(ack.session_id == session for ack in acks)) for session in sessions) or "nothing"
+
+
+def _cancelled(bench: Bench, place: Place) -> None:
+    """A person cancels a run, and everything is killed before anybody has acted on it: nothing resumes it."""
+    with bench.round("cancelled"):
+        [session] = place.trigger(["cancelled"], place.large)
+        _until(lambda: bench.call(_acks, place.home, [session]), "the first stage")
+        cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+        place.control.call(f"/flow_runs/{session}/set_state", state=cancelling, force=True)
+        place.kill(FAULTS["reboot"])
+        place.serve()
+        # One resume comes right after the start, others later.
+        enough = place.resumes() + 2
+        _until(lambda: place.resumes() >= enough, "two more resumes")
+        ending = bench.call(_ending, place.home, session)
+        if ending != "failed: cancelled by a person":
+            bench.violation("cancelled", f"the session is {ending}")
+
+
+# --- `edi serve` ---------------------------------------------------------------------------------------
+
+
+class Place:
+    """A home, the processes that work for it, and the API of its `edi serve`."""
+
+    def __init__(self, bench: Bench, home: Path, port: int, settings: Mapping[str, str]) -> None:
+        self.bench, self.home, self.port = bench, home, port
+        self.control = Control(home, port)
+        self.small, self.large = _photo(home, 320), _photo(home, 2560)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDI_", "PREFECT_"))}
+        self._environment = {**kept, **settings, "EDI_HOME": str(home)}
+        self._served: subprocess.Popen[bytes] | None = None
+
+    def edi(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+        """The `edi` command."""
+        with log.open("wb") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", *arguments],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def serve(self) -> None:
+        """What a service manager does after a boot."""
+        log = self.home / f"serve-{time.monotonic_ns()}.log"
+        self._served = process = self.edi("serve", "--port", str(self.port), log=log)
+        _until(lambda: "is ready" in log.read_text() or process.poll() is not None, "the start of `edi serve`")
+        if process.poll() is not None:
+            raise Raised(f"`edi serve` ended: {log.read_text()[-300:]}")
+
+    def stop(self) -> None:
+        """Ctrl-C."""
+        assert self._served is not None
+        self._served.send_signal(signal.SIGINT)
+        self._served.wait(60)
+
+    def trigger(self, names: Sequence[str], photo: str = "") -> list[str]:
+        """Ask for edits as the UI does; each session has the id of its run."""
+        asked = {"image_path": photo or self.small, "prompt": PROMPT}
+        outputs = [str(self.home / f"{name}.png") for name in names]
+        return [self.control.start("edit-image", **asked, output=output) for output in outputs]
+
+    def is_waiting(self, session: str) -> bool:
+        """Whether the run of this session has no process yet."""
+        return self.control.state(session) in {"Scheduled", "Late", "AwaitingRetry"}
+
+    def unfinished(self, sessions: Sequence[str]) -> list[str]:
+        ends = {session: self.bench.call(_ending, self.home, session) for session in sessions}
+        return [session for session in sessions if ends[session] != "completed"]
+
+    def finish(self, sessions: Sequence[str]) -> None:
+        """Wait until all are completed; nobody does anything for it."""
+        _until(lambda: not self.unfinished(sessions), "the end of every edit", lambda: str(self._stuck(sessions)))
+
+    def _stuck(self, sessions: Sequence[str]) -> list[str]:
+        ends = [(session, self.bench.call(_ending, self.home, session)) for session in sessions]
+        return [f"{session} is {end}, its run {self.control.state(session)}" for session, end in ends]
+
+    def resumes(self) -> int:
+        """How many runs of `resume-interrupted` are done."""
+        identifier = self.control.deployment("resume-interrupted")["id"]
+        done = {"state": {"type": {"any_": ["COMPLETED"]}}, "deployment_id": {"any_": [identifier]}}
+        return int(self.control.call("/flow_runs/count", flow_runs=done))
+
+    def open_runs(self) -> list[str]:
+        """Runs that look alive although nothing is left to do; each resume is one for a moment."""
+        wanted = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
+        deadline = time.monotonic() + 60
+        while found := self.control.call("/flow_runs/filter", flow_runs=wanted, limit=50):
+            if time.monotonic() > deadline:
+                return [f"the run {run['name']} ({run['id']}) is {run['state_name']} for ever" for run in found]
+            time.sleep(0.5)
+        return []
+
+    # --- Processes ---
+
+    def kill(self, roles: Collection[str]) -> None:
+        """SIGKILL to all processes in these roles at once."""
+        for process, role in self.running().items():
+            if role in roles:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        if "serve" in roles and self._served:
+            self._served.wait()
+            _until(lambda: not self.running(), "the end of killed processes", lambda: str(self.running()))
+
+    def running(self) -> dict[int, str]:
+        """The processes that work for this home, and what each of them is."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"EDI_HOME={self.home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found[int(folder.name)] = _role((folder / "cmdline").read_bytes().split(b"\0"))
+        return found
+
+    def orphans(self) -> list[str]:
+        """Processes that are left over when nothing should be, after the seconds that an orderly end may take."""
+        deadline = time.monotonic() + 15
+        while (left := self.running()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return [f"a process was left behind: {role} {process}" for process, role in left.items()]
+
+
+def _role(command: Sequence[bytes]) -> str:
+    roles = {b"flows.cli": "serve", b"flows.server_process": "server", b"deployments.runner": "runner"}
+    return next((roles[word] for word in command if word in roles), "flow")
+
+
+def _place(bench: Bench, **settings: str) -> Place:
+    if not Path("/proc/self/environ").exists():
+        raise Skipped("there is no /proc, which says which processes belong together")
+    home = bench.home()
+    home.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return Place(bench, home, probe.getsockname()[1], settings)
+
+
+@contextmanager
+def _served(place: Place) -> Iterator[None]:
+    """`edi serve` at work; whatever happens, none of its processes outlives the block, unless the end is orderly."""
+    try:
+        place.serve()
+        yield
+        place.stop()
+    except BaseException:
+        place.kill(FAULTS["reboot"])
+        raise
+
+
+def _photo(home: Path, width: int) -> str:
+    path = home / f"photo-{width}.jpg"
+    with Image.open(PALACE) as palace:
+        palace.resize((width, width * palace.height // palace.width)).save(path, quality=90)
+    return str(path)
+
+
+def _until(done: Callable[[], Any], what: str, state: Callable[[], str] = str) -> None:
+    """Poll until `done`; Hung with the `state` when it takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > deadline:
+            raise Hung(f"{what} did not come within {PATIENCE:.0f} s {state()}".rstrip())
+        time.sleep(0.2)
+
+
+# --- What is stored, read in processes of their own -----------------------------------------------------
+
+
+def _ending(home: Path, session_id: str) -> str:
+    """How a session stands."""
+    with open_store(settings_for(home)) as store:
+        found = store.database.get_session(session_id)
+    if found is None:
+        return "not begun"
+    return f"{found.status}: {found.failure_reason}" if found.failure_reason else found.status
+
+
+def _acks(home: Path, sessions: Sequence[str]) -> list[Ack]:
+    """The boundaries that are committed."""
+    with open_store(settings_for(home)) as store:
+        commits = [commit for session in sessions for commit in store.database.get_commits(session)]
+    return [Ack(commit.session_id, commit.seq, commit.sha256) for commit in commits]
+
+
+#: What differs between two edits that did the same: times, runs, how often it was tried, and what follows from the id.
+_VOLATILE = {"created_at", "updated_at", "started_at", "finished_at", "flow_run_id", "fence", "recovery_attempts"}
+
+
+def _differences(home: Path, session_id: str, whole: str) -> list[str]:
+    """Where the rows, the state or the picture differ from those of an edit that nothing interrupted."""
+    with open_store(settings_for(home)) as store:
+        are, should = (_document(store, name) for name in (session_id, whole))
+    return [f"{table} {are[table]} is not {should[table]}" for table in should if are[table] != should[table]]
+
+
+def _document(store: Store, session_id: str) -> dict[str, str]:
+    history = store.database.load_session(session_id)
+    output = Path(history.session.options["output"])
+    tables = _steady(history_document(store, history))
+    told = {name: json.dumps(rows, sort_keys=True) for name, rows in tables.items()}
+    told = {name: text.replace(str(output), "OUTPUT").replace(session_id, "ID") for name, text in told.items()}
+    return {**told, "output": hashlib.sha256(output.read_bytes()).hexdigest() if output.exists() else "missing"}
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        # The digests of commits cover the id; those of pictures are in their paths.
+        return {key: _steady(item) for key, item in value.items() if key not in _VOLATILE | {"sha256"}}
+    return [_steady(item) for item in value] if isinstance(value, list) else value
+
+
+# --- `edi edit` with the server that it brings along ----------------------------------------------------
+
+
+def alone(bench: Bench) -> None:
+    """One session id, killed again and again at random moments, then resumed by hand."""
+    place = _place(bench)
+    started = time.monotonic()
+    _run(place, "edit", place.small, PROMPT, "--session-id", "whole", "--output", str(place.home / "whole.png"))
+    seconds = time.monotonic() - started
+    kills = 10 if bench.full else 2
+    asked = ("edit", place.small, PROMPT, "--session-id", "killed", "--output", str(place.home / "killed.png"))
+    with bench.round("killed"):
+        for _ in range(kills):
+            _killed(bench, place, asked, bench.rng.uniform(0.3, seconds))
+        _run(place, *(asked if bench.call(_ending, place.home, "killed") == "not begun" else ("resume", "killed")))
+        bench.violation("killed", *bench.call(_differences, place.home, "killed", "whole"))
+        bench.violation("killed", *place.orphans(), *bench.call(checks.doubled, place.home))
+        bench.violation("killed", *bench.call(checks.examine, place.home))
+    bench.result.rounds = kills
+
+
+def _killed(bench: Bench, place: Place, asked: Sequence[str], seconds: float) -> None:
+    """Edit or resume the session, whichever a person would, for so long."""
+    begun = bench.call(_ending, place.home, "killed") != "not begun"
+    process = place.edi(*(("resume", "killed") if begun else asked), log=place.home / "killed.log")
+    time.sleep(seconds)
+    process.kill()
+    bench.fired += process.wait() == -signal.SIGKILL
+    acks = bench.call(_acks, place.home, ["killed"])
+    bench.result.acknowledged += len(acks)
+    bench.note(f"killed after {seconds:.1f} s: {len(acks)} boundaries")
+
+
+def _run(place: Place, *arguments: str) -> None:
+    log = place.home / "edi.log"
+    process = place.edi(*arguments, log=log)
+    if process.wait(PATIENCE):
+        raise Raised(f"`edi {arguments[0]}` ended with {process.returncode}: {log.read_text()[-300:]}")
