@@ -103,6 +103,10 @@ def serve(
                         _write_server_file(settings, url)
                         announce(f"EDI is ready: {url.removesuffix('/api')} (Ctrl-C ends it)")
                         _wait_for_a_death(server, runner)
+                        if _is_dead(server):
+                            # No use in letting them write down how they ended: nobody listens.
+                            with contextlib.suppress(ProcessLookupError):
+                                os.killpg(runner.pid, signal.SIGKILL)
 
                 _keep("runner", settings, with_runner, announce, until=lambda: _is_dead(server))
 

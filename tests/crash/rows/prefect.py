@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from edi_storage.models import SessionData
 from edi_storage.store import Store, open_store
 from flows.output import history_document
 from tests.crash import checks
@@ -46,8 +47,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
 #: Edits triggered together: two run, as many as there are workers, and one waits.
 BATCH = 3
 
-#: An edit takes some five seconds from its trigger on, and the one that waits as long again.
-MOMENTS = (0.2, 8.0)
+#: The fault comes when a batch has at most so many boundaries together (an edit has ten) ...
+MOST = 9
+#: ... and at most so many seconds later: most stages take a tenth of a second, the start of an edit takes two.
+MOMENT = 1.5
 
 #: What may take seconds takes this long on a machine that has other things to do.
 PATIENCE = 240.0
@@ -59,7 +62,7 @@ def row(bench: Bench) -> None:
     hit = dict.fromkeys(FAULTS, 0)
     place = _place(bench, EDI_RESUME_SECONDS="10")
     with _served(place):
-        [whole] = place.trigger(["whole"])
+        [whole] = place.trigger(1)
         place.finish([whole])
         while short := [fault for fault in FAULTS if hit[fault] < wanted]:
             for fault in short:
@@ -73,12 +76,15 @@ def row(bench: Bench) -> None:
 
 def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
     """Some edits, one fault; returns how many of them it hit, each of which is a round."""
-    before, pause = bench.result.rounds, bench.rng.uniform(*MOMENTS)
-    what, hit = f"{fault} after {pause:.1f} s", []
+    before, hit, acks = bench.result.rounds, list[str](), list[Ack]()
+    boundaries, pause = bench.rng.randint(0, MOST), bench.rng.uniform(0, MOMENT)
+    what, started = f"{fault} {pause:.1f} s after boundary {boundaries}", 0.0
     with bench.round(what):
-        sessions = place.trigger([f"{before}-{number}" for number in range(BATCH)])
+        sessions = place.trigger(BATCH)
+        _until(lambda: len(bench.call(_acks, place.home, sessions)) >= boundaries, f"boundary {boundaries}")
         time.sleep(pause)
-        spared = {session for session in sessions if "server" not in FAULTS[fault] and place.is_waiting(session)}
+        started = time.monotonic()
+        spared = {session for session in sessions if FAULTS[fault] == ("flow",) and place.is_waiting(session)}
         place.kill(FAULTS[fault])
         hit = [session for session in place.unfinished(sessions) if session not in spared]
         acks = bench.call(_acks, place.home, hit)
@@ -89,7 +95,7 @@ def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
         bench.check_acks(what, place.home, acks)
         for session in sessions:
             bench.violation(f"{what}: {session}", *bench.call(_differences, place.home, session, whole))
-    bench.note(f"{what}: hit at {_listed(acks, hit)}")
+    bench.note(f"{what}: hit at {_listed(acks, hit)}; all done after {time.monotonic() - started:.0f} s")
     bench.result.rounds = before + len(hit)
     return len(hit)
 
@@ -102,7 +108,7 @@ def _listed(acks: Sequence[Ack], sessions: Sequence[str]) -> str:
 def _cancelled(bench: Bench, place: Place) -> None:
     """A person cancels a run, and everything is killed before anybody has acted on it: nothing resumes it."""
     with bench.round("cancelled"):
-        [session] = place.trigger(["cancelled"], place.large)
+        [session] = place.trigger(1, place.large)
         _until(lambda: bench.call(_acks, place.home, [session]), "the first stage")
         cancelling = {"type": "CANCELLING", "name": "Cancelling"}
         place.control.call(f"/flow_runs/{session}/set_state", state=cancelling, force=True)
@@ -111,7 +117,7 @@ def _cancelled(bench: Bench, place: Place) -> None:
         # One resume comes right after the start, others later.
         enough = place.resumes() + 2
         _until(lambda: place.resumes() >= enough, "two more resumes")
-        ending = bench.call(_ending, place.home, session)
+        [ending] = bench.call(_endings, place.home, [session])
         if ending != "failed: cancelled by a person":
             bench.violation("cancelled", f"the session is {ending}")
 
@@ -128,6 +134,7 @@ class Place:
         self.small, self.large = _photo(home, 320), _photo(home, 2560)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDI_", "PREFECT_"))}
         self._environment = {**kept, **settings, "EDI_HOME": str(home)}
+        self._outputs = 0
         self._served: subprocess.Popen[bytes] | None = None
 
     def edi(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
@@ -157,27 +164,39 @@ class Place:
         self._served.send_signal(signal.SIGINT)
         self._served.wait(60)
 
-    def trigger(self, names: Sequence[str], photo: str = "") -> list[str]:
+    def trigger(self, edits: int, photo: str = "") -> list[str]:
         """Ask for edits as the UI does; each session has the id of its run."""
         asked = {"image_path": photo or self.small, "prompt": PROMPT}
-        outputs = [str(self.home / f"{name}.png") for name in names]
-        return [self.control.start("edit-image", **asked, output=output) for output in outputs]
+        return [self.control.start("edit-image", **asked, output=self._new_output()) for _ in range(edits)]
+
+    def _new_output(self) -> str:
+        self._outputs += 1
+        return str(self.home / f"{self._outputs}.png")
 
     def is_waiting(self, session: str) -> bool:
         """Whether the run of this session has no process yet."""
         return self.control.state(session) in {"Scheduled", "Late", "AwaitingRetry"}
 
     def unfinished(self, sessions: Sequence[str]) -> list[str]:
-        ends = {session: self.bench.call(_ending, self.home, session) for session in sessions}
-        return [session for session in sessions if ends[session] != "completed"]
+        ends = self.bench.call(_endings, self.home, sessions)
+        return [session for session, end in zip(sessions, ends, strict=True) if end != "completed"]
 
     def finish(self, sessions: Sequence[str]) -> None:
-        """Wait until all are completed; nobody does anything for it."""
-        _until(lambda: not self.unfinished(sessions), "the end of every edit", lambda: str(self._stuck(sessions)))
+        """Wait until all are completed (or any failed); nobody does anything for it."""
 
-    def _stuck(self, sessions: Sequence[str]) -> list[str]:
-        ends = [(session, self.bench.call(_ending, self.home, session)) for session in sessions]
-        return [f"{session} is {end}, its run {self.control.state(session)}" for session, end in ends]
+        def stand() -> str:
+            ends = self.bench.call(_endings, self.home, sessions)
+            return ", ".join(
+                f"{id_} {end} (run {self.control.state(id_)})" for id_, end in zip(sessions, ends, strict=True)
+            )
+
+        def is_over() -> bool:
+            ends = self.bench.call(_endings, self.home, sessions)
+            return any(end.startswith("failed") for end in ends) or set(ends) == {"completed"}
+
+        _until(is_over, "the end of every edit", stand)
+        if self.unfinished(sessions):
+            raise Hung(f"not every edit is completed: {stand()}")
 
     def resumes(self) -> int:
         """How many runs of `resume-interrupted` are done."""
@@ -270,13 +289,18 @@ def _until(done: Callable[[], Any], what: str, state: Callable[[], str] = str) -
 # --- What is stored, read in processes of their own -----------------------------------------------------
 
 
-def _ending(home: Path, session_id: str) -> str:
-    """How a session stands."""
+def _endings(home: Path, sessions: Sequence[str]) -> list[str]:
+    """How each session stands."""
     with open_store(settings_for(home)) as store:
-        found = store.database.get_session(session_id)
-    if found is None:
-        return "not begun"
-    return f"{found.status}: {found.failure_reason}" if found.failure_reason else found.status
+        found = [store.database.get_session(session_id) for session_id in sessions]
+    return [_ending(session) if session else NOT_BEGUN for session in found]
+
+
+def _ending(session: SessionData) -> str:
+    return f"{session.status}: {session.failure_reason}" if session.failure_reason else session.status
+
+
+NOT_BEGUN = "not begun"
 
 
 def _acks(home: Path, sessions: Sequence[str]) -> list[Ack]:
@@ -327,7 +351,7 @@ def alone(bench: Bench) -> None:
     with bench.round("killed"):
         for _ in range(kills):
             _killed(bench, place, asked, bench.rng.uniform(0.3, seconds))
-        _run(place, *(asked if bench.call(_ending, place.home, "killed") == "not begun" else ("resume", "killed")))
+        _run(place, *_next_command(bench, place, asked))
         bench.violation("killed", *bench.call(_differences, place.home, "killed", "whole"))
         bench.violation("killed", *place.orphans(), *bench.call(checks.doubled, place.home))
         bench.violation("killed", *bench.call(checks.examine, place.home))
@@ -335,15 +359,20 @@ def alone(bench: Bench) -> None:
 
 
 def _killed(bench: Bench, place: Place, asked: Sequence[str], seconds: float) -> None:
-    """Edit or resume the session, whichever a person would, for so long."""
-    begun = bench.call(_ending, place.home, "killed") != "not begun"
-    process = place.edi(*(("resume", "killed") if begun else asked), log=place.home / "killed.log")
+    """Edit or resume the session for so long."""
+    process = place.edi(*_next_command(bench, place, asked), log=place.home / "killed.log")
     time.sleep(seconds)
     process.kill()
     bench.fired += process.wait() == -signal.SIGKILL
     acks = bench.call(_acks, place.home, ["killed"])
     bench.result.acknowledged += len(acks)
     bench.note(f"killed after {seconds:.1f} s: {len(acks)} boundaries")
+
+
+def _next_command(bench: Bench, place: Place, asked: Sequence[str]) -> Sequence[str]:
+    """What a person would type now."""
+    [ending] = bench.call(_endings, place.home, ["killed"])
+    return asked if ending == NOT_BEGUN else ("resume", "killed")
 
 
 def _run(place: Place, *arguments: str) -> None:
