@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ from flows.child import say_ready, watch_parent
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, State
     from prefect.deployments.runner import RunnerDeployment
     from prefect.runner import Runner
 
@@ -73,14 +74,16 @@ async def _run(config: dict[str, Any], runners: list[Runner]) -> None:
         Runner(name=name, query_seconds=QUERY_SECONDS, limit=limit, pause_on_shutdown=False)
         for name, limit in (("edi-asked", config["workers"]), ("edi-scheduled", None))
     )
-    found: dict[UUID, bool] = {}
+    found: dict[UUID, dict[str, Any]] = {}
     async with get_client() as client:
         for served in config["deployments"]:
             runner = scheduled if served["interval"] else asked
             deployment = await _deployment(client, served)
-            found[await runner.aadd_deployment(deployment)] = bool(served["interval"])
-        await _close_stale_runs(client, list(found))
-        await _drop_missed_runs(client, [identifier for identifier, regular in found.items() if regular])
+            found[await runner.aadd_deployment(deployment)] = served
+        await _close_stale_runs(client, found)
+        for identifier, served in found.items():
+            if served["interval"]:
+                await _catch_up(client, identifier, at_once=served["at_start"])
     runners += [asked, scheduled]
     say_ready()
     await asyncio.gather(*(runner.start() for runner in runners))
@@ -90,47 +93,69 @@ async def _deployment(client: PrefectClient, served: dict[str, Any]) -> RunnerDe
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import RunnerDeployment
     from prefect.exceptions import ObjectNotFound
+    from prefect.schedules import Interval
 
+    slug = f"edi-{served['interval']:g}" if served["interval"] else ""
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     deployment = RunnerDeployment.from_entrypoint(
         served["entrypoint"],
         name=served["name"],
-        interval=served["interval"],
+        schedule=Interval(served["interval"], slug=slug) if slug else None,
         concurrency_limit=one if served["alone"] else None,
         version=VERSION,
     )
     # Said aloud, or a deployment that was in a work pool stays there, and the pool's workers take its runs.
     deployment.work_pool_name = deployment.work_queue_name = None
     with contextlib.suppress(ObjectNotFound):
-        await client.read_deployment_by_name(deployment.full_name)
-        # What a person paused or rescheduled in the UI stays so.
-        deployment.schedules = None
-        deployment.model_fields_set.difference_update({"schedules", "paused"})
+        known = await client.read_deployment_by_name(deployment.full_name)
+        # What a person paused or rescheduled in the UI stays so, until the setting says something new.
+        if not any(_is_outdated(plan, slug) for plan in known.schedules):
+            deployment.schedules = None
+            deployment.model_fields_set.difference_update({"schedules", "paused"})
     return deployment
 
 
-async def _close_stale_runs(client: PrefectClient, deployments: list[UUID]) -> None:
-    """Runs that an earlier `edi serve` left open would look alive for ever and keep their place in a limit."""
+def _is_outdated(plan: DeploymentSchedule, slug: str) -> bool:
+    """Whether EDI made this schedule, for another interval than now."""
+    return plan.active and (plan.slug or "").startswith("edi-") and plan.slug != slug
+
+
+async def _close_stale_runs(client: PrefectClient, deployments: dict[UUID, dict[str, Any]]) -> None:
+    """Runs that an earlier runner left open would look alive for ever and keep their place in a limit.
+
+    Their flows' hooks run, as they do for a run whose end the runner has seen: what a person was cancelling stays
+    cancelled, and what had not yet begun is planned again.
+    """
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterParentFlowRunId
     from prefect.client.schemas.objects import StateType
     from prefect.states import Cancelled, Crashed
 
     open_now = _in_state(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
-    mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=deployments), state=open_now)
+    mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=list(deployments)), state=open_now)
     runs = await _read_runs(client, mine)
     if runs:
         children = FlowRunFilterParentFlowRunId(any_=[run.id for run in runs])
         runs += await _read_runs(client, FlowRunFilter(parent_flow_run_id=children, state=open_now))
     for run in runs:
         cancelled = run.state_type is StateType.CANCELLING
-        end: State[Any] = (
-            Cancelled() if cancelled else Crashed(message="`edi serve` ended while this run was under way.")
-        )
+        end: State[Any] = Cancelled() if cancelled else Crashed(message="`edi serve` was interrupted during this run.")
         await client.set_flow_run_state(run.id, end, force=True)
+        if run.deployment_id in deployments:
+            await asyncio.to_thread(_run_hooks, deployments[run.deployment_id]["entrypoint"], run, end)
 
 
-async def _drop_missed_runs(client: PrefectClient, deployments: list[UUID]) -> None:
-    """Keep the newest of the runs that fell due while nobody served: one run catches up, not sixty."""
+def _run_hooks(entrypoint: str, run: FlowRun, end: State[Any]) -> None:
+    module, _, name = entrypoint.rpartition(".")
+    flow = getattr(importlib.import_module(module), name)
+    for hook in flow.on_cancellation_hooks if end.is_cancelled() else flow.on_crashed_hooks:
+        try:
+            hook(flow=flow, flow_run=run, state=end)
+        except Exception:  # noqa: BLE001 - one run that cannot be tidied up must not keep the others waiting
+            traceback.print_exc()
+
+
+async def _catch_up(client: PrefectClient, deployment: UUID, *, at_once: bool) -> None:
+    """One run makes up for all that fell due while nobody served: one that was missed, or one more at once."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterDeploymentId,
@@ -138,15 +163,20 @@ async def _drop_missed_runs(client: PrefectClient, deployments: list[UUID]) -> N
     )
     from prefect.client.schemas.objects import StateType
 
-    for deployment in deployments:
-        missed = FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
-            state=_in_state(StateType.SCHEDULED),
-            next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC)),
-        )
-        planned = [run for run in await _read_runs(client, missed) if run.auto_scheduled]
-        for run in sorted(planned, key=lambda run: run.expected_start_time or datetime.min.replace(tzinfo=UTC))[:-1]:
-            await client.delete_flow_run(run.id)
+    missed = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+        state=_in_state(StateType.SCHEDULED),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=datetime.now(UTC)),
+    )
+    planned = [run for run in await _read_runs(client, missed) if run.auto_scheduled]
+    planned.sort(key=lambda run: run.expected_start_time or datetime.min.replace(tzinfo=UTC))
+    for run in planned[:-1]:
+        await client.delete_flow_run(run.id)
+    if at_once and not planned:
+        known = await client.read_deployment(deployment)
+        # A person who paused it wants none.
+        if not known.paused and any(plan.active for plan in known.schedules):
+            await client.create_flow_run_from_deployment(deployment)
 
 
 def _in_state(*types: Any) -> Any:

@@ -4,8 +4,9 @@
               --(pipe)--> runner         takes up due runs; each flow run is a process in the runner's process group
 
 Both children leave when the pipe from their parent closes (see flows/server.py), and the runner takes its flow runs
-with it: so nothing stays behind, however `edi serve` ends. If a child dies, both are started again. What that
-interrupts is continued by the deployment `resume-interrupted`, as after any other crash.
+with it: so nothing stays behind, however `edi serve` ends. A child that dies is started again; with the server goes the
+runner, which would no longer hear of cancellations. What that interrupts is continued by the deployment
+`resume-interrupted`, as after any other crash.
 """
 
 from __future__ import annotations
@@ -49,15 +50,21 @@ class Served:
     interval: float | None = None
     #: A run that is due while another one runs is dropped, not queued.
     alone: bool = False
+    #: Runs also as soon as the runner has started, for what was interrupted before.
+    at_start: bool = False
 
 
-DEPLOYMENTS = (
-    Served("edit-image", "flows.edit.edit_image"),
-    Served("record-feedback", "flows.feedback.record_feedback"),
-    Served("resume-interrupted", "flows.resume.resume_interrupted", interval=60, alone=True),
-    Served("learn-from-feedback", "flows.learn.learn_from_feedback", interval=3600, alone=True),
-    Served("backup-database", "flows.backup.backup_database", interval=7 * 24 * 3600, alone=True),
-)
+def deployments_for(settings: Settings) -> tuple[Served, ...]:
+    """The deployments that `edi serve` serves."""
+    often = settings.resume_seconds
+    return (
+        Served("edit-image", "flows.edit.edit_image"),
+        Served("record-feedback", "flows.feedback.record_feedback"),
+        Served("resume-interrupted", "flows.resume.resume_interrupted", interval=often, alone=True, at_start=True),
+        Served("learn-from-feedback", "flows.learn.learn_from_feedback", interval=3600, alone=True),
+        Served("backup-database", "flows.backup.backup_database", interval=7 * 24 * 3600, alone=True),
+    )
+
 
 #: Flow runs in parallel that people asked for. Scheduled ones come on top: a queue of edits must not delay a resume.
 WORKERS = 2
@@ -65,11 +72,11 @@ WORKERS = 2
 #: How long the runner may take to end its flow runs in good order.
 RUNNER_STOP_SECONDS = 8.0
 
-#: A child that dies sooner than this after its start counts as a failed start ...
+#: A child that dies sooner than this after its start counts as failed ...
 STEADY_SECONDS = 60.0
 
-#: ... and so many failed starts in a row end `edi serve`.
-FAILED_STARTS = 3
+#: ... and is started again after the first of these pauses, then the second, ...; after the last, `edi serve` ends.
+PAUSES = (0.0, 1.0, 3.0, 10.0, 30.0)
 
 
 def serve(
@@ -78,27 +85,71 @@ def serve(
     port: int = 4200,
     host: str = HOST,
     workers: int = WORKERS,
-    deployments: Sequence[Served] = DEPLOYMENTS,
+    deployments: Sequence[Served] = (),
     announce: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM. `announce` gets the ready line, with the UI's address; by default it is printed.
 
+    deployments: those of `deployments_for`, unless others are given.
     Raises InputError for a `host` that would let other machines in without a password, EdiError if this EDI_HOME is
     served already, the port is taken, or a child keeps dying.
     """
     address = check_host(settings, host), port
     prepare_environment(settings)
     announce = announce or _say
+    deployments = deployments or deployments_for(settings)
     with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm(), _only_one(settings):
-        failed_starts = 0
-        while failed_starts < FAILED_STARTS:
-            started = time.monotonic()
-            with _children(settings, address, workers, deployments) as (url, children):
-                announce(f"EDI is ready: {url.removesuffix('/api')} (Ctrl-C ends it)")
-                died = _wait_for_a_death(children)
-            failed_starts = failed_starts + 1 if time.monotonic() - started < STEADY_SECONDS else 1
-            announce(f"The {died} ended unexpectedly; starting again.")
-        raise EdiError(f"The {died} keeps ending: see {folder(settings) / f'{died}.log'}.")
+
+        def with_server() -> None:
+            with _server(settings, address) as (url, server):
+
+                def with_runner() -> None:
+                    with _runner(settings, url, workers, deployments) as runner:
+                        _write_server_file(settings, url)
+                        announce(f"EDI is ready: {url.removesuffix('/api')} (Ctrl-C ends it)")
+                        _wait_for_a_death(server, runner)
+                        if _is_dead(server):
+                            # No use in letting them write down how they ended: nobody listens.
+                            with contextlib.suppress(ProcessLookupError):
+                                os.killpg(runner.pid, signal.SIGKILL)
+
+                _keep("runner", settings, with_runner, announce, until=lambda: _is_dead(server))
+
+        _keep("server", settings, with_server, announce)
+
+
+class _KeepsEndingError(EdiError):
+    """A child was started again too often; also when it is the runner, a new server would not help."""
+
+
+def _keep(
+    name: str,
+    settings: Settings,
+    run: Callable[[], None],
+    announce: Callable[[str], None],
+    until: Callable[[], bool] = lambda: False,
+) -> None:
+    """`run` a child again and again, until something else is to be done or the child keeps ending.
+
+    That it does not even start is an error at the first time, when a person reads it, and later one more failure.
+    """
+    failures = 0
+    ready = False
+    while True:
+        started = time.monotonic()
+        try:
+            run()
+        except EdiError as error:
+            if not ready or isinstance(error, _KeepsEndingError):
+                raise
+        ready = True
+        if until():
+            return
+        failures = failures + 1 if time.monotonic() - started < STEADY_SECONDS else 1
+        if failures > len(PAUSES):
+            raise _KeepsEndingError(f"The {name} keeps ending: see {folder(settings) / f'{name}.log'}.")
+        announce(f"The {name} ended unexpectedly; starting it again.")
+        time.sleep(PAUSES[failures - 1])
 
 
 def _say(line: str) -> None:
@@ -133,19 +184,14 @@ def _only_one(settings: Settings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _children(
-    settings: Settings, address: tuple[str, int], workers: int, deployments: Sequence[Served]
-) -> Iterator[tuple[str, dict[str, Popen[bytes]]]]:
-    """The server, unless PREFECT_API_URL names one, and the runner; the runner ends first."""
-    children = {}
-    with contextlib.ExitStack() as stack:
-        url = named_server()
-        if url is None:
-            server = stack.enter_context(start_server(settings, full=True, host=address[0], port=address[1]))
-            url, children["server"] = server.url, server.child
-        children["runner"] = stack.enter_context(_runner(settings, url, workers, deployments))
-        _write_server_file(settings, url)
-        yield url, children
+def _server(settings: Settings, address: tuple[str, int]) -> Iterator[tuple[str, Popen[bytes] | None]]:
+    """The address of a server, and its process unless it is the one that PREFECT_API_URL names."""
+    url = named_server()
+    if url is not None:
+        yield url, None
+        return
+    with start_server(settings, full=True, host=address[0], port=address[1]) as server:
+        yield server.url, server.child
 
 
 @contextlib.contextmanager
@@ -179,12 +225,13 @@ def _end_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _wait_for_a_death(children: dict[str, Popen[bytes]]) -> str:
-    while True:
-        for name, child in children.items():
-            if child.poll() is not None:
-                return name
+def _wait_for_a_death(*children: Popen[bytes] | None) -> None:
+    while not any(map(_is_dead, children)):
         time.sleep(0.5)
+
+
+def _is_dead(child: Popen[bytes] | None) -> bool:
+    return child is not None and child.poll() is not None
 
 
 def _write_server_file(settings: Settings, url: str) -> None:

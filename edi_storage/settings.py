@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     max_recovery_attempts: Annotated[int, Field(ge=1)] = Field(
         5, description="Resumes without progress before a session ends as failed"
     )
+    resume_seconds: Annotated[float, Field(ge=10, le=86_400)] = Field(
+        60.0, description="Seconds between two looks of `edi serve` for interrupted sessions, 10 to 86400"
+    )
     review: str = Field("auto", pattern="^(auto|ask)$", description="auto: decide by score; ask: ask a person")
     analyzer: str = Field("embedded", description="Engine that finds entities")
     reasoner: str = Field("embedded", description="Engine that understands prompts and refines them")

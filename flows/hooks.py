@@ -11,7 +11,9 @@ import logging
 from typing import Any
 
 from prefect import Flow, State, Task
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.states import AwaitingRetry
 
 from edi_storage.errors import EdiError, SessionFailedError
 from edi_storage.owner import owner_name
@@ -46,9 +48,25 @@ def mark_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
 
 
 def mark_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """After a crash: free the lease of the dead process, so that the next resume need not wait for it to run out."""
-    with open_store(load_settings()) as store:
-        store.database.release_flow_run(session_id_of(flow_run), str(flow_run.id))
+    """After a crash: free the lease of the dead process, so that the next resume need not wait for it to run out.
+
+    A run that died before it had made its session is planned again, as no resume would know of it.
+    """
+    settings, session_id = load_settings(), session_id_of(flow_run)
+    with open_store(settings) as store:
+        store.database.release_flow_run(session_id, str(flow_run.id))
+        never_began = store.database.get_session(session_id) is None
+    if never_began and flow_run.deployment_id is not None:
+        _plan_again(flow_run, settings.max_recovery_attempts)
+
+
+def _plan_again(flow_run: FlowRun, at_most: int) -> None:
+    """Let the run be taken up anew, unless it was so often already: then something ends it every time."""
+    again: State[Any] = AwaitingRetry(message="The run ended before it had begun; it is started again.")
+    with get_client(sync_client=True) as client:
+        planned = sum(state.name == again.name for state in client.read_flow_run_states(flow_run.id))
+        if planned < at_most:
+            client.set_flow_run_state(flow_run.id, again, force=True)
 
 
 def session_id_of(flow_run: FlowRun) -> str:

@@ -17,6 +17,7 @@ from tests.crash.rows import (
     model,
     order,
     power,
+    prefect,
     shared,
     sigkill,
     stopped,
@@ -61,4 +62,8 @@ ROWS: dict[str, Fault] = {
     "migration killed, and 8 at once": Fault(migration.row, "the old schema or the new one, after a backup"),
     "bad ids, prompts, feedback, state files, images": Fault(bad_input.row, "one sentence each, and nothing is stored"),
     "random walks beside a model (Hypothesis)": Fault(model.row, "the store and a plain model say the same throughout"),
+    "Prefect's server, flows, runner killed; reboot": Fault(
+        prefect.row, "under `edi serve` nobody types anything: every edit is continued, but for one that was cancelled"
+    ),
+    "`edi edit` killed again and again, with its server": Fault(prefect.alone, "one `edi resume` brings it to its end"),
 }

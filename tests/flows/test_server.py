@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import SecretStr
 
+from deployments import serve as serving
 from edi_storage.errors import EdiError, InputError
 from edi_storage.settings import Settings
 from flows.child import bound_child, import_environment, wait_ready
@@ -230,6 +231,33 @@ def test_a_killed_process_leaves_no_embedded_server(other_home: Path) -> None:
 
 
 # --- edi serve --------------------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_keeps_ending_is_started_again_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "PAUSES", (0.0, 0.0))
+    said: list[str] = []
+    with pytest.raises(EdiError, match=r"^The runner keeps ending: see .*runner\.log\.$"):
+        serving._keep("runner", Settings(home=tmp_path), lambda: None, said.append)
+    assert said == ["The runner ended unexpectedly; starting it again."] * 2
+
+
+def test_a_child_that_does_not_start_is_an_error_at_first_and_later_one_more_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "PAUSES", (0.0, 0.0))
+    starts = iter([True, False, True])
+
+    def start() -> None:
+        if not next(starts, True):
+            raise EdiError("Port 4200 is not free.")
+
+    runs: list[str] = []
+    serving._keep("server", Settings(home=tmp_path), start, runs.append, until=lambda: len(runs) == 2)
+    starts = iter([False])
+    with pytest.raises(EdiError, match="Port 4200 is not free"):
+        serving._keep("server", Settings(home=tmp_path), start, runs.append)
 
 
 @pytest.fixture(scope="module")
