@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http
 import json
 import os
 import signal
@@ -121,8 +122,17 @@ def call(url: str, body: Any = None, headers: Mapping[str, str] | None = None) -
     data = None if body is None else json.dumps(body).encode()
     known = csrf_headers(f"{url.partition('/api')[0]}/api") if data else {}
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", **known, **(headers or {})})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return json.load(response)
+    for _ in range(10):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            # The server's database was busy. Prefect's own client asks again, too.
+            if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            error.close()
+            time.sleep(0.5)
+    raise AssertionError(f"{url} stayed unavailable")
 
 
 @pytest.fixture(scope="module")
