@@ -47,10 +47,12 @@ FAULTS: dict[str, tuple[str, ...]] = {
 #: Edits triggered together: two run, as many as there are workers, and one waits.
 BATCH = 3
 
-#: The fault comes when a batch has at most so many boundaries together (an edit has ten) ...
-MOST = 9
-#: ... and at most so many seconds later: most stages take a tenth of a second, the start of an edit takes two.
-MOMENT = 1.5
+#: The fault comes while the edits start, which takes seconds ...
+START = 5.0
+#: ... or when a batch has at most so many boundaries together (an edit has ten) ...
+MOST = 12
+#: ... and at most so many seconds later: most stages take a tenth of a second.
+MOMENT = 1.0
 
 #: So many violations end the row.
 ENOUGH = 5
@@ -81,7 +83,8 @@ def row(bench: Bench) -> None:
 def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
     """Some edits, one fault; returns how many of them it hit, each of which is a round."""
     before, hit, acks = bench.result.rounds, list[str](), list[Ack]()
-    boundaries, pause = bench.rng.randint(0, MOST), bench.rng.uniform(0, MOMENT)
+    boundaries = bench.rng.choice((0, bench.rng.randint(1, MOST)))
+    pause = bench.rng.uniform(0, MOMENT if boundaries else START)
     what, started = f"{fault} {pause:.1f} s after boundary {boundaries}", 0.0
     with bench.round(what):
         sessions = place.trigger(BATCH)
