@@ -139,9 +139,11 @@ async def _close_stale_runs(client: PrefectClient, deployments: dict[UUID, dict[
     for run in runs:
         cancelled = run.state_type is StateType.CANCELLING
         end: State[Any] = Cancelled() if cancelled else Crashed(message="`edi serve` was interrupted during this run.")
-        await client.set_flow_run_state(run.id, end, force=True)
         if run.deployment_id in deployments:
+            # First, or a kill in between would leave a closed run that nobody looks at again.
             await asyncio.to_thread(_run_hooks, deployments[run.deployment_id]["entrypoint"], run, end)
+        if (await client.read_flow_run(run.id)).state_type is not StateType.SCHEDULED:
+            await client.set_flow_run_state(run.id, end, force=True)
 
 
 def _run_hooks(entrypoint: str, run: FlowRun, end: State[Any]) -> None:
