@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from edi_storage import Store, open_store
 from edi_storage.backup import backup as make_backup
-from edi_storage.connection import writing
+from edi_storage.connection import sqlite_file, writing
 from edi_storage.doctor import Finding, doctor
 from edi_storage.errors import InputError, LeaseHeldError
 from edi_storage.models import Artifact, Intent, Question, SessionHistory
@@ -35,16 +35,18 @@ from edi_storage.state import (
     rows_of,
     steps_done,
 )
+from tests import databases
 from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session
 
 ID = SESSION.session_id
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("EDI_DATABASE_URL", "EDI_STORAGE_URL"):
         monkeypatch.delenv(name, raising=False)
-    return Settings(home=tmp_path / "home")
+    url = request.getfixturevalue("empty_database") if kind == "postgresql" else ""
+    return Settings(home=tmp_path / "home", database_url=url)
 
 
 @pytest.fixture
@@ -90,6 +92,8 @@ def repaired(settings: Settings) -> list[Finding]:
 
 
 def lose_database(settings: Settings) -> None:
+    if sqlite_file(settings.database_url) is None:
+        databases.lose(settings.database_url)
     for path in settings.home.glob("edi_sessions.db*"):
         path.unlink()
 
@@ -243,6 +247,7 @@ def test_a_session_that_waits_for_a_person_still_does_after_the_database_was_los
         assert store.database.interrupted_sessions() == []
 
 
+@pytest.mark.sqlite_file("the file is damaged")
 @pytest.mark.parametrize("content", [b"", b"<html>moved</html>", b"SQLite format 3\x00" + b"\x00" * 84])
 def test_a_damaged_database_is_set_aside_and_rebuilt(settings: Settings, content: bytes) -> None:
     with open_store(settings) as store:
@@ -360,6 +365,7 @@ def test_a_session_being_worked_on_is_left_alone(settings: Settings, store: Stor
     assert store.files.exists(stray)
 
 
+@pytest.mark.sqlite_file("EDI makes no backups of a server's database")
 def test_a_picture_that_a_later_boundary_refers_to_is_no_garbage(settings: Settings) -> None:
     # A database brought back from a backup is behind its checkpoints: what they refer to must not be removed.
     with open_store(settings) as store:
@@ -417,6 +423,7 @@ def test_what_ended_as_failed_stays_so_when_the_database_is_rebuilt(settings: Se
     repaired(settings)
 
 
+@pytest.mark.sqlite_file("a server checks what a column of JSON holds")
 def test_one_unreadable_session_does_not_end_the_examination(settings: Settings, store: Store) -> None:
     finished(store)
     store.database.save_session({"id": "a-broken-one", "image_path": "a", "naive_prompt": "p"})
