@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,10 +16,38 @@ from sqlalchemy.engine import URL, make_url
 def make(server: str, name: str = "", like: str = "template0") -> str:
     """The URL of a new database on the server, empty or a copy of the database `like`."""
     name = name or f"edi_{uuid4().hex[:16]}"
-    made = _with_name(server, name)
     with administration(server) as execute:
+        # A process that has just ended may still be connected.
+        execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{like}'")
         execute("CREATE DATABASE {} TEMPLATE {}", name, like)
-    return made
+    return beside(server, name)
+
+
+def cut_links(url: str) -> int:
+    """End all connections to a database, as a failing network or an administrator would; returns how many."""
+    with administration(url) as execute:
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
+        return len(execute(cut.format(name_of(url))).fetchall())
+
+
+def backends(url: str) -> list[int]:
+    """The processes of the server that serve a database."""
+    with administration(url) as execute:
+        found = execute(f"SELECT pid FROM pg_stat_activity WHERE datname = '{name_of(url)}'").fetchall()
+    return [pid for (pid,) in found]
+
+
+def wait(url: str, seconds: float = 60) -> None:
+    """Until the server takes connections (again)."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            with administration(url):
+                return
+        except psycopg.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 def drop(url: str) -> None:
@@ -39,7 +68,8 @@ def name_of(url: str) -> str:
     return name
 
 
-def _with_name(url: str, name: str) -> str:
+def beside(url: str, name: str) -> str:
+    """The URL of another database on the same server."""
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 

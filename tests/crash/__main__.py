@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 
+from tests.crash import homes
 from tests.crash.bench import Result, run_row, table
 from tests.crash.matrix import ROWS
 from tests.crash.processes import processes
@@ -27,7 +28,8 @@ def main() -> int:
             _tell(results[-1])
     print(f"\n{table(results)}\n")
     mode = "full" if options.full else "quick"
-    print(f"{mode}, seed {options.seed}, {time.monotonic() - started:.0f} s in all.")
+    where = "PostgreSQL" if homes.SERVER else "SQLite"
+    print(f"{mode}, on {where}, seed {options.seed}, {time.monotonic() - started:.0f} s in all.")
     return 1 if any(result.violations for result in results) else 0
 
 

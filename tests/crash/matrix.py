@@ -15,6 +15,7 @@ from tests.crash.rows import (
     model,
     order,
     power,
+    server,
     shared,
     sigkill,
     stopped,
@@ -38,4 +39,9 @@ ROWS: dict[str, Row] = {
     "k-th write, fsync, rename, openat fails or kills": syscalls.row,
     "order of writes, syncs and renames": order.row,
     "power cut (ext4, XFS)": power.row,
+    "links to the server cut at random moments": server.links,
+    "one process of the server killed": server.backends,
+    "the server killed and started again": server.servers,
+    "SIGSTOP inside a transaction, for longer than the server allows": server.stand_still,
+    "migration on the server killed, cut, and 8 at once": server.migration,
 }

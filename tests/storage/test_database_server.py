@@ -82,13 +82,6 @@ def raw(url: str) -> closing[psycopg.Connection[tuple[object, ...]]]:
     return closing(psycopg.connect(databases.conninfo(url), autocommit=True))
 
 
-def cut_links(url: str) -> None:
-    """End all connections to the database, as a failing network or an administrator would."""
-    with databases.administration(url) as execute:
-        name = databases.name_of(url)
-        execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-
-
 # --- Connections -------------------------------------------------------------------------------------
 
 
@@ -374,7 +367,7 @@ def test_an_upgrade_whose_link_is_cut_leaves_nothing(engine: Engine, empty_datab
     @event.listens_for(engine, "before_cursor_execute")
     def cut(connection: object, cursor: object, statement: str, *_: object) -> None:
         if "CREATE TABLE leases" in statement:
-            cut_links(empty_database)
+            databases.cut_links(empty_database)
 
     with pytest.raises(DatabaseError):
         migrations.upgrade(engine)
@@ -470,7 +463,7 @@ def test_a_store_whose_links_were_cut_between_two_calls_goes_on(empty_database: 
     with EDIDatabase(empty_database) as database:
         lease = database.begin_session(SESSION, "me", 30)
         for commit in commits():
-            cut_links(empty_database)
+            databases.cut_links(empty_database)
             database.commit_stage(lease, commit, 30)
         assert len(database.get_commits(SESSION.session_id)) == 10
 
@@ -491,7 +484,7 @@ def test_a_commit_whose_answer_was_lost_is_looked_up(empty_database: str) -> Non
     with EDIDatabase(empty_database) as database:
         lease = database.begin_session(SESSION, "me", 30)
         at_next_commit(
-            database, lambda driver: (driver.commit(), driver.execute("SELECT 1"), cut_links(empty_database))
+            database, lambda driver: (driver.commit(), driver.execute("SELECT 1"), databases.cut_links(empty_database))
         )
         assert [commit.seq for commit in commit_all(database, lease, upto=2)] == [1, 2]
         assert len(database.get_commits(SESSION.session_id)) == 2
@@ -500,7 +493,7 @@ def test_a_commit_whose_answer_was_lost_is_looked_up(empty_database: str) -> Non
 def test_a_commit_whose_link_broke_before_it_is_an_error_and_not_there(empty_database: str) -> None:
     with EDIDatabase(empty_database) as database:
         lease = database.begin_session(SESSION, "me", 30)
-        at_next_commit(database, lambda _: cut_links(empty_database))
+        at_next_commit(database, lambda _: databases.cut_links(empty_database))
         with pytest.raises(DatabaseError, match="could not be used"):
             commit_all(database, lease, upto=1)
         assert database.get_commits(SESSION.session_id) == []
