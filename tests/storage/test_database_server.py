@@ -24,6 +24,7 @@ from edi_storage import EDIDatabase, migrations
 from edi_storage.connection import SCHEMA_REVISION, make_engine, reading, writing
 from edi_storage.errors import (
     DatabaseBusyError,
+    DatabaseDamagedError,
     DatabaseError,
     DatabaseTooNewError,
     EdiError,
@@ -568,8 +569,16 @@ def test_a_missing_permission_is_one_sentence(empty_database: str, place: Callab
 
 
 @pytest.mark.parametrize(
-    ("sqlstate", "error"), [("53100", StorageFullError), ("57P03", DatabaseError), ("40P01", DatabaseBusyError)]
+    ("sqlstate", "error", "said"),
+    [
+        ("53100", StorageFullError, "is full"),
+        ("57P03", DatabaseError, "could not be used"),
+        ("40P01", DatabaseBusyError, "stayed locked"),
+        ("XX001", DatabaseDamagedError, "bring it back from a dump"),
+    ],
 )
-def test_what_a_server_says_becomes_an_error_of_edis(engine: Engine, sqlstate: str, error: type[EdiError]) -> None:
-    with pytest.raises(error), writing(engine) as connection:
+def test_what_a_server_says_becomes_an_error_of_edis(
+    engine: Engine, sqlstate: str, error: type[EdiError], said: str
+) -> None:
+    with pytest.raises(error, match=said), writing(engine) as connection:
         connection.exec_driver_sql(f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{sqlstate}'; END $$")
