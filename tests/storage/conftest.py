@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edi_storage import EDIDatabase
 from edi_storage.connection import sqlite_url
 from tests import databases
 from tests.postgres import URL, NoServer, server
@@ -42,17 +43,34 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
-    """A place for a database: a file that is not there yet, or an empty database."""
+    """A place for a database: a file that is not there yet, or a database without a session."""
     if kind == "sqlite":
         yield sqlite_url(tmp_path / "edi.db")
     else:
-        yield request.getfixturevalue("empty_database")
+        yield request.getfixturevalue("server_database")
 
 
 @pytest.fixture
 def empty_database(server_url: str) -> Iterator[str]:
     """An empty database on the PostgreSQL server."""
     url = databases.make(server_url)
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture(scope="session")
+def migrated(server_url: str) -> Iterator[str]:
+    """A database whose schema is made: to copy it takes a tenth of the time."""
+    url = databases.make(server_url)
+    EDIDatabase(url).close()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def server_database(migrated: str) -> Iterator[str]:
+    """A database on the PostgreSQL server that has the schema and nothing else."""
+    url = databases.make(migrated, like=databases.name_of(migrated))
     yield url
     databases.drop(url)
 

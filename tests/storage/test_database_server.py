@@ -83,6 +83,17 @@ def raw(url: str) -> closing[psycopg.Connection[tuple[object, ...]]]:
     return closing(psycopg.connect(databases.conninfo(url), autocommit=True))
 
 
+def at_next_commit(database: EDIDatabase, harm: Callable[[Any], object]) -> None:
+    """Do harm to the link once, right before the driver is told to commit."""
+    done: list[object] = []
+
+    @event.listens_for(database.engine, "commit")
+    def once(connection: Connection) -> None:
+        if not done:
+            done.append(True)
+            harm(connection.connection.dbapi_connection)
+
+
 # --- Connections -------------------------------------------------------------------------------------
 
 
@@ -241,8 +252,8 @@ def test_who_stands_still_in_a_transaction_loses_it(counter: Engine) -> None:
     assert value(counter) == 1
 
 
-def test_two_edits_of_one_new_session_get_one_lease(empty_database: str) -> None:
-    with EDIDatabase(empty_database) as database:
+def test_two_edits_of_one_new_session_get_one_lease(server_database: str) -> None:
+    with EDIDatabase(server_database) as database:
         got: list[object] = []
 
         def begin(owner: str) -> None:
@@ -255,9 +266,9 @@ def test_two_edits_of_one_new_session_get_one_lease(empty_database: str) -> None
         assert got.count("LeaseHeldError") == 7
 
 
-def test_feedback_and_learning_at_once_lose_no_event(empty_database: str) -> None:
+def test_feedback_and_learning_at_once_lose_no_event(server_database: str) -> None:
     names = [f"s-{number}" for number in range(8)]
-    with EDIDatabase(empty_database) as database:
+    with EDIDatabase(server_database) as database:
         for name in names:
             database.save_session({"id": name, "image_path": "a.jpg", "naive_prompt": "p", "status": "completed"})
         ended = threading.Event()
@@ -278,6 +289,25 @@ def test_feedback_and_learning_at_once_lose_no_event(empty_database: str) -> Non
         database.fold_feedback()
         (cell,) = database.learning_cells()
         assert (cell.accepted, cell.rejected) == (0, 8)
+
+
+def test_an_event_is_learned_although_a_later_one_was_ready_first(server_database: str) -> None:
+    """Numbers are given before COMMIT: were it not for the lock, the watermark would pass over the slower event."""
+    with EDIDatabase(server_database) as database:
+        for name in ("slow", "quick"):
+            database.save_session({"id": name, "image_path": "a.jpg", "naive_prompt": "p", "status": "completed"})
+        has_number = threading.Event()
+        at_next_commit(database, lambda _: (has_number.set(), time.sleep(0.5)))
+
+        def rate_quickly() -> None:
+            assert has_number.wait(60)
+            database.save_feedback("quick", {"feedback_type": "accept"})
+            database.fold_feedback()
+
+        at_once(lambda: database.save_feedback("slow", {"feedback_type": "accept"}), rate_quickly)
+        database.fold_feedback()
+        (cell,) = database.learning_cells()
+        assert cell.accepted == 2
 
 
 # --- Migrations --------------------------------------------------------------------------------------
@@ -450,8 +480,8 @@ def test_a_database_that_cannot_hold_every_text_is_refused(empty_database: str) 
         "VALUES ('s-1', 'k', 2, 'e', 'l', 'accept')",
     ],
 )
-def test_the_database_itself_refuses_bad_rows(empty_database: str, broken: str) -> None:
-    with EDIDatabase(empty_database) as database:
+def test_the_database_itself_refuses_bad_rows(server_database: str, broken: str) -> None:
+    with EDIDatabase(server_database) as database:
         edited_session(database)
         with pytest.raises(IntegrityError), writing(database.engine) as connection:
             connection.exec_driver_sql(broken.replace("%", "%%"))
@@ -460,50 +490,39 @@ def test_the_database_itself_refuses_bad_rows(empty_database: str, broken: str) 
 # --- Links that break --------------------------------------------------------------------------------
 
 
-def test_a_store_whose_links_were_cut_between_two_calls_goes_on(empty_database: str) -> None:
-    with EDIDatabase(empty_database) as database:
+def test_a_store_whose_links_were_cut_between_two_calls_goes_on(server_database: str) -> None:
+    with EDIDatabase(server_database) as database:
         lease = database.begin_session(SESSION, "me", 30)
         for commit in commits():
-            databases.cut_links(empty_database)
+            databases.cut_links(server_database)
             database.commit_stage(lease, commit, 30)
         assert len(database.get_commits(SESSION.session_id)) == 10
 
 
-def at_next_commit(database: EDIDatabase, harm: Callable[[Any], object]) -> None:
-    """Do harm to the link once, right before the driver is told to commit."""
-    done: list[object] = []
-
-    @event.listens_for(database.engine, "commit")
-    def once(connection: Connection) -> None:
-        if not done:
-            done.append(True)
-            harm(connection.connection.dbapi_connection)
-
-
-def test_a_commit_whose_answer_was_lost_is_looked_up(empty_database: str) -> None:
+def test_a_commit_whose_answer_was_lost_is_looked_up(server_database: str) -> None:
     """The server commits, and the link breaks before it has said so."""
-    with EDIDatabase(empty_database) as database:
+    with EDIDatabase(server_database) as database:
         lease = database.begin_session(SESSION, "me", 30)
         at_next_commit(
-            database, lambda driver: (driver.commit(), driver.execute("SELECT 1"), databases.cut_links(empty_database))
+            database, lambda driver: (driver.commit(), driver.execute("SELECT 1"), databases.cut_links(server_database))
         )
         assert [commit.seq for commit in commit_all(database, lease, upto=2)] == [1, 2]
         assert len(database.get_commits(SESSION.session_id)) == 2
 
 
-def test_a_commit_whose_link_broke_before_it_is_an_error_and_not_there(empty_database: str) -> None:
-    with EDIDatabase(empty_database) as database:
+def test_a_commit_whose_link_broke_before_it_is_an_error_and_not_there(server_database: str) -> None:
+    with EDIDatabase(server_database) as database:
         lease = database.begin_session(SESSION, "me", 30)
-        at_next_commit(database, lambda _: databases.cut_links(empty_database))
+        at_next_commit(database, lambda _: databases.cut_links(server_database))
         with pytest.raises(DatabaseError, match="could not be used"):
             commit_all(database, lease, upto=1)
         assert database.get_commits(SESSION.session_id) == []
         assert len(commit_all(database, lease, upto=1)) == 1
 
 
-def test_the_lookup_waits_for_a_commit_that_is_still_under_way(empty_database: str) -> None:
+def test_the_lookup_waits_for_a_commit_that_is_still_under_way(server_database: str) -> None:
     """The client has lost the link; the server is not done with what it was told before."""
-    with EDIDatabase(empty_database) as database:
+    with EDIDatabase(server_database) as database:
         database.begin_session(SESSION, "me", 30)
         (first, *_) = commits()
         with ThreadPoolExecutor(1) as pool:

@@ -19,7 +19,7 @@ _BACKUPS = "EDI makes no backups of a server's database: pg_dump does"
 
 @pytest.fixture
 def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> Settings:
-    url = request.getfixturevalue("empty_database") if kind == "postgresql" else ""
+    url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
     return Settings(home=tmp_path / "home", database_url=url)
 
 

@@ -45,7 +45,7 @@ ID = SESSION.session_id
 def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("EDI_DATABASE_URL", "EDI_STORAGE_URL"):
         monkeypatch.delenv(name, raising=False)
-    url = request.getfixturevalue("empty_database") if kind == "postgresql" else ""
+    url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
     return Settings(home=tmp_path / "home", database_url=url)
 
 
