@@ -239,7 +239,7 @@ class EDIDatabase:
         Raises NotFoundError, and LeaseHeldError while somebody works on it who does not hold this `lease`. Files: see
         `recovery.delete_session`.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             if lease:
                 queries.renew(connection, lease, 0, self.clock())
@@ -439,7 +439,7 @@ class EDIDatabase:
 
         The session becomes resumable: its lease is there, and free. Raises LeaseHeldError.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, session.session_id) as connection:
             if queries.find_session(connection, session.session_id) is None:
                 connection.execute(insert(SessionRow).values(session_values(session)))
             lease = queries.acquire(connection, session.session_id, "rebuild", 0, self.clock())
@@ -467,7 +467,7 @@ class EDIDatabase:
 
         The session is in progress again and can be resumed, unless it had failed. Raises NotFoundError, LeaseHeldError.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             session = queries.require_session(connection, session_id)
             lease = queries.acquire(connection, session_id, "rewind", 0, self.clock())
             queries.release(connection, lease)
@@ -482,7 +482,7 @@ class EDIDatabase:
 
     def rewrite_rows(self, session_id: str, rows: Rows) -> None:
         """Make a session's rows those that its state stands for. Raises NotFoundError, LeaseHeldError."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             queries.refuse_held(connection, session_id, self.clock())
             queries.replace_rows(connection, session_id, rows)
@@ -528,7 +528,7 @@ class EDIDatabase:
         The same verdict again changes nothing. Raises NotFoundError, and LeaseHeldError while the edit is running.
         """
         verdict = UserFeedback.checked(feedback)
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             session = queries.require_session(connection, session_id)
             queries.refuse_held(connection, session_id, self.clock())
             if queries.same_verdict(connection, session_id, verdict):
@@ -546,6 +546,7 @@ class EDIDatabase:
 
     def fold_feedback(self) -> LearningRun:
         """Fold the feedback events after the watermark into the learning cells: one transaction, each event once."""
+        # Alone in the database: the number of an event that is not committed yet must not be passed by.
         with writing(self.engine) as connection:
             watermark = connection.execute(select(func.max(LearningRunRow.seq_to))).scalar() or 0
             new = (

@@ -133,7 +133,7 @@ def stand_still(bench: Bench) -> None:
                 bench.violation(what, f"the taker ended after {waited:.0f} s with {taker.heard[-1]}")
             if sleeper.heard[-1][0] != "error" or "\n" in sleeper.heard[-1][2]:
                 bench.violation(what, f"the sleeper ended with {sleeper.heard[-1]}")
-            bench.note(f"the taker had the session after {waited:.0f} s; the sleeper said: {sleeper.heard[-1][2]}")
+            bench.note(f"the taker was done after {waited:.0f} s; the sleeper ended with {sleeper.heard[-1][1:]}")
             bench.check(what, home, SESSIONS, [*bench.acks(sleeper), *bench.acks(taker)])
 
 
