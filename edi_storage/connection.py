@@ -17,10 +17,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
+from edi_storage import database_server
 from edi_storage.database_file import (
     IOERR,
     SCHEMA_REVISION,
@@ -29,13 +30,11 @@ from edi_storage.database_file import (
     damaged,
     explain_os_error,
     explain_sqlite,
-    full,
     identity,
     open_sqlite,
     primary_code,
     refuse_newer,
     set_database_aside,
-    unusable,
 )
 from edi_storage.errors import EdiError, InputError
 
@@ -48,6 +47,7 @@ __all__ = [
     "make_engine",
     "reading",
     "set_database_aside",
+    "settled",
     "sqlite_driver",
     "sqlite_file",
     "sqlite_url",
@@ -61,12 +61,8 @@ BUSY_TIMEOUT_MS: Final = 30_000
 _READING: Final = "edi_reading"
 # Up to the last @, since a password may hold one; also where the scheme or its slashes were mistyped.
 _PASSWORD: Final = re.compile(r"^([^:]*:/{1,2}[^:/@]*:|[^:/@]*:(?!/)).*@", re.DOTALL)
-# SQLSTATEs of PostgreSQL, and the classes that say the server cannot be used:
-# no connection, no resources, operator intervention, system error.
-_PG_BUSY = {"55P03", "40P01", "40001"}
-_PG_FULL = "53100"
-_PG_DAMAGED = {"XX001", "XX002"}
-_PG_UNUSABLE = ("08", "53", "57", "58")
+# PostgreSQL takes passwords as options too.
+_PASSWORD_OPTION: Final = re.compile(r"([?&][^=&]*password=)[^&]*", re.IGNORECASE)
 
 
 def sqlite_driver() -> Any:
@@ -80,12 +76,12 @@ def sqlite_driver() -> Any:
 def make_engine(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, driver: Any = None) -> Engine:
     """An engine for `url`; nothing is opened yet.
 
-    `busy_timeout_ms` is how long to wait for another process's write (SQLite only); `driver` is the DB-API
-    module for SQLite, by default `sqlite_driver()`. Raises InputError when the URL cannot be used.
+    `busy_timeout_ms` is how long to wait for another process's write; `driver` is the DB-API module for SQLite, by
+    default `sqlite_driver()`. Raises InputError when the URL cannot be used.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() != "sqlite":
-        return _make_server_engine(parsed)
+        return database_server.make_server_engine(parsed, busy_timeout_ms)
     path = Path(os.path.realpath(str(parsed.database)))
     driver = driver or sqlite_driver()
     engine = create_engine(URL.create("sqlite", database=str(path)), module=driver, poolclass=QueuePool)
@@ -111,14 +107,7 @@ def _parse(url: str) -> URL:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown, whether it can be parsed or not: `scheme://user:***@host`."""
-    return _PASSWORD.sub(r"\1***@", url)
-
-
-def _make_server_engine(url: URL) -> Engine:
-    try:
-        return create_engine(url, pool_pre_ping=True)
-    except (NoSuchModuleError, ImportError) as error:
-        raise InputError(f"No driver for {url.drivername} databases is installed.") from error
+    return _PASSWORD_OPTION.sub(r"\1***", _PASSWORD.sub(r"\1***@", url))
 
 
 def sqlite_url(path: Path | str) -> str:
@@ -158,12 +147,17 @@ def create_database(engine: Engine) -> bool:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def writing(engine: Engine, session_id: str | None = None) -> Iterator[Connection]:
     """A connection in a transaction that may write, committed at the end, rolled back on any exception.
 
-    On SQLite it holds the write lock from its start: compute before, write inside, and leave.
+    On SQLite it holds the write lock from its start: compute before, write inside, and leave. On PostgreSQL it holds
+    the lock of the one session that is written to, or without `session_id` that of the whole database.
     """
     with explaining(engine), _explaining_values(engine), engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            database_server.lock(connection, session_id)
+            # Under the lock, as on SQLite (see `_begin`), and a statement later: it sees what was waited for.
+            database_server.refuse_newer(connection)
         yield connection
 
 
@@ -179,7 +173,10 @@ def reading(engine: Engine) -> Iterator[Connection]:
     try:
         # Leaving rolls back, since there is nothing to keep.
         with explaining(engine), _explaining_values(engine), engine.connect() as connection:
-            yield connection.execution_options(**snapshot)
+            connection = connection.execution_options(**snapshot)
+            if engine.dialect.name == "postgresql":
+                database_server.refuse_newer(connection)
+            yield connection
     except UnicodeEncodeError as error:
         raise InputError("What to look for contains characters that are not valid Unicode.") from error
 
@@ -193,7 +190,18 @@ def _explaining_values(engine: Engine) -> Iterator[None]:
         raise
     except (ValueError, TypeError) as error:
         # A time that is none, JSON that is none, what no model takes.
-        raise damaged(_name(engine), _reason(error)) from error
+        raise _damaged(_name(engine), _reason(error)) from error
+
+
+@contextmanager
+def settled(engine: Engine, session_id: str) -> Iterator[Connection]:
+    """Like `reading`, once every write to the session that is still under way has come to its end.
+
+    A server may still be at work on a COMMIT whose client has lost the link: only its lock tells that it is done.
+    SQLite's commits end with the call.
+    """
+    with writing(engine, session_id) if engine.dialect.name == "postgresql" else reading(engine) as connection:
+        yield connection
 
 
 @contextmanager
@@ -216,7 +224,11 @@ def explaining(engine: Engine) -> Iterator[None]:
 
 
 def _name(engine: Engine) -> Path | str:
-    return database_path(engine) or engine.url.render_as_string(hide_password=True)
+    return database_path(engine) or database_server.shown(engine.url)
+
+
+def _damaged(where: Path | str, detail: str) -> EdiError:
+    return damaged(where, detail) if isinstance(where, Path) else database_server.damaged_server(where, detail)
 
 
 def _reason(error: Exception) -> str:
@@ -229,19 +241,9 @@ def _reason(error: Exception) -> str:
 
 
 def _explain(error: DBAPIError, where: Path | str) -> EdiError | None:
-    sqlstate = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     if isinstance(where, Path):
         return explain_sqlite(error.orig, where)
-    if sqlstate in _PG_BUSY:
-        return busy(where, str(error.orig))
-    if sqlstate == _PG_FULL:
-        return full(where, str(error.orig))
-    if sqlstate in _PG_DAMAGED:
-        return damaged(where, str(error.orig))
-    # Without a SQLSTATE the server was never reached.
-    if error.connection_invalidated or (sqlstate or "08")[:2] in _PG_UNUSABLE:
-        return unusable(where, str(error.orig))
-    return None
+    return database_server.explain_server(error, where)
 
 
 # --- What happens to each SQLite connection ----------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import and_, delete, func, insert, select, tuple_, update
 
 from edi_storage import migrations, queries, salvage
-from edi_storage.connection import explaining, make_engine, reading, sqlite_url, writing
+from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing
 from edi_storage.errors import (
     DatabaseDamagedError,
     DatabaseError,
@@ -101,7 +101,7 @@ class EDIDatabase:
     def save_session(self, session_data: SessionData | Plain) -> str:
         """Insert or update a session; only the fields that are given change. Returns its id."""
         session = SessionData.checked(session_data)
-        with writing(self.engine) as connection:
+        with writing(self.engine, session.session_id) as connection:
             given = session_values(session, session.model_fields_set) | {"updated_at": self.clock()}
             changed = {name: value for name, value in given.items() if name not in ("id", "created_at")}
             found = connection.execute(
@@ -239,7 +239,7 @@ class EDIDatabase:
         Raises NotFoundError, and LeaseHeldError while somebody works on it who does not hold this `lease`. Files: see
         `recovery.delete_session`.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             if lease:
                 queries.renew(connection, lease, 0, self.clock())
@@ -257,7 +257,7 @@ class EDIDatabase:
         somebody else works on it.
         """
         new = SessionData.checked(session)
-        with writing(self.engine) as connection:
+        with writing(self.engine, new.session_id) as connection:
             old = queries.find_session(connection, new.session_id)
             if old is None:
                 connection.execute(insert(SessionRow).values(session_values(new)))
@@ -270,7 +270,7 @@ class EDIDatabase:
 
     def acquire(self, session_id: str, owner: str, seconds: float) -> Lease:
         """Take the lease of a session that nobody holds. Raises NotFoundError, LeaseHeldError."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             return queries.acquire(connection, session_id, owner, seconds, self.clock())
 
@@ -280,7 +280,7 @@ class EDIDatabase:
         The count starts again at every committed stage, so only a session that never gets further is given up.
         Raises NotFoundError, LeaseHeldError.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             session = queries.require_session(connection, session_id)
             queries.refuse_held(connection, session_id, self.clock())
             allowed = session.recovery_attempts < max_attempts
@@ -294,14 +294,14 @@ class EDIDatabase:
 
     def forgive_recovery(self, session_id: str) -> None:
         """Take one counted resume back: what stopped it was not the session."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             counted = and_(SessionRow.id == session_id, SessionRow.recovery_attempts > 0)
             fewer = update(SessionRow).values(recovery_attempts=SessionRow.recovery_attempts - 1)
             connection.execute(fewer.where(counted))
 
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, lease.session_id) as connection:
             reach("lease.before_renew")
             return queries.renew(connection, lease, seconds, self.clock())
 
@@ -310,7 +310,7 @@ class EDIDatabase:
 
         Without `waiting_for`, what the session waits for stays as it is: only a commit or an answer ends the waiting.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, lease.session_id) as connection:
             reach("lease.before_release")
             if queries.release(connection, lease) and waiting_for:
                 waits = update(SessionRow).values(waiting_for=waiting_for)
@@ -318,20 +318,20 @@ class EDIDatabase:
 
     def save_answer(self, session_id: str, answer: int) -> None:
         """Keep a person's answer, so that whoever continues the session has it. Raises NotFoundError."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             session = queries.require_session(connection, session_id)
             answered = update(SessionRow).values(options={**session.options, "answer": answer}, waiting_for=None)
             connection.execute(answered.where(SessionRow.id == session_id))
 
     def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:
         """Free the lease that a flow run still holds although its process is gone; True when there was one."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             mine = and_(LeaseRow.session_id == session_id, LeaseRow.owner.endswith(f":{flow_run_id}", autoescape=True))
             return bool(connection.execute(update(LeaseRow).where(mine).values(owner=None)).rowcount)
 
     def take_over(self, session_id: str, owner: str, seconds: float) -> Lease:
         """Take the lease even from a living owner: its next write finds the fence raised and stops."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             return queries.acquire(connection, session_id, owner, seconds, self.clock(), force=True)
 
@@ -379,7 +379,7 @@ class EDIDatabase:
         rows = rows_of(commit.state_delta)
         mine = commit.model_copy(update={"fence": lease.fence})
         try:
-            with writing(self.engine) as connection:
+            with writing(self.engine, commit.session_id) as connection:
                 reach("commit.after_begin")
                 queries.renew(connection, lease, seconds, self.clock())
                 reach("commit.after_lease")
@@ -394,7 +394,7 @@ class EDIDatabase:
             with explaining(self.engine):
                 reach("commit.after_commit")
         except DatabaseError:
-            # Whether an interrupted COMMIT took place is only known to the file: look with a new connection.
+            # Whether an interrupted COMMIT took place only the database knows: look with a new connection.
             self.engine.dispose()
             stored = self._find_commit(commit)
             if stored is None or stored.fence != lease.fence:
@@ -404,28 +404,29 @@ class EDIDatabase:
 
     def _find_commit(self, commit: StageCommit) -> StageCommit | None:
         try:
-            found = [c for c in self.get_commits(commit.session_id) if c.seq == commit.seq]
+            with settled(self.engine, commit.session_id) as connection:
+                found = [c for c in queries.commits(connection, commit.session_id) if c.seq == commit.seq]
         except DatabaseError:
             return None
         return found[0] if found and found[0].sha256 == commit.sha256 else None
 
     def fail_session(self, lease: Lease, reason: str) -> None:
         """End a session as failed, with its reason, and give its lease back. Raises LeaseLostError."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, lease.session_id) as connection:
             queries.renew(connection, lease, 0, self.clock())
             queries.fail(connection, lease.session_id, reason, self.clock())
             queries.release(connection, lease)
 
     def mark_deleting(self, lease: Lease, reason: str) -> None:
         """Say that a session is being deleted; the lease stays. Raises LeaseLostError."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, lease.session_id) as connection:
             queries.renew(connection, lease, _DELETING_SECONDS, self.clock())
             values = {"status": "failed", "failure_reason": reason, "waiting_for": None}
             connection.execute(update(SessionRow).where(SessionRow.id == lease.session_id).values(values))
 
     def reopen_session(self, lease: Lease) -> None:
         """Let a failed session go on: a person asked for it. Raises LeaseLostError."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, lease.session_id) as connection:
             queries.renew(connection, lease, 0, self.clock())
             queries.append_boundary(connection, lease.session_id, "reopened", reopened_delta())
             values = {"status": "in_progress", "failure_reason": None, "recovery_attempts": 0}
@@ -438,7 +439,7 @@ class EDIDatabase:
 
         The session becomes resumable: its lease is there, and free. Raises LeaseHeldError.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, session.session_id) as connection:
             if queries.find_session(connection, session.session_id) is None:
                 connection.execute(insert(SessionRow).values(session_values(session)))
             lease = queries.acquire(connection, session.session_id, "rebuild", 0, self.clock())
@@ -466,7 +467,7 @@ class EDIDatabase:
 
         The session is in progress again and can be resumed, unless it had failed. Raises NotFoundError, LeaseHeldError.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             session = queries.require_session(connection, session_id)
             lease = queries.acquire(connection, session_id, "rewind", 0, self.clock())
             queries.release(connection, lease)
@@ -481,7 +482,7 @@ class EDIDatabase:
 
     def rewrite_rows(self, session_id: str, rows: Rows) -> None:
         """Make a session's rows those that its state stands for. Raises NotFoundError, LeaseHeldError."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             queries.refuse_held(connection, session_id, self.clock())
             queries.replace_rows(connection, session_id, rows)
@@ -495,7 +496,7 @@ class EDIDatabase:
 
         Without a `session` nothing takes their place. Whoever works on it loses it.
         """
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             fence = salvage.next_fence(connection, session_id)
             salvage.set_session_aside(connection, session_id, "could not be read")
             queries.take_back_events(connection, FeedbackEventRow.session_id == session_id)
@@ -536,7 +537,7 @@ class EDIDatabase:
 
     def forget_export(self, session_id: str) -> None:
         """Have every checkpoint written again."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(exported_seq=0))
 
     def exported_seq(self, session_id: str) -> int:
@@ -546,7 +547,7 @@ class EDIDatabase:
 
     def mark_exported(self, session_id: str, seq: int) -> None:
         """Remember that the checkpoint of `seq` is written."""
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             where = and_(SessionRow.id == session_id, SessionRow.exported_seq < seq)
             connection.execute(update(SessionRow).where(where).values(exported_seq=seq))
 
@@ -558,7 +559,7 @@ class EDIDatabase:
         The same verdict again changes nothing. Raises NotFoundError, and LeaseHeldError while the edit is running.
         """
         verdict = UserFeedback.checked(feedback)
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             session = queries.require_session(connection, session_id)
             queries.refuse_held(connection, session_id, self.clock())
             if queries.same_verdict(connection, session_id, verdict):
@@ -576,6 +577,7 @@ class EDIDatabase:
 
     def fold_feedback(self) -> LearningRun:
         """Fold the feedback events after the watermark into the learning cells: one transaction, each event once."""
+        # Alone in the database: the number of an event that is not committed yet must not be passed by.
         with writing(self.engine) as connection:
             watermark = connection.execute(select(func.max(LearningRunRow.seq_to))).scalar() or 0
             new = (
@@ -604,7 +606,7 @@ class EDIDatabase:
     def _save(self, session_id: str, model: type[ModelT], records: Iterable[ModelT | Plain]) -> None:
         table, keys = TABLES[model]
         values = [values_of(session_id, model.checked(record)) for record in records]
-        with writing(self.engine) as connection:
+        with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             upsert(connection, table, values, keys)
 

@@ -333,7 +333,7 @@ def damaged(path: Path | str, detail: str) -> DatabaseDamagedError:
 def foreign(path: Path | str, detail: str) -> DatabaseError:
     """The error for a database that is sound, but somebody else's."""
     return DatabaseError(
-        f"{path} belongs to another application ({detail}): it was not touched; name another file in EDI_DATABASE_URL."
+        f"{path} belongs to another application ({detail}): it was not touched; name another one in EDI_DATABASE_URL."
     )
 
 

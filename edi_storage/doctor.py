@@ -124,9 +124,9 @@ def _check_database(settings: Settings, repair: bool) -> Finding | None:
             store.database.check()
             return None
     except DatabaseDamagedError as error:
-        fix = "set it aside and rebuild it from the checkpoints"
+        path = sqlite_file(settings.database_url)
+        fix = "set it aside and rebuild it from the checkpoints" if path else "nothing; it is its administrator's"
         finding = Finding(kind="database", message=str(error).split(": run ")[0], fix=fix)
-    path = sqlite_file(settings.database_url)
     if not repair or path is None:
         return finding
     aside = set_database_aside(path)

@@ -67,13 +67,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+#: On a server too, text is compared and sorted by its characters' numbers, whatever the language of the database.
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+
+
 class Base(DeclarativeBase):
     """All tables share one naming convention, so that every constraint has a name migrations can use."""
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map: ClassVar = {
         datetime: UtcDateTime,
-        str: Text,
+        str: TEXT,
         float: Float,
         int: Integer,
         dict: JSON,

@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from edi_storage.settings import Settings
+from tests.crash import homes
 from tests.crash.bench import Result, counts
 from tests.crash.matrix import ROWS
 
 README = Path(__file__).parents[1] / "README.md"
 SETTINGS = ("<!-- settings: written by `python -m tests.readme` -->\n", "<!-- end of settings -->")
 SURVIVAL = ("<!-- survival: written by `python -m tests.crash --full --readme` -->\n", "<!-- end of survival -->")
+SERVER_SURVIVAL = (
+    "<!-- server: written by `python -m tests.postgres -- python -m tests.crash --full --readme` -->\n",
+    "<!-- end of server -->",
+)
 
 #: The head of the table of what survives what.
 HEAD = ["what happens", "what is promised", "times", "broken promises", "acknowledged boundaries checked"]
@@ -41,9 +46,13 @@ def _default(name: str, value: Any) -> str:
 
 
 def survival_table(results: Sequence[Result], seed: int, minutes: float) -> str:
-    """What the crash suite was last seen to print, with the promise that each row stands for."""
+    """What the crash suite was last seen to print, with the promise that each row stands for.
+
+    A row that does not apply to a database server, or only to one, is left out.
+    """
+    seen = [result for result in results if not result.skipped]
     lines = [_line(HEAD), "|---|---|---:|---:|---:|"]
-    lines += [_line([result.name, ROWS[result.name].promise, *counts(result)]) for result in results]
+    lines += [_line([result.name, ROWS[result.name].promise, *counts(result)]) for result in seen]
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     day = f"{datetime.now(UTC):%Y-%m-%d}"
     return "\n".join(lines) + f"\n\nSeen on {day}: {machine}, seed {seed}, {minutes:.0f} minutes.\n"
@@ -64,9 +73,11 @@ def replaced(text: str, marks: tuple[str, str], part: str) -> str:
     return before + marks[0] + part + marks[1] + rest.split(marks[1])[1]
 
 
-def write_survival(part: str) -> None:
-    """Put the table of what survives what in its place."""
-    README.write_text(replaced(README.read_text(encoding="utf-8"), SURVIVAL, part), encoding="utf-8")
+def write_survival(results: Sequence[Result], seed: int, minutes: float) -> None:
+    """Put the table of what survives what in its place: that of a SQLite file, or that of a database server."""
+    part = survival_table(results, seed, minutes)
+    marks = SERVER_SURVIVAL if homes.SERVER else SURVIVAL
+    README.write_text(replaced(README.read_text(encoding="utf-8"), marks, part), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, inspect
 
+from edi_storage import database_server
 from edi_storage.backup import backup
 from edi_storage.connection import SCHEMA_REVISION, create_database, database_path, explaining, reading
 from edi_storage.database_file import APPLICATION_ID, foreign
@@ -131,7 +131,9 @@ def _migrating(engine: Engine) -> Iterator[Connection]:
             _raw(connection).execute("PRAGMA foreign_keys=OFF")
         with connection.begin():
             if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({APPLICATION_ID})")
+                database_server.lock(connection, None)
+                database_server.refuse_newer(connection)
+                database_server.refuse_unfit(connection)
             yield connection
 
 
@@ -161,14 +163,21 @@ def _tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
 
 
+def _relations(connection: Connection) -> set[str]:
+    """Tables and views that somebody has made."""
+    if connection.dialect.name == "postgresql":
+        return database_server.relations(connection)
+    return _tables(connection) | set(inspect(connection).get_view_names())
+
+
 def _recorded(connection: Connection) -> str | None:
     """The revision in alembic's table, if it is there. Raises for one that this version does not know."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    where = connection.engine.url.database
+    where = _where(connection)
     found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
-    if not _is_ours(connection, list(found)):
-        raise foreign(str(where), "its schema is kept by another program's alembic")
+    if not _is_ours(connection):
+        raise foreign(where, "its schema is kept by another program's alembic")
     if len(found) != 1 or found[0] not in _ALL:
         raise DatabaseTooNewError(
             f"{where} is at revision {', '.join(found) or 'none'}, which this version of EDI does not know "
@@ -177,21 +186,26 @@ def _recorded(connection: Connection) -> str | None:
     return str(found[0])
 
 
-def _is_ours(connection: Connection, revisions: list[str]) -> bool:
-    """Whether alembic's table is EDI's: by the file's mark, or on a server by the form of its revisions."""
+def _is_ours(connection: Connection) -> bool:
+    """Whether alembic's table is EDI's, by the mark of the database: other programs number their revisions too."""
     if connection.dialect.name == "sqlite":
         return _pragma(connection, "application_id") == APPLICATION_ID
-    return all(re.fullmatch(r"\d{4}", revision) for revision in revisions)
+    return database_server.marked_revision(connection) is not None
+
+
+def _where(connection: Connection) -> str:
+    url = connection.engine.url
+    return str(url.database) if connection.dialect.name == "sqlite" else database_server.shown(url)
 
 
 def _recognise_seed(connection: Connection) -> str | None:
     """0001 if the unmarked database was made by the seed's script, None if it is empty. Raises for any other."""
-    names = _tables(connection) | set(inspect(connection).get_view_names())
+    names = _relations(connection)
     if not names:
         return None
     if names == SEED_COLUMNS.keys() and all(_columns(connection, name) == SEED_COLUMNS[name] for name in names):
         return _SEED_REVISION
-    raise foreign(str(connection.engine.url.database), f"it has tables such as {min(names)!r}")
+    raise foreign(_where(connection), f"it has tables such as {min(names)!r}")
 
 
 def _columns(connection: Connection, table: str) -> list[str]:
@@ -207,14 +221,16 @@ def _pragma(connection: Connection, name: str) -> int:
 
 def _is_marked(connection: Connection, revision: str) -> bool:
     if connection.dialect.name != "sqlite":
-        return True
+        return database_server.marked_revision(connection) == int(revision)
     marks = (_pragma(connection, "application_id"), _pragma(connection, "user_version"))
     return marks == (APPLICATION_ID, int(revision))
 
 
 def _mark(connection: Connection, revision: str) -> None:
     """Say in the file's header whose it is and which revision; part of the transaction like everything else."""
-    if not _is_marked(connection, revision):
+    if connection.dialect.name != "sqlite":
+        database_server.mark(connection, revision)
+    elif not _is_marked(connection, revision):
         connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
         connection.exec_driver_sql(f"PRAGMA user_version={int(revision)}")
 

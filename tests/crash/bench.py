@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.crash import checks, work
+from tests.crash import checks, homes, work
 from tests.crash.checks import HARMLESS, Snapshot
 from tests.crash.processes import Hung, Process, Processes, Raised, processes
 from tests.crash.work import Ack, Task
@@ -23,6 +23,18 @@ from tests.crash.work import Ack, Task
 
 class Skipped(Exception):
     """This row cannot be run here; the message says what is missing."""
+
+
+def only_for_a_file() -> None:
+    """Skip the row where the database is no SQLite file."""
+    if homes.SERVER:
+        raise Skipped("only for a SQLite file")
+
+
+def only_for_a_server() -> None:
+    """Skip the row where the database is a SQLite file."""
+    if not homes.SERVER:
+        raise Skipped("only for PostgreSQL")
 
 
 @dataclass
@@ -50,15 +62,22 @@ class Bench:
     #: How many of the faults happened; a fault set for a moment that never came proves nothing.
     fired: int = 0
     _references: dict[str, dict[str, Snapshot]] = field(default_factory=dict)
-    _homes: int = 0
+    _homes: list[Path] = field(default_factory=list)
 
     def home(self, like: Path | None = None) -> Path:
         """A home that nobody has used, or a copy of one that nobody uses."""
-        self._homes += 1
-        home = self.folder / f"home-{self._homes}"
-        if like is not None:
-            shutil.copytree(like, home)
+        return self.settle(self.folder / f"home-{len(self._homes) + 1}", like)
+
+    def settle(self, home: Path, like: Path | None = None) -> Path:
+        """A home like that, at a place of its own."""
+        homes.place(home, like)
+        self._homes.append(home)
         return home
+
+    def leave(self) -> None:
+        """Remove what is left of all homes."""
+        for home in self._homes:
+            homes.remove(home)
 
     @contextmanager
     def round(self, what: str) -> Iterator[None]:
@@ -135,7 +154,7 @@ class Bench:
             last = self.finish(Task(home, missing)).heard[-1]
             assert last[0] == "done", last
             known.update(self.call(checks.snapshot, home, missing, commits))
-            shutil.rmtree(home)
+            homes.remove(home)
         return {session_id: known[session_id] for session_id in sessions}
 
     def check(
@@ -155,7 +174,7 @@ class Bench:
         wrong, stored = self.call(checks.verdict, home, sessions, acks if commits else (), harmless, commits)
         self.violation(what, *wrong, *checks.differences(stored, self.reference(sessions, commits=commits)))
         if not keep:
-            shutil.rmtree(home)
+            homes.remove(home)
 
     def compare(self, what: str, home: Path, sessions: tuple[str, ...], *, commits: bool = True) -> None:
         """No natural key twice, and everything stored is what an uninterrupted run stores."""
@@ -174,14 +193,16 @@ def run_row(name: str, row: Row, processes: Processes, *, full: bool, seed: int)
     result = Result(name)
     folder = Path(tempfile.mkdtemp(prefix="edi-crash-"))
     started = time.monotonic()
+    bench = Bench(processes, folder, full, random.Random(f"{seed} {name}"), result)
     try:
-        row(Bench(processes, folder, full, random.Random(f"{seed} {name}"), result))
+        row(bench)
     except Skipped as reason:
         result.skipped = str(reason)
     except (AssertionError, EOFError) as error:
         result.violations.append(f"the row itself ended with {type(error).__name__}: {error}")
     finally:
         result.seconds = time.monotonic() - started
+        bench.leave()
         shutil.rmtree(folder, ignore_errors=True)
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.crash import homes
 from tests.crash.bench import Row
 from tests.crash.rows import (
     bad_input,
@@ -18,6 +19,7 @@ from tests.crash.rows import (
     order,
     power,
     prefect,
+    server,
     shared,
     sigkill,
     stopped,
@@ -33,7 +35,8 @@ class Fault:
     promise: str
 
 
-ROWS: dict[str, Fault] = {
+#: What a person can meet, whatever the database is.
+COMMON: dict[str, Fault] = {
     "SIGKILL at a random moment": Fault(
         sigkill.row, "the stage that was running is run again; nothing that was finished is lost or done twice"
     ),
@@ -67,3 +70,16 @@ ROWS: dict[str, Fault] = {
     ),
     "`edi edit` killed again and again, with its server": Fault(prefect.alone, "one `edi resume` brings it to its end"),
 }
+
+#: What only a database server does.
+ON_A_SERVER: dict[str, Fault] = {
+    "links to the server cut at random moments": Fault(server.links, "as if the process was killed: nothing is lost"),
+    "one process of the server killed": Fault(server.backends, "the server recovers, and the next process goes on"),
+    "the server killed and started again": Fault(server.servers, "the same"),
+    "SIGSTOP inside a transaction, for longer than the server allows": Fault(
+        server.stand_still, "the sleeper keeps its own session waiting, and for 10 s at most"
+    ),
+    "migration on the server killed, cut, and 8 at once": Fault(server.migration, "the old schema or the new one"),
+}
+
+ROWS: dict[str, Fault] = COMMON | (ON_A_SERVER if homes.SERVER else {})

@@ -40,6 +40,8 @@ PRELOADED = (
     "hypothesis.stateful",
     "pysqlite3.dbapi2",
     "flows.session",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
     "tests.crash.checks",
     "tests.crash.work",
 )
@@ -151,7 +153,11 @@ class Processes:
 
     def __init__(self) -> None:
         mine, its = socket.socketpair()
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("EDI_")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("EDI_") or name.startswith("EDI_TEST_")
+        }
         self._line = Line(mine)
         self._mother = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.processes", str(its.fileno())],

@@ -39,6 +39,7 @@ from edi_storage.store import Store, open_store
 from flows.output import deliver
 from flows.session import SessionRun, open_session
 from tests.crash.clocks import CLOCKS
+from tests.crash.homes import database_url
 from tests.crash.processes import Line
 
 THEN = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)
@@ -79,7 +80,8 @@ class Ack:
 
 
 def settings_for(home: Path, **changed: Any) -> Settings:
-    return Settings(home=home, **{"max_recovery_attempts": 100_000, "autosave_seconds": 0.02, **changed})
+    defaults = {"max_recovery_attempts": 100_000, "autosave_seconds": 0.02, "database_url": database_url(home)}
+    return Settings(home=home, **{**defaults, **changed})
 
 
 def session_data(home: Path, session_id: str) -> SessionData:

@@ -18,6 +18,8 @@ from edi_storage.connection import make_engine, reading, sqlite_url, writing
 from edi_storage.errors import DatabaseDamagedError, DatabaseError, InputError
 from tests.storage import seed_database
 
+pytestmark = pytest.mark.sqlite_file("EDI makes no backups of a server's database: pg_dump does")
+
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
@@ -171,7 +173,7 @@ def test_what_is_no_database_of_edi_does_not_verify(tmp_path):
 
 def test_a_database_server_is_not_copied(folder):
     with pytest.raises(InputError, match="pg_dump"):
-        backup(make_engine("postgresql+asyncpg://host/edi"), folder)
+        backup(make_engine("postgresql+psycopg://host/edi"), folder)
 
 
 def test_only_old_leftovers_of_killed_backups_are_removed(engine, folder):

@@ -28,6 +28,10 @@ from edi_storage.database_file import APPLICATION_ID
 from edi_storage.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError, InputError
 from tests.storage.counter import DRIVERS, add, counter, go, opened, python, value
 
+pytestmark = pytest.mark.sqlite_file(
+    "how SQLite is opened and locked; test_database_server.py has the like for PostgreSQL"
+)
+
 
 @pytest.fixture(params=DRIVERS)
 def driver(request):
@@ -274,6 +278,9 @@ def test_a_forked_child_opens_its_own_connection(path):
         "me:secret@host/edi",
         "postgresql:me:secret@host/edi",
         "sqlite://me:secret@host/edi?mode=ro",
+        "postgresql+asyncpg://me:secret@host/edi",
+        "mysql://me:secret@host/edi",
+        "mysql://host/edi?user=me&password=secret",
     ],
 )
 def test_a_url_that_cannot_work_is_refused_with_one_sentence(url):
@@ -293,6 +300,8 @@ def test_a_url_that_cannot_work_is_refused_with_one_sentence(url):
         ("postgresql://me@host:5432/edi", "postgresql://me@host:5432/edi"),
         ("sqlite:////home/me/a:b@c.db", "sqlite:////home/me/a:b@c.db"),
         ("/home/me/a:b@c", "/home/me/a:b@c"),
+        ("postgresql://host/edi?user=me&password=secret", "postgresql://host/edi?user=me&password=***"),
+        ("postgresql://host/edi?sslpassword=secret&user=me", "postgresql://host/edi?sslpassword=***&user=me"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url, shown):
@@ -304,8 +313,8 @@ def test_the_file_behind_a_url_is_known_without_opening_it(tmp_path):
     assert sqlite_file("postgresql+asyncpg://host/edi") is None
 
 
-def test_a_server_engine_is_left_to_its_driver():
-    engine = make_engine("postgresql+asyncpg://host/edi")
+def test_a_server_engine_has_no_file():
+    engine = make_engine("postgresql+psycopg://host/edi")
     assert (database_path(engine), create_database(engine)) == (None, False)
 
 

@@ -1,4 +1,4 @@
-"""EDIDatabase on real SQLite files: the seed's calls, records, boundaries, leases, history, feedback."""
+"""EDIDatabase on SQLite and PostgreSQL: the seed's calls, records, boundaries, leases, history, feedback."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def database(tmp_path: Path, clock: Clock) -> Iterator[EDIDatabase]:
-    with EDIDatabase(str(tmp_path / "edi.db"), clock=clock) as opened:
+def database(database_url: str, clock: Clock) -> Iterator[EDIDatabase]:
+    with EDIDatabase(database_url, clock=clock) as opened:
         yield opened
 
 
@@ -372,6 +372,7 @@ def test_history_can_be_filtered_by_status(database: EDIDatabase) -> None:
     assert [s.session_id for s in database.query_history(status="completed")] == [SESSION.session_id]
 
 
+@pytest.mark.sqlite_file("the plan is SQLite's; a server's depends on how many rows there are")
 @pytest.mark.parametrize(
     ("query", "index"),
     [

@@ -14,6 +14,8 @@ from edi_storage.errors import DatabaseDamagedError, DatabaseError, DatabaseTooN
 from tests.storage.counter import DRIVERS, add, counter, go, opened, python, value
 from tests.storage.small_disk import small_disk
 
+pytestmark = pytest.mark.sqlite_file("the database is a file")
+
 
 @pytest.fixture(params=DRIVERS)
 def driver(request):

@@ -14,10 +14,13 @@ from edi_storage.housekeeping import backup_with_generations, backups, prunable,
 from edi_storage.settings import Settings
 from tests.storage.sessions import SESSION, THEN
 
+_BACKUPS = "EDI makes no backups of a server's database: pg_dump does"
+
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home")
+def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> Settings:
+    url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
+    return Settings(home=tmp_path / "home", database_url=url)
 
 
 @pytest.fixture
@@ -71,6 +74,7 @@ def test_pruning_takes_files_with_it(store: Store, settings: Settings) -> None:
     assert store.database.get_session("old") is None
 
 
+@pytest.mark.sqlite_file(_BACKUPS)
 def test_only_the_newest_backups_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "copies"
     folder.mkdir()
@@ -82,6 +86,7 @@ def test_only_the_newest_backups_are_kept(tmp_path: Path) -> None:
     assert (folder / "mine.db").exists()
 
 
+@pytest.mark.sqlite_file(_BACKUPS)
 def test_a_restored_database_is_the_one_that_was_backed_up(settings: Settings) -> None:
     with open_store(settings) as store:
         make(store.database, "then", 1)
@@ -95,6 +100,7 @@ def test_a_restored_database_is_the_one_that_was_backed_up(settings: Settings) -
     assert copy.exists()
 
 
+@pytest.mark.sqlite_file(_BACKUPS)
 def test_a_restore_needs_no_database_in_its_place(settings: Settings) -> None:
     with open_store(settings) as store:
         make(store.database, "then", 1)
@@ -106,6 +112,7 @@ def test_a_restore_needs_no_database_in_its_place(settings: Settings) -> None:
         assert store.database.get_session("then") is not None
 
 
+@pytest.mark.sqlite_file(_BACKUPS)
 @pytest.mark.parametrize("content", [b"", b"<html>", b"SQLite format 3\x00" + b"\x00" * 500])
 def test_what_is_no_backup_is_refused_and_nothing_is_touched(settings: Settings, content: bytes) -> None:
     with open_store(settings) as store:

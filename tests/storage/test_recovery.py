@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from edi_storage import Store, open_store
 from edi_storage.backup import backup as make_backup
-from edi_storage.connection import reading, writing
+from edi_storage.connection import reading, sqlite_file, writing
 from edi_storage.doctor import Finding, doctor
 from edi_storage.errors import DatabaseDamagedError, InputError, LeaseHeldError
 from edi_storage.models import Artifact, Intent, Question, SessionHistory
@@ -37,16 +37,18 @@ from edi_storage.state import (
     rows_of,
     steps_done,
 )
+from tests import databases
 from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session
 
 ID = SESSION.session_id
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ("EDI_DATABASE_URL", "EDI_STORAGE_URL"):
         monkeypatch.delenv(name, raising=False)
-    return Settings(home=tmp_path / "home")
+    url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
+    return Settings(home=tmp_path / "home", database_url=url)
 
 
 @pytest.fixture
@@ -92,6 +94,8 @@ def repaired(settings: Settings) -> list[Finding]:
 
 
 def lose_database(settings: Settings) -> None:
+    if sqlite_file(settings.database_url) is None:
+        databases.lose(settings.database_url)
     for path in settings.home.glob("edi_sessions.db*"):
         path.unlink()
 
@@ -245,6 +249,7 @@ def test_a_session_that_waits_for_a_person_still_does_after_the_database_was_los
         assert store.database.interrupted_sessions() == []
 
 
+@pytest.mark.sqlite_file("the file is damaged")
 @pytest.mark.parametrize("content", [b"", b"<html>moved</html>", b"SQLite format 3\x00" + b"\x00" * 84])
 def test_a_damaged_database_is_set_aside_and_rebuilt(settings: Settings, content: bytes) -> None:
     with open_store(settings) as store:
@@ -362,6 +367,7 @@ def test_a_session_being_worked_on_is_left_alone(settings: Settings, store: Stor
     assert store.files.exists(stray)
 
 
+@pytest.mark.sqlite_file("EDI makes no backups of a server's database")
 def test_a_picture_that_a_later_boundary_refers_to_is_no_garbage(settings: Settings) -> None:
     # A database brought back from a backup is behind its checkpoints: what they refer to must not be removed.
     with open_store(settings) as store:
@@ -431,6 +437,7 @@ GARBLED = [
 ]
 
 
+@pytest.mark.sqlite_file("a server checks what a column holds")
 @pytest.mark.parametrize(("table", "change"), GARBLED)
 def test_rows_that_cannot_be_read_are_kept_aside_and_written_again(
     settings: Settings, store: Store, table: str, change: str
@@ -450,6 +457,7 @@ def test_rows_that_cannot_be_read_are_kept_aside_and_written_again(
     assert any(SESSION.image_path in row.row_json for row in aside if row.table_name == "sessions")
 
 
+@pytest.mark.sqlite_file("a server checks what a column holds")
 @pytest.mark.parametrize(
     "change", ["finished_at = 'then' WHERE seq = 2", "engine = CAST(x'80ff' AS TEXT) WHERE seq = 7"]
 )
@@ -463,6 +471,7 @@ def test_a_boundary_that_cannot_be_read_comes_back_from_its_checkpoint(
     assert rows(store.database.load_session(ID)) == rows(before)
 
 
+@pytest.mark.sqlite_file("a server checks what a column holds")
 def test_a_half_done_session_that_cannot_be_read_goes_on_from_its_last_boundary(
     settings: Settings, store: Store
 ) -> None:
@@ -476,6 +485,7 @@ def test_a_half_done_session_that_cannot_be_read_goes_on_from_its_last_boundary(
     assert [session.session_id for session in store.database.interrupted_sessions()] == [ID]
 
 
+@pytest.mark.sqlite_file("a server checks what a column holds")
 def test_a_library_session_that_cannot_be_read_does_not_end_the_examination(settings: Settings, store: Store) -> None:
     finished(store)
     store.database.save_session({"id": "a-broken-one", "image_path": "a", "naive_prompt": "p"})
@@ -493,6 +503,7 @@ def test_a_library_session_that_cannot_be_read_does_not_end_the_examination(sett
         assert "not json" in connection.execute(text("SELECT row_json FROM quarantine")).scalar_one()
 
 
+@pytest.mark.sqlite_file("a server checks what a column holds")
 def test_rows_of_no_session_are_kept_aside(settings: Settings, store: Store) -> None:
     finished(store)
     store.database.close()
@@ -507,6 +518,7 @@ def test_rows_of_no_session_are_kept_aside(settings: Settings, store: Store) -> 
         assert "lost" in connection.execute(text("SELECT row_json FROM quarantine")).scalar_one()
 
 
+@pytest.mark.sqlite_file("a server checks what a column holds")
 def test_a_garbled_value_read_while_writing_is_damage_too(store: Store) -> None:
     finished(store)
     with writing(store.database.engine) as connection:

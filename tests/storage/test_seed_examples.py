@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.sqlite_file("the seed's script makes SQLite files")
+
 MODELS = """
 from edi_storage import SessionData, SessionState
 data = SessionData(

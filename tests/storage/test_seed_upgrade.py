@@ -17,6 +17,8 @@ from tests.storage.seed_database import execute, rows
 from tests.storage.small_disk import small_disk
 from tests.storage.upgrading import BAD_ROWS, TABLES, add_bad_rows, counts, engine_for, is_current, quarantined, upgrade
 
+pytestmark = pytest.mark.sqlite_file("the seed's script makes SQLite files")
+
 
 @pytest.fixture
 def seed(tmp_path):

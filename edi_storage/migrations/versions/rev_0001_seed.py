@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from edi_storage.migrations.columns import TEXT
+
 revision = "0001"
 down_revision = None
 
@@ -104,8 +106,8 @@ def _sessions() -> None:
         "sessions",
         _text("id"),
         _created_at(),
-        sa.Column("image_path", sa.Text, nullable=False),
-        sa.Column("naive_prompt", sa.Text, nullable=False),
+        sa.Column("image_path", TEXT, nullable=False),
+        sa.Column("naive_prompt", TEXT, nullable=False),
         _text("status"),
         _real("final_alignment_score"),
         sa.PrimaryKeyConstraint("id", name=op.f("seed_pk_sessions")),
@@ -127,7 +129,7 @@ def _child(table: str, *columns: sa.schema.SchemaItem, dated: bool = True) -> No
 
 
 def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text)
+    return sa.Column(name, TEXT)
 
 
 def _int(name: str) -> sa.Column[int]:

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from edi_storage.migrations.columns import TEXT
 from edi_storage.migrations.seed_rows import move_rows
 
 revision = "0002"
@@ -19,6 +20,9 @@ def upgrade() -> None:
     """Make the tables anew beside the old ones, move the rows, drop the old ones."""
     for table in _TABLES:
         op.rename_table(table, f"seed_{table}")
+    if op.get_context().dialect.name == "postgresql":
+        for table in _TABLES[1:]:
+            op.execute(f"ALTER SEQUENCE {table}_id_seq RENAME TO seed_{table}_id_seq")
     _create_quarantine()
     _create_sessions()
     _create_prompts()
@@ -34,10 +38,10 @@ def _create_quarantine() -> None:
     op.create_table(
         "quarantine",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("table_name", sa.Text, nullable=False),
-        sa.Column("row_json", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("revision", sa.Text, nullable=False),
+        sa.Column("table_name", TEXT, nullable=False),
+        sa.Column("row_json", TEXT, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("revision", TEXT, nullable=False),
         _created_at(),
         sqlite_autoincrement=True,
     )
@@ -46,11 +50,11 @@ def _create_quarantine() -> None:
 def _create_sessions() -> None:
     op.create_table(
         "sessions",
-        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("id", TEXT, nullable=False),
         _created_at(),
-        sa.Column("image_path", sa.Text, nullable=False),
-        sa.Column("naive_prompt", sa.Text, nullable=False),
-        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("image_path", TEXT, nullable=False),
+        sa.Column("naive_prompt", TEXT, nullable=False),
+        sa.Column("status", TEXT, nullable=False),
         sa.Column("final_alignment_score", sa.Float),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
         sa.CheckConstraint("status IN ('in_progress', 'completed', 'failed')", name=op.f("ck_sessions_status")),
@@ -65,8 +69,8 @@ def _create_prompts() -> None:
     _create_child(
         "prompts",
         sa.Column("iteration", sa.Integer, nullable=False),
-        sa.Column("positive_prompt", sa.Text),
-        sa.Column("negative_prompt", sa.Text),
+        sa.Column("positive_prompt", TEXT),
+        sa.Column("negative_prompt", TEXT),
         sa.Column("quality_score", sa.Float),
         _created_at(),
         sa.Column("attempt_number", sa.Integer, server_default=sa.text("1"), nullable=False),
@@ -80,12 +84,12 @@ def _create_prompts() -> None:
 def _create_entities() -> None:
     _create_child(
         "entities",
-        sa.Column("entity_id", sa.Text, nullable=False),
-        sa.Column("label", sa.Text),
+        sa.Column("entity_id", TEXT, nullable=False),
+        sa.Column("label", TEXT),
         sa.Column("confidence", sa.Float),
-        sa.Column("bbox_json", sa.Text),
-        sa.Column("mask_path", sa.Text),
-        sa.Column("color_hex", sa.Text),
+        sa.Column("bbox_json", TEXT),
+        sa.Column("mask_path", TEXT),
+        sa.Column("color_hex", TEXT),
         sa.Column("area_percent", sa.Float),
         _unique("entities", "session_id", "entity_id"),
         _score("entities", "confidence"),
@@ -103,7 +107,7 @@ def _create_validations() -> None:
         sa.Column("preserved_count", sa.Integer),
         sa.Column("modified_count", sa.Integer),
         sa.Column("unintended_count", sa.Integer),
-        sa.Column("user_feedback", sa.Text),
+        sa.Column("user_feedback", TEXT),
         _created_at(),
         _unique("validations", "session_id", "attempt_number"),
         _score("validations", "alignment_score"),
@@ -115,12 +119,12 @@ def _create_validations() -> None:
 def _create_user_feedback() -> None:
     _create_child(
         "user_feedback",
-        sa.Column("feedback_type", sa.Text, nullable=False),
-        sa.Column("comments", sa.Text),
+        sa.Column("feedback_type", TEXT, nullable=False),
+        sa.Column("comments", TEXT),
         sa.Column("rating", sa.Integer),
         _created_at(),
         sa.Column("reasons", sa.JSON, server_default=sa.text("'[]'"), nullable=False),
-        sa.Column("feedback_key", sa.Text, server_default=sa.text("'verdict'"), nullable=False),
+        sa.Column("feedback_key", TEXT, server_default=sa.text("'verdict'"), nullable=False),
         _unique("user_feedback", "session_id", "feedback_key"),
         sa.CheckConstraint(
             "feedback_type IN ('accept', 'reject', 'partial')", name=op.f("ck_user_feedback_feedback_type")
@@ -136,7 +140,7 @@ def _create_child(table: str, *items: sa.schema.SchemaItem) -> None:
     op.create_table(
         table,
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("session_id", sa.Text, nullable=False),
+        sa.Column("session_id", TEXT, nullable=False),
         *items,
         sa.ForeignKeyConstraint(
             ["session_id"], ["sessions.id"], name=op.f(f"fk_{table}_session_id_sessions"), ondelete="CASCADE"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from edi_storage.migrations.columns import TEXT
+
 revision = "0003"
 down_revision = "0002"
 
@@ -22,7 +24,7 @@ def _extend_sessions() -> None:
     op.add_column("sessions", sa.Column("updated_at", sa.TIMESTAMP))
     op.add_column("sessions", sa.Column("options", sa.JSON, server_default=sa.text("'{}'"), nullable=False))
     for name in ("decision", "waiting_for", "failure_reason", "flow_run_id"):
-        op.add_column("sessions", sa.Column(name, sa.Text))
+        op.add_column("sessions", sa.Column(name, TEXT))
     for name in ("recovery_attempts", "exported_seq"):
         op.add_column("sessions", sa.Column(name, sa.Integer, server_default=sa.text("0"), nullable=False))
 
@@ -72,7 +74,7 @@ def _create_stage_commits() -> None:
         _text("engine"),
         _text("engine_version"),
         _integer("fence"),
-        sa.Column("flow_run_id", sa.Text),
+        sa.Column("flow_run_id", TEXT),
         sa.Column("started_at", sa.TIMESTAMP(), nullable=False),
         sa.Column("finished_at", sa.TIMESTAMP(), nullable=False),
         sa.PrimaryKeyConstraint("session_id", "seq", name=op.f("pk_stage_commits")),
@@ -95,7 +97,7 @@ def _create_leases() -> None:
     op.create_table(
         "leases",
         _text("session_id"),
-        sa.Column("owner", sa.Text),
+        sa.Column("owner", TEXT),
         _integer("fence"),
         sa.Column("expires_at", sa.TIMESTAMP(), nullable=False),
         sa.Column("renewed_at", sa.TIMESTAMP(), nullable=False),
@@ -106,7 +108,7 @@ def _create_leases() -> None:
 
 
 def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False)
+    return sa.Column(name, TEXT, nullable=False)
 
 
 def _integer(name: str) -> sa.Column[int]:

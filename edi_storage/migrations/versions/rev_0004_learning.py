@@ -7,6 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from edi_storage.migrations.columns import TEXT
+
 revision = "0004"
 down_revision = "0003"
 
@@ -70,7 +72,7 @@ def _create_learning_runs() -> None:
 
 
 def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False)
+    return sa.Column(name, TEXT, nullable=False)
 
 
 def _integer(name: str) -> sa.Column[int]:

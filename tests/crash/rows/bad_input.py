@@ -26,6 +26,7 @@ from edi_storage.models import SessionData, UserFeedback
 from edi_storage.recovery import checkpoint_info
 from edi_storage.state import fold
 from tests.crash.bench import Bench
+from tests.crash.work import settings_for
 from tests.storage.sessions import SESSION, commits
 
 ID = SESSION.session_id
@@ -217,7 +218,7 @@ def fuzz_states(folder: Path, examples: int, chance: int) -> Found:
     checkpoint = Path(manager.write_checkpoint(state, info))
     live = folder / f"{ID}.json"
 
-    with EDIDatabase(str(folder / "any.db")) as database:
+    with EDIDatabase(settings_for(folder).database_url) as database:
 
         def body(data: bytes) -> None:
             live.write_bytes(data)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.crash import checks, damage
+from tests.crash import checks, damage, homes
 from tests.crash.bench import Bench
 from tests.crash.work import Task
 
@@ -58,8 +58,7 @@ def _harm(bench: Bench, whole: Path, case: Case) -> None:
         did = KINDS[case.kind](path, bench.rng)
         what = f"{case}: {path.name} {did}"
         if case.without_database:
-            for file in home.glob("edi_sessions.db*"):
-                file.unlink()
+            homes.lose_database(home)
         harmed = path.read_bytes() if path.exists() else None
         _look(bench, what, home, path)
         _repair(bench, what, home, case)

@@ -16,7 +16,7 @@ from typing import Any
 
 from edi_storage.connection import SCHEMA_REVISION
 from tests.crash import checks, damage
-from tests.crash.bench import Bench
+from tests.crash.bench import Bench, only_for_a_file
 from tests.crash.work import Ack, Task
 
 SESSIONS = ("s-1", "s-3", "s-4")
@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[damage.Damage, int]] = {
 
 
 def row(bench: Bench) -> None:
+    only_for_a_file()
     whole = bench.home()
     bench.finish(Task(whole, ("s-1", "s-3")))
     bench.finish(Task(whole, ("s-4",), upto=7))

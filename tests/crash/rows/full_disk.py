@@ -46,7 +46,7 @@ def _bytes(folder: Path) -> int:
 def _fill(bench: Bench, level: int, used: bool, need: int) -> None:
     what = f"level {level} in a {'used' if used else 'new'} home"
     with bench.round(what), _disk(bench.folder / "disk") as disk:
-        home = disk / "home"
+        home = bench.settle(disk / f"home-{bench.result.rounds}")
         if used:
             bench.finish(Task(home, FINISHED))
         ballast = disk / "ballast"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from edi_storage.connection import sqlite_driver
+from edi_storage.connection import make_engine, sqlite_driver, writing
+from tests.crash import homes
 from tests.crash.bench import Bench
 from tests.crash.processes import Line
-from tests.crash.work import Task
+from tests.crash.work import Task, settings_for
 
 SESSIONS = ("s-1",)
 
@@ -20,7 +21,7 @@ def row(bench: Bench) -> None:
         with bench.round(what):
             home = bench.home()
             bench.finish(Task(home, SESSIONS, upto=4))
-            holder = bench.processes.start(hold, home / "edi_sessions.db", seconds)
+            holder = bench.processes.start(hold_server if homes.SERVER else hold, home, seconds)
             holder.hear()
             started = time.monotonic()
             process = bench.start(Task(home, SESSIONS))
@@ -38,11 +39,20 @@ def _wrong(last: tuple[str, ...], waited: float, seconds: float) -> list[str]:
     return [] if busy and waited < 45 else [f"after {waited:.0f} s: {last}"]
 
 
-def hold(path: Path, seconds: float, line: Line) -> None:
+def hold(home: Path, seconds: float, line: Line) -> None:
     """Hold the write lock for so long."""
-    raw = sqlite_driver().connect(str(path), isolation_level=None)
+    raw = sqlite_driver().connect(str(home / "edi_sessions.db"), isolation_level=None)
     raw.execute("BEGIN IMMEDIATE")
     line.say("held")
     time.sleep(seconds)
     raw.rollback()
     raw.close()
+
+
+def hold_server(home: Path, seconds: float, line: Line) -> None:
+    """The same on a server, busy all the time: who stands still would lose the lock."""
+    engine = make_engine(settings_for(home).database_url)
+    with writing(engine) as connection:
+        line.say("held")
+        connection.exec_driver_sql(f"SELECT pg_sleep({seconds})")
+    engine.dispose()

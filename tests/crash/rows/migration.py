@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.crash import checks
-from tests.crash.bench import Bench
+from tests.crash.bench import Bench, only_for_a_file
 from tests.crash.processes import Line
 from tests.storage import seed_database
 from tests.storage.upgrading import add_bad_rows, upgrade
@@ -27,6 +27,7 @@ Dump = dict[str, list[str]]
 
 
 def row(bench: Bench) -> None:
+    only_for_a_file()
     seed = bench.folder / "seed.db"
     bench.call(_build, str(seed), 40)
     whole = _copy(bench, seed)

@@ -7,7 +7,6 @@ both must tell the same story.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import traceback
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from edi_storage.models import Lease, SessionData, StageCommit, UserFeedback
 from edi_storage.recovery import export_checkpoints
 from edi_storage.state import Json, digest, fold, merge_patch
 from edi_storage.store import Store, open_store
+from tests.crash import homes
 from tests.crash.bench import Bench
 from tests.crash.processes import brief
 from tests.crash.work import settings_for
@@ -80,7 +80,7 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.home = Path(tempfile.mkdtemp(prefix="edi-model-"))
-        shutil.copytree(self.template, self.home, dirs_exist_ok=True)
+        homes.place(self.home, like=self.template)
         self.now, self.known = 0.0, dict[str, Known]()
         self.store = self._open()
 
@@ -93,7 +93,7 @@ class Model(RuleBasedStateMachine):
     def teardown(self) -> None:
         failpoints.arm("")
         self._opened.__exit__(None, None, None)
-        shutil.rmtree(self.home)
+        homes.remove(self.home)
 
     # --- Leases ---
 
@@ -239,8 +239,7 @@ class Model(RuleBasedStateMachine):
     def lose_the_database(self) -> None:
         """It is rebuilt from the checkpoints: what was exported is back; what never was is gone."""
         self._opened.__exit__(None, None, None)
-        for file in self.home.glob("edi_sessions.db*"):
-            file.unlink()
+        homes.lose_database(self.home)
         unrepaired = [finding for finding in doctor(settings_for(self.home), repair=True) if not finding.repaired]
         assert not unrepaired, unrepaired
         self.store = self._open()

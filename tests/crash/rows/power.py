@@ -46,7 +46,7 @@ def _series(bench: Bench, disk: Disk, cuts: int) -> None:
     """Homes that lose their power again and again until their sessions are finished."""
     left = cuts
     while left:
-        home = disk.mount / f"home-{left}"
+        home = bench.settle(disk.mount / f"home-{left}")
         acks: list[Ack] = []
         for _ in range(min(left, bench.rng.randint(1, 4))):
             left -= 1

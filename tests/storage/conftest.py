@@ -1,0 +1,84 @@
+"""On which databases the tests of the storage run.
+
+Those that ask for `database_url` run on both: a SQLite file, and a database of their own on a PostgreSQL server that is
+started for the tests. With EDI_TEST_DATABASE_URL set they run on that server only, and what is marked `sqlite_file` is
+skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edi_storage import EDIDatabase
+from edi_storage.connection import sqlite_url
+from tests import databases
+from tests.postgres import URL, NoServer, server
+
+_ON_SERVER = bool(os.environ.get(URL))
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A PostgreSQL server: the one that is named, or else a private one."""
+    if _ON_SERVER:
+        yield os.environ[URL]
+        return
+    try:
+        with server() as running:
+            yield running.url
+    except NoServer as reason:
+        pytest.skip(f"NOT TESTED: PostgreSQL ({reason})")
+
+
+@pytest.fixture(params=["postgresql"] if _ON_SERVER else ["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of database that a test runs on."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
+    """A place for a database: a file that is not there yet, or a database without a session."""
+    if kind == "sqlite":
+        yield sqlite_url(tmp_path / "edi.db")
+    else:
+        yield request.getfixturevalue("server_database")
+
+
+@pytest.fixture
+def empty_database(server_url: str) -> Iterator[str]:
+    """An empty database on the PostgreSQL server."""
+    url = databases.make(server_url)
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture(scope="session")
+def migrated(server_url: str) -> Iterator[str]:
+    """A database whose schema is made: to copy it takes a tenth of the time."""
+    url = databases.make(server_url)
+    EDIDatabase(url).close()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def server_database(migrated: str) -> Iterator[str]:
+    """A database on the PostgreSQL server that has the schema and nothing else."""
+    url = databases.make(migrated, like=databases.name_of(migrated))
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture(autouse=True)
+def _where_it_applies(request: pytest.FixtureRequest) -> None:
+    """Skip, with its reason, what is marked `sqlite_file` where there is none."""
+    marker = request.node.get_closest_marker("sqlite_file")
+    here = request.getfixturevalue("kind") if "kind" in request.fixturenames else "postgresql" if _ON_SERVER else ""
+    if marker and here == "postgresql":
+        pytest.skip(f"NOT TESTED on PostgreSQL: {marker.args[0]}")

@@ -1,0 +1,603 @@
+"""What is PostgreSQL's own: connections, locks, migrations, errors, links that break (conftest.py has the server)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import ProgrammingError as WrongSQL
+
+from edi_storage import EDIDatabase, migrations
+from edi_storage.connection import SCHEMA_REVISION, make_engine, reading, writing
+from edi_storage.errors import (
+    DatabaseBusyError,
+    DatabaseDamagedError,
+    DatabaseError,
+    DatabaseTooNewError,
+    EdiError,
+    InputError,
+    StorageFullError,
+)
+from edi_storage.tables import Base
+from tests import databases
+from tests.postgres import binaries
+from tests.storage.sessions import SESSION, commit_all, commits, edited_session
+
+
+@contextmanager
+def opened(url: str, busy_timeout_ms: int = 30_000) -> Iterator[Engine]:
+    engine = make_engine(url, busy_timeout_ms=busy_timeout_ms)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture
+def engine(empty_database: str) -> Iterator[Engine]:
+    with opened(empty_database) as made:
+        yield made
+
+
+@pytest.fixture
+def counter(engine: Engine) -> Engine:
+    """A table with one number in it, 0."""
+    with writing(engine) as connection:
+        connection.execute(text("CREATE TABLE counter (n INTEGER NOT NULL UNIQUE)"))
+        connection.execute(text("INSERT INTO counter VALUES (0)"))
+    return engine
+
+
+def value(engine: Engine) -> int:
+    with reading(engine) as connection:
+        return int(connection.execute(text("SELECT n FROM counter")).scalar_one())
+
+
+def add(engine: Engine, session_id: str | None = None) -> None:
+    with writing(engine, session_id) as connection:
+        n = connection.execute(text("SELECT n FROM counter")).scalar_one()
+        connection.execute(text("UPDATE counter SET n = :n"), {"n": n + 1})
+
+
+def at_once(*works: Callable[[], object]) -> None:
+    """Run all of these at the same time; raises what one of them raised."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        for done in [pool.submit(work) for work in works]:
+            done.result(60)
+
+
+def raw(url: str) -> closing[psycopg.Connection[tuple[object, ...]]]:
+    return closing(psycopg.connect(databases.conninfo(url), autocommit=True))
+
+
+def at_next_commit(database: EDIDatabase, harm: Callable[[Any], object]) -> None:
+    """Do harm to the link once, right before the driver is told to commit."""
+    done: list[object] = []
+
+    @event.listens_for(database.engine, "commit")
+    def once(connection: Connection) -> None:
+        if not done:
+            done.append(True)
+            harm(connection.connection.dbapi_connection)
+
+
+# --- Connections -------------------------------------------------------------------------------------
+
+
+def test_every_connection_is_set_up_whatever_the_database_says(empty_database: str) -> None:
+    with raw(empty_database) as direct:
+        name = databases.name_of(empty_database)
+        for setting in ("timezone = 'Asia/Tokyo'", "synchronous_commit = off", "lock_timeout = 0"):
+            direct.execute(f"ALTER DATABASE {name} SET {setting}")
+        direct.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    expected = {
+        "TimeZone": "UTC",
+        "synchronous_commit": "on",
+        "lock_timeout": "1234ms",
+        "idle_in_transaction_session_timeout": "10s",
+        "client_encoding": "UTF8",
+    }
+    with opened(empty_database, 1234) as engine:
+        with writing(engine) as connection:
+            found = {name: connection.exec_driver_sql(f"SHOW {name}").scalar() for name in expected}
+            assert found == expected
+            assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+        with reading(engine) as connection:
+            assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "repeatable read"
+            assert connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on"
+
+
+def test_a_stronger_commit_than_ours_stays(empty_database: str) -> None:
+    with raw(empty_database) as direct:
+        direct.execute(f"ALTER DATABASE {databases.name_of(empty_database)} SET synchronous_commit = 'remote_apply'")
+    with opened(empty_database) as engine, reading(engine) as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "remote_apply"
+
+
+def test_a_url_may_leave_the_driver_out(empty_database: str) -> None:
+    with opened(empty_database.replace("+psycopg", "")) as engine:
+        assert not migrations.is_current(engine)
+
+
+def test_an_exception_leaves_nothing_behind(counter: Engine) -> None:
+    def fail_half_way() -> None:
+        with writing(counter) as connection:
+            connection.execute(text("UPDATE counter SET n = 99"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_half_way()
+    assert value(counter) == 0
+
+
+def test_a_reader_cannot_write(counter: Engine) -> None:
+    with pytest.raises(DatabaseError, match="read-only"), reading(counter) as connection:
+        connection.execute(text("UPDATE counter SET n = 99"))
+    add(counter)
+    assert value(counter) == 1
+
+
+def test_a_reader_sees_one_moment_and_waits_for_nobody(counter: Engine) -> None:
+    with reading(counter) as connection:
+        before = connection.execute(text("SELECT n FROM counter")).scalar_one()
+        add(counter)
+        assert connection.execute(text("SELECT n FROM counter")).scalar_one() == before
+    with writing(counter) as connection:
+        connection.execute(text("UPDATE counter SET n = 99"))
+        assert value(counter) == 1
+
+
+def test_a_broken_constraint_and_wrong_sql_stay_what_they_are(counter: Engine) -> None:
+    with pytest.raises(IntegrityError), writing(counter) as connection:
+        connection.execute(text("INSERT INTO counter VALUES (0)"))
+    with pytest.raises(WrongSQL, match="does not exist"), reading(counter) as connection:
+        connection.execute(text("SELECT * FROM absent"))
+
+
+@pytest.mark.parametrize("text_given", ["a\udcff", "a\0b"])
+def test_what_no_database_can_look_for_is_bad_input(engine: Engine, text_given: str) -> None:
+    with pytest.raises(InputError, match=r"Unicode|NUL"), reading(engine) as connection:
+        connection.execute(text("SELECT cast(:name AS text)"), {"name": text_given})
+
+
+def test_a_forked_child_opens_its_own_connection(counter: Engine) -> None:
+    with reading(counter) as connection:
+        inherited = connection.connection.dbapi_connection
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with writing(counter) as connection:
+                connection.execute(text("UPDATE counter SET n = n + 1"))
+                status = int(connection.connection.dbapi_connection is inherited)
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    add(counter)
+    assert value(counter) == 2
+
+
+def test_text_is_sorted_as_sqlite_sorts_it(empty_database: str) -> None:
+    names = ["B-1", "a-1", "A-1", "b_1", "b-1", "b1"]
+    with EDIDatabase(empty_database) as database:
+        for name in names:
+            database.save_session({"id": name, "image_path": "a.jpg", "naive_prompt": "p"})
+        assert database.session_ids() == sorted(names)
+        assert [found.session_id for found in database.sessions_starting_with("b", 9)] == ["b-1", "b1", "b_1"]
+
+
+# --- Locks -------------------------------------------------------------------------------------------
+
+INCREMENT = """
+import sys
+from sqlalchemy import text
+from edi_storage.connection import make_engine, writing
+engine = make_engine(sys.argv[1])
+for number in range(50):
+    with writing(engine, sys.argv[2] or None) as connection:
+        n = connection.execute(text("SELECT n FROM counter")).scalar_one()
+        connection.execute(text("UPDATE counter SET n = :n"), {"n": n + 1})
+"""
+
+
+@pytest.mark.parametrize(("one", "other"), [("s-1", "s-1"), ("s-1", ""), ("", "")])
+def test_two_processes_that_read_modify_and_write_lose_nothing(
+    counter: Engine, empty_database: str, one: str, other: str
+) -> None:
+    command = [sys.executable, "-c", INCREMENT, empty_database]
+    both = [subprocess.Popen([*command, session]) for session in (one, other)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert value(counter) == 100
+
+
+def test_one_session_does_not_wait_for_another(counter: Engine) -> None:
+    with writing(counter, "s-1"):
+        add(counter, "s-2")
+    assert value(counter) == 1
+
+
+@pytest.mark.parametrize("waits", ["s-1", None])
+def test_a_lock_kept_for_too_long_is_reported_in_time(counter: Engine, empty_database: str, waits: str | None) -> None:
+    with opened(empty_database, 200) as other, writing(counter, "s-1"):
+        started = time.monotonic()
+        with pytest.raises(DatabaseBusyError, match="stayed locked"):
+            add(other, waits)
+        assert 0.1 < time.monotonic() - started < 5
+
+
+def test_who_stands_still_in_a_transaction_loses_it(counter: Engine) -> None:
+    def stand_still() -> None:
+        with writing(counter, "s-1") as connection:
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 100")
+            connection.execute(text("UPDATE counter SET n = 99"))
+            time.sleep(0.5)
+            connection.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseError, match="stood still"):
+        stand_still()
+    add(counter, "s-1")
+    assert value(counter) == 1
+
+
+def test_two_edits_of_one_new_session_get_one_lease(server_database: str) -> None:
+    with EDIDatabase(server_database) as database:
+        got: list[object] = []
+
+        def begin(owner: str) -> None:
+            try:
+                got.append(database.begin_session(SESSION, owner, 30))
+            except EdiError as error:
+                got.append(type(error).__name__)
+
+        at_once(*(lambda owner=f"owner-{number}": begin(owner) for number in range(8)))
+        assert got.count("LeaseHeldError") == 7
+
+
+def test_feedback_and_learning_at_once_lose_no_event(server_database: str) -> None:
+    names = [f"s-{number}" for number in range(8)]
+    with EDIDatabase(server_database) as database:
+        for name in names:
+            database.save_session({"id": name, "image_path": "a.jpg", "naive_prompt": "p", "status": "completed"})
+        ended = threading.Event()
+
+        def rate(name: str) -> None:
+            for number in range(6):
+                database.save_feedback(name, {"feedback_type": ("accept", "reject")[number % 2]})
+
+        def learn() -> None:
+            while not ended.is_set():
+                database.fold_feedback()
+
+        learning = threading.Thread(target=learn)
+        learning.start()
+        at_once(*(lambda name=name: rate(name) for name in names))
+        ended.set()
+        learning.join(60)
+        database.fold_feedback()
+        (cell,) = database.learning_cells()
+        assert (cell.accepted, cell.rejected) == (0, 8)
+
+
+def test_an_event_is_learned_although_a_later_one_was_ready_first(server_database: str) -> None:
+    """Numbers are given before COMMIT: were it not for the lock, the watermark would pass over the slower event."""
+    with EDIDatabase(server_database) as database:
+        for name in ("slow", "quick"):
+            database.save_session({"id": name, "image_path": "a.jpg", "naive_prompt": "p", "status": "completed"})
+        has_number = threading.Event()
+        at_next_commit(database, lambda _: (has_number.set(), time.sleep(0.5)))
+
+        def rate_quickly() -> None:
+            assert has_number.wait(60)
+            database.save_feedback("quick", {"feedback_type": "accept"})
+            database.fold_feedback()
+
+        at_once(lambda: database.save_feedback("slow", {"feedback_type": "accept"}), rate_quickly)
+        database.fold_feedback()
+        (cell,) = database.learning_cells()
+        assert cell.accepted == 2
+
+
+# --- Migrations --------------------------------------------------------------------------------------
+
+
+def schema(url: str) -> list[str]:
+    """What pg_dump says of the schema, without alembic's table and what differs from run to run."""
+    command = [str(binaries() / "pg_dump"), "-s", "-T", "alembic_version", databases.conninfo(url)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if not line.startswith(("\\", "--"))]
+
+
+def test_the_revisions_make_exactly_the_tables_of_tables_py(engine: Engine, empty_database: str) -> None:
+    assert not migrations.is_current(engine)
+    report = migrations.upgrade(engine)
+    assert (report.from_revision, report.to_revision, report.backup_path) == (None, migrations.head(), None)
+    assert migrations.is_current(engine)
+    assert not migrations.upgrade(engine).changed
+    direct = databases.make(empty_database)
+    try:
+        with opened(direct) as other:
+            Base.metadata.create_all(other)
+        assert schema(empty_database) == schema(direct)
+    finally:
+        databases.drop(direct)
+
+
+SEED_ROWS = """
+    INSERT INTO sessions (id, image_path, naive_prompt, status) VALUES
+        ('s-0', 'a.jpg', 'p', 'completed'), ('s-1', 'b.jpg', 'p', 'failed'), ('../x', 'c.jpg', 'p', 'failed');
+    INSERT INTO prompts (session_id, iteration, quality_score) VALUES
+        ('s-0', 0, 0.5), ('s-0', 1, 'NaN'), ('s-0', 0, 0.7), ('s-1', NULL, 0.5);
+    INSERT INTO entities (session_id, entity_id, confidence) VALUES ('s-0', 'sky_0', 0.9), ('s-0', 'sky_1', 1.5);
+    INSERT INTO validations (session_id, attempt_number, alignment_score) VALUES ('s-0', 1, 0.5);
+    INSERT INTO user_feedback (session_id, feedback_type, rating) VALUES ('s-0', 'accept', 5), ('s-0', NULL, 5);
+"""
+
+
+def test_a_database_can_stop_at_every_revision_and_go_on_with_its_rows(engine: Engine) -> None:
+    migrations.upgrade(engine, target="0001")
+    with writing(engine) as connection:
+        connection.exec_driver_sql(SEED_ROWS)
+    quarantined = {}
+    for number in range(2, SCHEMA_REVISION + 1):
+        quarantined |= migrations.upgrade(engine, target=f"{number:04d}").quarantined
+        assert migrations.is_current(engine) == (number == SCHEMA_REVISION)
+    assert quarantined == {"sessions": 1, "prompts": 3, "entities": 1, "user_feedback": 1}
+    with writing(engine) as connection:
+        prompts = connection.exec_driver_sql("SELECT id, quality_score FROM prompts").all()
+        new = connection.exec_driver_sql(
+            "INSERT INTO prompts (session_id, iteration) VALUES ('s-1', 5) RETURNING id"
+        ).scalar_one()
+    assert prompts == [(3, 0.7)]
+    assert new > 4, "an id that was used is not given again"
+
+
+UPGRADE = """
+import sys
+from edi_storage import migrations
+from edi_storage.connection import make_engine
+import alembic.command
+engine = make_engine(sys.argv[1])
+print("ready", flush=True); input()
+print(migrations.upgrade(engine).changed, migrations.is_current(engine), flush=True)
+"""
+
+
+def upgrader(url: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-c", UPGRADE, url]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_eight_processes_may_upgrade_at_once(empty_database: str) -> None:
+    eight = [upgrader(empty_database) for _ in range(8)]
+    for process in eight:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in eight:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=60)[0].split() for process in eight]
+    assert [process.returncode for process in eight] == [0] * 8
+    assert sorted(told) == [["False", "True"]] * 7 + [["True", "True"]]
+
+
+def test_an_upgrade_whose_link_is_cut_leaves_nothing(engine: Engine, empty_database: str) -> None:
+    @event.listens_for(engine, "before_cursor_execute")
+    def cut(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if "CREATE TABLE leases" in statement:
+            databases.cut_links(empty_database)
+
+    with pytest.raises(DatabaseError):
+        migrations.upgrade(engine)
+    event.remove(engine, "before_cursor_execute", cut)
+    with raw(empty_database) as direct:
+        assert direct.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+    assert migrations.upgrade(engine).changed
+
+
+def test_a_newer_revision_is_refused_untouched_also_in_an_open_store(empty_database: str) -> None:
+    with EDIDatabase(empty_database) as database:
+        with raw(empty_database) as direct:
+            newer = SCHEMA_REVISION + 1
+            direct.execute(f"COMMENT ON TABLE alembic_version IS 'EDI {newer:04d}'")
+            direct.execute(f"UPDATE alembic_version SET version_num = '{newer:04d}'".encode())
+        before = schema(empty_database)
+        for use in (database.query_history, lambda: database.begin_session(SESSION, "me", 30), database.init_db):
+            with pytest.raises(DatabaseTooNewError, match="newer version of EDI"):
+                use()
+        with pytest.raises(DatabaseTooNewError):
+            migrations.upgrade(database.engine)
+        assert schema(empty_database) == before
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "CREATE TABLE pages (content text)",
+        "CREATE TABLE sessions (id text, token text)",
+        "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('0001')",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE MATERIALIZED VIEW v AS SELECT 1",
+    ],
+)
+def test_another_applications_database_is_refused_untouched(empty_database: str, statements: str) -> None:
+    with raw(empty_database) as direct:
+        direct.execute(statements.encode())
+    before = schema(empty_database)
+    with pytest.raises(DatabaseError, match="belongs to another application"):
+        EDIDatabase(empty_database)
+    assert schema(empty_database) == before
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(empty_database: str) -> None:
+    name = "edi_latin_1"
+    with databases.administration(empty_database) as execute:
+        execute("DROP DATABASE IF EXISTS {}", name)
+        execute(
+            "CREATE DATABASE {} TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER libc",
+            name,
+        )
+    url = empty_database.replace(databases.name_of(empty_database), name)
+    try:
+        with pytest.raises(DatabaseError, match="LATIN1"):
+            EDIDatabase(url)
+    finally:
+        databases.drop(url)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "UPDATE sessions SET final_alignment_score = 'NaN'",
+        "UPDATE sessions SET final_alignment_score = 1.01",
+        "UPDATE sessions SET status = 'done'",
+        "UPDATE sessions SET id = ''",
+        "UPDATE prompts SET quality_score = 'Infinity'",
+        "UPDATE prompts SET iteration = 0",
+        "UPDATE prompts SET attempt_number = 0",
+        "UPDATE prompts SET session_id = 'nobody'",
+        "UPDATE entities SET area_percent = 'NaN'",
+        "UPDATE intents SET confidence = 'NaN'",
+        "UPDATE stage_commits SET sha256 = 'short'",
+        "UPDATE stage_commits SET seq = 0",
+        "UPDATE stage_commits SET stage = 'upload', attempt = 1, iteration = 0",
+        "UPDATE leases SET fence = 0",
+        "INSERT INTO user_feedback (session_id, feedback_type, rating) VALUES ('s-1', 'accept', 6)",
+        "INSERT INTO feedback_events (session_id, feedback_key, sign, edit_type, label, feedback_type) "
+        "VALUES ('s-1', 'k', 2, 'e', 'l', 'accept')",
+    ],
+)
+def test_the_database_itself_refuses_bad_rows(server_database: str, broken: str) -> None:
+    with EDIDatabase(server_database) as database:
+        edited_session(database)
+        with pytest.raises(IntegrityError), writing(database.engine) as connection:
+            connection.exec_driver_sql(broken.replace("%", "%%"))
+
+
+# --- Links that break --------------------------------------------------------------------------------
+
+
+def test_a_store_whose_links_were_cut_between_two_calls_goes_on(server_database: str) -> None:
+    with EDIDatabase(server_database) as database:
+        lease = database.begin_session(SESSION, "me", 30)
+        for commit in commits():
+            databases.cut_links(server_database)
+            database.commit_stage(lease, commit, 30)
+        assert len(database.get_commits(SESSION.session_id)) == 10
+
+
+def test_a_commit_whose_answer_was_lost_is_looked_up(server_database: str) -> None:
+    """The server commits, and the link breaks before it has said so."""
+    with EDIDatabase(server_database) as database:
+        lease = database.begin_session(SESSION, "me", 30)
+        at_next_commit(
+            database, lambda driver: (driver.commit(), driver.execute("SELECT 1"), databases.cut_links(server_database))
+        )
+        assert [commit.seq for commit in commit_all(database, lease, upto=2)] == [1, 2]
+        assert len(database.get_commits(SESSION.session_id)) == 2
+
+
+def test_a_commit_whose_link_broke_before_it_is_an_error_and_not_there(server_database: str) -> None:
+    with EDIDatabase(server_database) as database:
+        lease = database.begin_session(SESSION, "me", 30)
+        at_next_commit(database, lambda _: databases.cut_links(server_database))
+        with pytest.raises(DatabaseError, match="could not be used"):
+            commit_all(database, lease, upto=1)
+        assert database.get_commits(SESSION.session_id) == []
+        assert len(commit_all(database, lease, upto=1)) == 1
+
+
+def test_the_lookup_waits_for_a_commit_that_is_still_under_way(server_database: str) -> None:
+    """The client has lost the link; the server is not done with what it was told before."""
+    with EDIDatabase(server_database) as database:
+        database.begin_session(SESSION, "me", 30)
+        (first, *_) = commits()
+        with ThreadPoolExecutor(1) as pool:
+            with writing(database.engine, SESSION.session_id):
+                looking = pool.submit(database._find_commit, first)
+                time.sleep(0.3)
+                assert not looking.done()
+            assert looking.result(30) is None
+
+
+# --- Errors ------------------------------------------------------------------------------------------
+
+
+def sentence(url: str) -> str:
+    """What opening a store there says."""
+    with pytest.raises(EdiError) as caught:
+        EDIDatabase(url)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert len(said) < 300
+    assert "se-cret" not in said
+    return said
+
+
+@pytest.fixture
+def place(empty_database: str) -> Callable[..., str]:
+    """URLs of the server with a part of them changed."""
+    parsed = make_url(empty_database)
+    return lambda **changed: parsed.set(**changed).render_as_string(hide_password=False)
+
+
+def test_whatever_is_wrong_with_the_url_is_one_sentence_without_the_password(place: Callable[..., str]) -> None:
+    wrong = {
+        place(password="se-cret"): "password authentication failed",
+        place(username="nobody", password="se-cret"): "authentication failed",
+        place(database="absent"): 'database "absent" does not exist',
+        place(port=1, password="se-cret"): "[Cc]onnection refused",
+        place(host="localhost", port=1, password="se-cret"): "[Cc]onnection refused",
+        place(host="no-such-host.invalid", password="se-cret"): "no-such-host.invalid",
+        place(query={"password": "se-cret"}): "password authentication failed",
+        place(query={"nonsense": "se-cret"}): "nonsense",
+        place(query={"options": "-csearch_path=absent"}): "schema",
+    }
+    for url, said in wrong.items():
+        assert re.search(said, sentence(url))
+
+
+@pytest.mark.parametrize("url", ["postgresql+asyncpg://me:se-cret@host/edi", "mysql://me:se-cret@host/edi"])
+def test_another_server_or_driver_is_refused(url: str) -> None:
+    assert "postgresql+psycopg" in sentence(url)
+
+
+def test_a_missing_permission_is_one_sentence(empty_database: str, place: Callable[..., str]) -> None:
+    with databases.administration(empty_database) as execute:
+        execute("DROP ROLE IF EXISTS guest")
+        execute("CREATE ROLE guest LOGIN PASSWORD 'se-cret'")
+    try:
+        said = sentence(place(username="guest", password="se-cret"))
+    finally:
+        with databases.administration(empty_database) as execute:
+            execute("DROP ROLE guest")
+    assert "permission denied for schema public" in said
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "error", "said"),
+    [
+        ("53100", StorageFullError, "is full"),
+        ("57P03", DatabaseError, "could not be used"),
+        ("40P01", DatabaseBusyError, "stayed locked"),
+        ("XX001", DatabaseDamagedError, "bring it back from a dump"),
+    ],
+)
+def test_what_a_server_says_becomes_an_error_of_edis(
+    engine: Engine, sqlstate: str, error: type[EdiError], said: str
+) -> None:
+    with pytest.raises(error, match=said), writing(engine) as connection:
+        connection.exec_driver_sql(f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{sqlstate}'; END $$")
