@@ -308,12 +308,13 @@ def restore(
 @handled
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI on 127.0.0.1.")] = 4200,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Edits that run at the same time.")] = 2,
 ) -> None:
     """Start the control room: Prefect's UI, automatic resume and scheduled learning. Ctrl-C ends it."""
     from deployments.serve import serve as run
     from edi_storage.settings import load_settings
 
-    run(load_settings(), port=port)
+    run(load_settings(), port=port, workers=workers)
 
 
 def as_script() -> Any:  # pragma: no cover - `python -m flows.cli`
