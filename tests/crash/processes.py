@@ -40,6 +40,7 @@ PRELOADED = (
     "pysqlite3.dbapi2",
     "flows.session",
     "tests.crash.checks",
+    "tests.crash.rows.prefect",
     "tests.crash.work",
 )
 

@@ -83,7 +83,7 @@ def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
     before, hit, acks = bench.result.rounds, list[str](), list[Ack]()
     boundaries = bench.rng.choice((0, bench.rng.randint(1, MOST)))
     pause = bench.rng.uniform(0, MOMENT if boundaries else START)
-    what, started = f"{fault} {pause:.1f} s after boundary {boundaries}", 0.0
+    what, started = f"{fault} {pause:.1f} s after boundary {boundaries}", time.monotonic()
     with bench.round(what):
         sessions = place.trigger(place.workers + 1)
         _until(lambda: len(bench.call(_acks, place.home, sessions)) >= boundaries, f"boundary {boundaries}")
