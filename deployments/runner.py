@@ -79,7 +79,9 @@ async def _run(config: dict[str, Any], runners: list[Runner]) -> None:
         for served in config["deployments"]:
             runner = scheduled if served["interval"] else asked
             deployment = await _deployment(client, served)
-            found[await runner.aadd_deployment(deployment)] = served
+            identifier = await runner.aadd_deployment(deployment)
+            await _drop_outdated_plans(client, identifier, _slug(served))
+            found[identifier] = served
         await _close_stale_runs(client, found)
         for identifier, served in found.items():
             if served["interval"]:
@@ -95,7 +97,7 @@ async def _deployment(client: PrefectClient, served: dict[str, Any]) -> RunnerDe
     from prefect.exceptions import ObjectNotFound
     from prefect.schedules import Interval
 
-    slug = f"edi-{served['interval']:g}" if served["interval"] else ""
+    slug = _slug(served)
     one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     deployment = RunnerDeployment.from_entrypoint(
         served["entrypoint"],
@@ -113,6 +115,18 @@ async def _deployment(client: PrefectClient, served: dict[str, Any]) -> RunnerDe
             deployment.schedules = None
             deployment.model_fields_set.difference_update({"schedules", "paused"})
     return deployment
+
+
+async def _drop_outdated_plans(client: PrefectClient, deployment: UUID, slug: str) -> None:
+    # After the new one is there: a kill in between must not leave a deployment without any.
+    for plan in (await client.read_deployment(deployment)).schedules:
+        if _is_outdated(plan, slug):
+            await client.delete_deployment_schedule(deployment, plan.id)
+
+
+def _slug(served: dict[str, Any]) -> str:
+    """The name of EDI's own schedule, which says its interval; "" for a deployment that has none."""
+    return f"edi-{served['interval']:g}" if served["interval"] else ""
 
 
 def _is_outdated(plan: DeploymentSchedule, slug: str) -> bool:

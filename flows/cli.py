@@ -311,12 +311,13 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to serve at. Any but this machine's own needs a password in EDI_AUTH_STRING.")
     ] = "127.0.0.1",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Edits that run at the same time.")] = 2,
 ) -> None:
     """Start the control room: Prefect's UI, automatic resume and scheduled learning. Ctrl-C ends it."""
     from deployments.serve import serve as run
     from edi_storage.settings import load_settings
 
-    run(load_settings(), port=port, host=host)
+    run(load_settings(), port=port, host=host, workers=workers)
 
 
 def as_script() -> Any:  # pragma: no cover - `python -m flows.cli`

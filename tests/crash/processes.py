@@ -43,6 +43,7 @@ PRELOADED = (
     "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",
     "tests.crash.checks",
+    "tests.crash.rows.prefect",
     "tests.crash.work",
 )
 

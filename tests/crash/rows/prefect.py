@@ -44,9 +44,6 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "reboot": ("serve", "server", "runner", "flow"),
 }
 
-#: Edits triggered together: two run, as many as there are workers, and one waits.
-BATCH = 3
-
 #: The fault comes while the edits start, which takes seconds ...
 START = 5.0
 #: ... or when a batch has at most so many boundaries together (an edit has ten) ...
@@ -65,7 +62,8 @@ def row(bench: Bench) -> None:
     """Each fault hits so many edits; then one edit is cancelled while all is killed."""
     wanted = 20 if bench.full else 2
     hit = dict.fromkeys(FAULTS, 0)
-    place = _place(bench, EDI_RESUME_SECONDS="10")
+    # One more than there are workers: it waits, for a worker or for `edi serve`.
+    place = _place(bench, workers=4 if bench.full else 2, EDI_RESUME_SECONDS="10")
     with _served(place):
         [whole] = place.trigger(1)
         place.finish([whole])
@@ -85,9 +83,9 @@ def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
     before, hit, acks = bench.result.rounds, list[str](), list[Ack]()
     boundaries = bench.rng.choice((0, bench.rng.randint(1, MOST)))
     pause = bench.rng.uniform(0, MOMENT if boundaries else START)
-    what, started = f"{fault} {pause:.1f} s after boundary {boundaries}", 0.0
+    what, started = f"{fault} {pause:.1f} s after boundary {boundaries}", time.monotonic()
     with bench.round(what):
-        sessions = place.trigger(BATCH)
+        sessions = place.trigger(place.workers + 1)
         _until(lambda: len(bench.call(_acks, place.home, sessions)) >= boundaries, f"boundary {boundaries}")
         time.sleep(pause)
         started = time.monotonic()
@@ -135,8 +133,8 @@ def _cancelled(bench: Bench, place: Place) -> None:
 class Place:
     """A home, the processes that work for it, and the API of its `edi serve`."""
 
-    def __init__(self, bench: Bench, home: Path, port: int, settings: Mapping[str, str]) -> None:
-        self.bench, self.home, self.port = bench, home, port
+    def __init__(self, bench: Bench, home: Path, port: int, workers: int, settings: Mapping[str, str]) -> None:
+        self.bench, self.home, self.port, self.workers = bench, home, port, workers
         self.control = Control(home, port)
         self.small, self.large = _photo(home, 320), _photo(home, 2560)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDI_", "PREFECT_"))}
@@ -160,7 +158,8 @@ class Place:
     def serve(self) -> None:
         """What a service manager does after a boot."""
         log = self.home / f"serve-{time.monotonic_ns()}.log"
-        self._served = process = self.edi("serve", "--port", str(self.port), log=log)
+        options = ("--port", str(self.port), "--workers", str(self.workers))
+        self._served = process = self.edi("serve", *options, log=log)
         _until(lambda: "is ready" in log.read_text() or process.poll() is not None, "the start of `edi serve`")
         if process.poll() is not None:
             raise Raised(f"`edi serve` ended: {log.read_text()[-300:]}")
@@ -260,14 +259,14 @@ def _role(command: Sequence[bytes]) -> str:
     return next((roles[word] for word in command if word in roles), "flow")
 
 
-def _place(bench: Bench, **settings: str) -> Place:
+def _place(bench: Bench, workers: int = 0, **settings: str) -> Place:
     if not Path("/proc/self/environ").exists():
         raise Skipped("there is no /proc, which says which processes belong together")
     home = bench.home()
     home.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return Place(bench, home, probe.getsockname()[1], settings)
+        return Place(bench, home, probe.getsockname()[1], workers, settings)
 
 
 @contextmanager
