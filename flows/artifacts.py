@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 
-from PIL import Image
 from prefect.artifacts import create_markdown_artifact
 
 from edi_storage.state import rows_of
-from flows.engines.base import Pixels
 from flows.engines.photo import decode_photo
+from flows.pictures import data_uri
 from flows.session import SessionRun
 
 #: Pixels of the longer side of an inlined picture: sharp enough to judge, small enough for the server's database.
@@ -49,15 +46,7 @@ def _markdown(run: SessionRun) -> str:
 def _pictures(run: SessionRun) -> str:
     if "image" not in run.state.get("scene_analysis", {}):
         return ""
-    before = _data_uri(run.photo.pixels)
+    before = data_uri(run.photo.pixels, _THUMBNAIL)
     edited = run.state.get("edited_image_path")
-    after = _data_uri(decode_photo(run.store.files.read(edited)).pixels) if edited else ""
+    after = data_uri(decode_photo(run.store.files.read(edited)).pixels, _THUMBNAIL) if edited else ""
     return f"| before | after |\n|---|---|\n| ![before]({before}) | {f'![after]({after})' if after else 'not yet'} |"
-
-
-def _data_uri(pixels: Pixels) -> str:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

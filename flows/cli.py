@@ -190,13 +190,24 @@ def sessions(
     terminal.show_sessions(found, as_json)
 
 
-@app.command()
+@app.command(epilog="Example:  edi show last --html session.html")
 @handled
-def show(session_id: SessionArgument, as_json: JsonOption = False) -> None:
+def show(
+    session_id: SessionArgument,
+    html: Annotated[
+        str, typer.Option("--html", metavar="FILE", help="Write it as one web page with its pictures.")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --html replace a file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show everything that is known of a session."""
     with terminal.store() as store:
         found = terminal.find_session(store, session_id)
-        terminal.show_session(store, store.database.load_session(found.session_id), as_json)
+        history = store.database.load_session(found.session_id)
+        if html:
+            terminal.write_page(store, history, html, overwrite, as_json)
+        else:
+            terminal.show_session(store, history, as_json)
 
 
 @app.command()

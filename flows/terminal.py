@@ -358,6 +358,20 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
         typer.echo(f"\n{_result_text(outcome(opened, session.session_id))}")
 
 
+def write_page(opened: Store, history: SessionHistory, html: str, overwrite: bool, as_json: bool) -> None:
+    """A session as one web page, whole or not at all."""
+    from edi_storage.disk import LocalFolder
+    from flows.page import page
+
+    path = Path(html).expanduser().absolute()
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{html} cannot be written: name a file in a folder that exists.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{html} exists already: name another file, or add --overwrite.")
+    LocalFolder(str(path.parent)).write(path.name, page(opened, history).encode())
+    show({"session_id": history.session.session_id, "html": str(path)}, as_json, str(path))
+
+
 def _understood(history: SessionHistory) -> list[str]:
     """What the prompt was taken to mean, how it was put to the editor, and what came of each attempt."""
     intent = history.intent

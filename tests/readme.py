@@ -21,7 +21,7 @@ README = Path(__file__).parents[1] / "README.md"
 SETTINGS = ("<!-- settings: written by `python -m tests.readme` -->\n", "<!-- end of settings -->")
 SURVIVAL = ("<!-- survival: written by `python -m tests.crash --full --readme` -->\n", "<!-- end of survival -->")
 SERVER_SURVIVAL = (
-    "<!-- server: written by `python -m tests.postgres -- python -m tests.crash --full --readme` -->\n",
+    "<!-- server: written by `python -m tests.postgres -- python -m tests.crash --quick --readme` -->\n",
     "<!-- end of server -->",
 )
 

@@ -56,8 +56,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--readme", action="store_true", help="write the table into the README")
     parser.add_argument("--jobs", type=int, metavar="N", help="rows at the same time; the cores if left out, at most 2")
     options = parser.parse_args()
-    if options.readme and (options.only or not options.full):
-        parser.error("--readme takes the whole matrix: --full, without --only")
+    if options.readme and (options.only or not (options.full or homes.SERVER)):
+        parser.error("--readme takes the whole matrix: --full (on a server also --quick), without --only")
     return options
 
 

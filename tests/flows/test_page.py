@@ -1,0 +1,64 @@
+"""The page of `edi show --html`: it holds the pictures themselves, fetches nothing, and believes no text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from edi_storage.settings import Settings
+from edi_storage.store import open_store
+from flows.page import page
+from tests.flows.conftest import PALACE, Edi
+
+
+def pictures(html: str) -> list[Image.Image]:
+    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def test_a_page_shows_before_after_and_what_was_found(edi: Edi, tmp_path: Path) -> None:
+    edi("edit", str(PALACE), "make the sky dramatic", "--session-id", "mine")
+    edi("feedback", "mine", "accept", "--comment", "<b>lovely</b> & dark")
+    file = tmp_path / "mine.html"
+    assert edi.json("show", "mine", "--html", str(file))["html"] == str(file)
+    html = file.read_text(encoding="utf-8")
+    before, after, *masks = pictures(html)
+    assert before.size == after.size == (640, 427)
+    assert np.abs(np.asarray(before, int) - np.asarray(after, int)).mean() > 5
+    with open_store(Settings(home=edi.home)) as store:
+        assert len(masks) == len(store.database.get_entities("mine")) > 1
+    assert "&lt;b&gt;lovely&lt;/b&gt; &amp; dark" in html
+    assert re.findall(r"https?://", html) == []
+    assert "default-src 'none'" in html
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_page_is_not_written_over_a_file_unless_asked(edi: Edi, tmp_path: Path) -> None:
+    with open_store(Settings(home=edi.home)) as store:
+        store.database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "warmer"})
+    file = tmp_path / "mine.html"
+    file.write_text("precious")
+    refused = edi("show", "mine", "--html", str(file), expect=2)
+    assert refused.stderr == f"{file} exists already: name another file, or add --overwrite.\n"
+    assert file.read_text() == "precious"
+    edi("show", "mine", "--html", str(file), "--overwrite")
+    assert "The photo is not in the store." in file.read_text(encoding="utf-8")
+    assert "name a file in a folder" in edi("show", "mine", "--html", str(tmp_path / "no" / "a.html"), expect=2).stderr
+
+
+def test_a_page_believes_no_text(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    with open_store(Settings(home=tmp_path)) as store:
+        database = store.database
+        database.save_session({"id": "s", "image_path": f"/{hostile}.jpg", "naive_prompt": hostile})
+        database.save_prompt_history("s", [{"iteration": 0, "positive_prompt": hostile, "negative_prompt": hostile}])
+        database.save_feedback("s", {"feedback_type": "reject", "comments": hostile})
+        html = page(store, database.load_session("s"))
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 5
