@@ -81,7 +81,7 @@ def row(bench: Bench) -> None:
 def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
     """Some edits, one fault; returns how many of them it hit, each of which is a round."""
     before, hit, acks = bench.result.rounds, list[str](), list[Ack]()
-    boundaries = bench.rng.choice((0, bench.rng.randint(1, MOST)))
+    boundaries = bench.rng.choice((0, *bench.rng.choices(range(1, MOST + 1), k=2)))
     pause = bench.rng.uniform(0, MOMENT if boundaries else START)
     what, started = f"{fault} {pause:.1f} s after boundary {boundaries}", time.monotonic()
     with bench.round(what):
