@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 import uuid
 from functools import cache
+
+import httpx
 
 
 @cache
 def csrf_headers(api: str) -> dict[str, str]:
     """The headers that let this process change things at `api`."""
     client = str(uuid.uuid4())
-    with urllib.request.urlopen(f"{api}/csrf-token?client={client}", timeout=30) as answer:
-        token = json.load(answer)["token"]
-    return {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": client}
+    answer = httpx.get(f"{api}/csrf-token", params={"client": client}, timeout=60).raise_for_status()
+    return {"Prefect-Csrf-Token": answer.json()["token"], "Prefect-Csrf-Client": client}

@@ -28,16 +28,26 @@ class Control:
         self.home, self.api = home, f"http://127.0.0.1:{port}/api"
 
     def call(self, path: str, **body: Any) -> Any:
-        """POST as Prefect's own client does: 503 means that the server's database was busy, and to ask again."""
-        for _ in range(10):
-            answer = httpx.post(f"{self.api}{path}", json=body, headers=csrf_headers(self.api), timeout=30)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
-            time.sleep(0.5)
-        return answer.raise_for_status().json()
+        """POST as Prefect's own client does."""
+        return self._send("POST", path, json=body, headers=csrf_headers(self.api))
 
     def deployment(self, name: str) -> Any:
-        return httpx.get(f"{self.api}/deployments/name/{name}/{name}", timeout=30).raise_for_status().json()
+        return self._send("GET", f"/deployments/name/{name}/{name}")
+
+    def _send(self, method: str, path: str, **more: Any) -> Any:
+        """503 means that the server's database was busy, no connection that it is being started: then ask again."""
+        deadline = time.monotonic() + 60
+        # What was asked to be changed may have been done although no answer came.
+        lost = httpx.TransportError if method == "GET" else httpx.ConnectError
+        while True:
+            try:
+                answer = httpx.request(method, f"{self.api}{path}", timeout=60, **more)
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                    return answer.raise_for_status().json()
+            except lost:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
 
     def start(self, name: str, **parameters: Any) -> str:
         """Trigger a deployment; returns the id of its flow run."""
@@ -45,8 +55,7 @@ class Control:
         return str(run["id"])
 
     def state(self, flow_run_id: str) -> str:
-        run = httpx.get(f"{self.api}/flow_runs/{flow_run_id}", timeout=30).raise_for_status().json()
-        return str(run["state_name"])
+        return str(self._send("GET", f"/flow_runs/{flow_run_id}")["state_name"])
 
     def database(self) -> EDIDatabase:
         return EDIDatabase(str(self.home / "edi_sessions.db"))
