@@ -50,12 +50,25 @@ def survival_table(results: Sequence[Result], seed: int, minutes: float) -> str:
 
     A row that does not apply to a database server, or only to one, is left out.
     """
-    seen = [result for result in results if not result.skipped]
-    lines = [_line(HEAD), "|---|---|---:|---:|---:|"]
-    lines += [_line([result.name, ROWS[result.name].promise, *counts(result)]) for result in seen]
+    seen = [
+        _line([result.name, ROWS[result.name].promise, *counts(result)]) for result in results if not result.skipped
+    ]
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    day = f"{datetime.now(UTC):%Y-%m-%d}"
-    return "\n".join(lines) + f"\n\nSeen on {day}: {machine}, seed {seed}, {minutes:.0f} minutes.\n"
+    ending = f"Seen on {datetime.now(UTC):%Y-%m-%d}: {machine}, seed {seed}, {minutes:.0f} minutes."
+    return "\n".join([_line(HEAD), "|---|---|---:|---:|---:|", *seen]) + f"\n\n{ending}\n"
+
+
+def with_rows(table: str, results: Sequence[Result], seed: int) -> str:
+    """The table with the lines of some rows as they were seen now; it says so."""
+    for result in results:
+        lines = [_row(result) if old.startswith(f"| {result.name} |") else old for old in table.splitlines()]
+        again = f"Run again alone on {datetime.now(UTC):%Y-%m-%d}: {result.name}, seed {seed}."
+        table = "\n".join([*(old for old in lines if f": {result.name}, seed" not in old), again]) + "\n"
+    return table
+
+
+def _row(result: Result) -> str:
+    return _line([result.name, ROWS[result.name].promise, *counts(result)])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -73,11 +86,15 @@ def replaced(text: str, marks: tuple[str, str], part: str) -> str:
     return before + marks[0] + part + marks[1] + rest.split(marks[1])[1]
 
 
-def write_survival(results: Sequence[Result], seed: int, minutes: float) -> None:
-    """Put the table of what survives what in its place: that of a SQLite file, or that of a database server."""
-    part = survival_table(results, seed, minutes)
+def write_survival(results: Sequence[Result], seed: int, minutes: float, *, whole: bool) -> None:
+    """Put the table of what survives what in its place, or (unless `whole`) the lines of these rows in the table.
+
+    There is one for a SQLite file and one for a database server.
+    """
     marks = SERVER_SURVIVAL if homes.SERVER else SURVIVAL
-    README.write_text(replaced(README.read_text(encoding="utf-8"), marks, part), encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    table = survival_table(results, seed, minutes) if whole else with_rows(between(text, marks), results, seed)
+    README.write_text(replaced(text, marks, table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from concurrent.futures import as_completed
@@ -18,6 +19,8 @@ _SHOWN = 8
 
 def main() -> int:
     options = _options()
+    # A shell that starts this in the background has it ignored, and so would every process that is to get a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = {name: fault for name, fault in ROWS.items() if options.only.lower() in name.lower()}
     if not chosen:
         print(f"No row has {options.only!r} in its name. The rows are:\n  " + "\n  ".join(ROWS))
@@ -33,7 +36,8 @@ def main() -> int:
     where = "PostgreSQL" if homes.SERVER else "SQLite"
     print(f"{mode}, on {where}, seed {options.seed}, {time.monotonic() - started:.0f} s in all.")
     if options.readme:
-        readme.write_survival(results, options.seed, minutes=(time.monotonic() - started) / 60)
+        minutes = (time.monotonic() - started) / 60
+        readme.write_survival(results, options.seed, minutes, whole=not options.only)
     return 1 if any(result.violations for result in results) else 0
 
 
@@ -53,11 +57,11 @@ def _options() -> argparse.Namespace:
     how.add_argument("--full", action="store_true", help="the whole matrix, in under an hour")
     parser.add_argument("--only", default="", metavar="ROW", help="rows with this in their name")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="draw the same chances again")
-    parser.add_argument("--readme", action="store_true", help="write the table into the README")
+    parser.add_argument("--readme", action="store_true", help="write the table into the README; with --only its line")
     parser.add_argument("--jobs", type=int, metavar="N", help="rows at the same time; the cores if left out, at most 2")
     options = parser.parse_args()
-    if options.readme and (options.only or not (options.full or homes.SERVER)):
-        parser.error("--readme takes the whole matrix: --full (on a server also --quick), without --only")
+    if options.readme and not (options.full or homes.SERVER):
+        parser.error("--readme takes the long numbers: --full (on a server also --quick)")
     return options
 
 

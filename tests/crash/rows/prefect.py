@@ -26,7 +26,7 @@ from PIL import Image
 from edi_storage.models import SessionData
 from edi_storage.store import Store, open_store
 from flows.output import history_document
-from tests.crash import checks
+from tests.crash import checks, homes
 from tests.crash.bench import Bench, Skipped
 from tests.crash.processes import ROOT, Hung, Raised
 from tests.crash.work import Ack, settings_for
@@ -266,7 +266,8 @@ def _place(bench: Bench, workers: int = 0, **settings: str) -> Place:
     home.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return Place(bench, home, probe.getsockname()[1], workers, settings)
+        where = {"EDI_DATABASE_URL": homes.database_url(home)} if homes.SERVER else {}
+        return Place(bench, home, probe.getsockname()[1], workers, {**settings, **where})
 
 
 @contextmanager
