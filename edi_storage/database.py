@@ -521,11 +521,17 @@ class EDIDatabase:
             salvage.set_orphans_aside(connection)
 
     def check(self) -> None:
-        """Check every page and index of a SQLite file. Raises DatabaseDamagedError."""
+        """Check every page, index and table definition of a SQLite file. Raises DatabaseDamagedError."""
         if self.engine.dialect.name != "sqlite":
             return
+        expected = migrations.expected_schema()
         with reading(self.engine) as connection:
             verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
+            found = migrations.schema(connection)
+        # One flipped letter there is a column of another name, or a rule that good rows break.
+        differing = [name for name, text in expected.items() if found.get(name) != text]
+        if verdict == "ok" and differing:
+            verdict = f"the definition of {differing[0]} is not the one that EDI makes"
         if verdict != "ok":
             raise DatabaseDamagedError(f"The database {self.url} is damaged ({verdict}): run `edi doctor --repair`.")
 

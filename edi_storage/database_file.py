@@ -47,6 +47,14 @@ IOERR: Final = 10
 _BUSY = {5, 6, 15}  # BUSY, LOCKED, PROTOCOL
 _READONLY = 8
 _DAMAGED = {11, 26}  # CORRUPT, NOTADB
+#: Without a code of their own: a bit flipped in a text, in the header, in the name of a column or table.
+_SIGNS_OF_DAMAGE = (
+    "decode to UTF-8",
+    "unsupported file format",
+    "no such column",
+    "no such table",
+    "has no column named",
+)
 _FULL = 13
 _CANTOPEN = 14
 
@@ -309,8 +317,7 @@ def _kind_of_error(error: BaseException | None) -> Callable[[Path | str, str], E
         return busy
     if code == _FULL:
         return full
-    # The last two come without a code of their own: a bit flipped in a text, or in the header.
-    if code in _DAMAGED or "decode to UTF-8" in text or "unsupported file format" in text:
+    if code in _DAMAGED or any(sign in text for sign in _SIGNS_OF_DAMAGE):
         return damaged
     if code in (IOERR, _CANTOPEN):
         return explain_io

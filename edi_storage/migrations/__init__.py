@@ -5,6 +5,6 @@ Going back is not offered: every upgrade of a database with tables leaves a veri
 
 from __future__ import annotations
 
-from edi_storage.migrations.runner import MigrationReport, current, head, is_current, upgrade
+from edi_storage.migrations.runner import MigrationReport, current, expected_schema, head, is_current, schema, upgrade
 
-__all__ = ["MigrationReport", "current", "head", "is_current", "upgrade"]
+__all__ = ["MigrationReport", "current", "expected_schema", "head", "is_current", "schema", "upgrade"]

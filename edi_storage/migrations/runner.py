@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, inspect
 
 from edi_storage import database_server
 from edi_storage.backup import backup
-from edi_storage.connection import SCHEMA_REVISION, create_database, database_path, explaining, reading
+from edi_storage.connection import (
+    SCHEMA_REVISION,
+    create_database,
+    database_path,
+    explaining,
+    make_engine,
+    reading,
+    sqlite_url,
+)
 from edi_storage.database_file import APPLICATION_ID, foreign
 from edi_storage.errors import DatabaseError, DatabaseTooNewError, InputError
 
@@ -75,6 +85,28 @@ def is_current(engine: Engine) -> bool:
         return False
     with reading(engine) as connection:
         return _is_marked(connection, head()) and _recorded(connection) == head()
+
+
+@cache
+def expected_schema() -> Mapping[str, str]:
+    """The text of every table and index that a SQLite database of this version has, by its name.
+
+    The same whichever revision the database began at, as every revision is run on every database.
+    """
+    with TemporaryDirectory() as folder:
+        engine = make_engine(sqlite_url(Path(folder) / "new.db"))
+        try:
+            upgrade(engine)
+            with reading(engine) as connection:
+                return schema(connection)
+        finally:
+            engine.dispose()
+
+
+def schema(connection: Connection) -> Mapping[str, str]:
+    """The text of every table and index in a SQLite database, by its name."""
+    found = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return dict(found.tuples().all())
 
 
 def upgrade(engine: Engine, *, backup_dir: Path | None = None, target: str = "head") -> MigrationReport:

@@ -503,6 +503,34 @@ def test_a_library_session_that_cannot_be_read_does_not_end_the_examination(sett
         assert "not json" in connection.execute(text("SELECT row_json FROM quarantine")).scalar_one()
 
 
+@pytest.mark.sqlite_file("the schema of a server is not a text in a file")
+@pytest.mark.parametrize(
+    ("old", "new"), [("label", "lacel"), ("'completed'", "'compmeted'"), ("exported_seq", "exportee_seq")]
+)
+def test_a_letter_changed_in_the_definition_of_a_table_is_damage(
+    settings: Settings, store: Store, old: str, new: str
+) -> None:
+    before = finished(store)
+    store.database.close()
+    with closing(sqlite3.connect(settings.home / "edi_sessions.db")) as raw:
+        raw.execute("PRAGMA writable_schema=ON")
+        raw.execute("UPDATE sqlite_master SET sql = replace(sql, ?, ?)", (old, new))
+        raw.commit()
+    with pytest.raises(DatabaseDamagedError, match=r"is damaged \((the definition of|CHECK constraint)"):
+        store.database.check()
+    assert "database" in [finding.kind for finding in repaired(settings)]
+    with open_store(settings) as again:
+        assert rows(again.database.load_session(ID)) == rows(before)
+
+
+def test_an_index_that_somebody_added_is_no_damage(settings: Settings, store: Store) -> None:
+    finished(store)
+    with writing(store.database.engine) as connection:
+        connection.execute(text("CREATE INDEX mine ON sessions (naive_prompt)"))
+    store.database.check()
+    assert doctor(settings) == []
+
+
 @pytest.mark.sqlite_file("a server checks what a column holds")
 def test_rows_of_no_session_are_kept_aside(settings: Settings, store: Store) -> None:
     finished(store)
