@@ -11,7 +11,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from edi_storage.database_file import (
     primary_code,
     refuse_newer,
     set_database_aside,
+    unusable,
 )
 from edi_storage.errors import EdiError, InputError
 
@@ -221,6 +222,12 @@ def explaining(engine: Engine) -> Iterator[None]:
         raise explained from error
     except OSError as error:
         raise explain_os_error(where, error) from error
+    except Exception as error:
+        if not isinstance(where, Path) or not isinstance(error, engine.dialect.loaded_dbapi.Error):
+            raise
+        # Raised on a connection's own statements, past SQLAlchemy, which therefore still trusts its connections.
+        engine.dispose()
+        raise explain_sqlite(error, where) or unusable(where, str(error)) from error
 
 
 def _name(engine: Engine) -> Path | str:
@@ -286,5 +293,6 @@ def _begin(connection: Connection) -> None:
         # Under the lock: a newer EDI may have migrated the database while this process held a connection.
         refuse_newer(connection.engine.url.database, raw.execute("PRAGMA user_version").fetchone()[0])
     except BaseException:
-        raw.rollback()
+        with suppress(connection.dialect.loaded_dbapi.Error):  # the first error is the one to tell
+            raw.rollback()
         raise

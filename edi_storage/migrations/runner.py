@@ -188,7 +188,8 @@ def _run_revisions(connection: Connection, wanted: str, *, stamp: str | None) ->
 
 def _is_missing(engine: Engine) -> bool:
     path = database_path(engine)
-    return path is not None and not path.exists()
+    with explaining(engine):
+        return path is not None and not path.exists()
 
 
 def _tables(connection: Connection) -> set[str]:

@@ -158,8 +158,16 @@ def test_a_broken_constraint_and_wrong_sql_stay_what_they_are(path):
     with counter(path) as engine:
         with pytest.raises(IntegrityError), writing(engine) as connection:
             connection.execute(text("INSERT INTO counter VALUES (0)"))
-        with pytest.raises(OperationalError, match="no such table"), reading(engine) as connection:
-            connection.execute(text("SELECT * FROM absent"))
+        with pytest.raises(OperationalError, match="syntax error"), reading(engine) as connection:
+            connection.execute(text("SELECT FROM counter WHERE"))
+
+
+def test_a_table_or_column_that_is_not_there_is_damage_to_the_database(path):
+    # EDI's own statements name what its migrations made.
+    with counter(path) as engine:
+        for query in ("SELECT * FROM absent", "SELECT absent FROM counter"):
+            with pytest.raises(DatabaseDamagedError, match="no such"), reading(engine) as connection:
+                connection.execute(text(query))
 
 
 @pytest.mark.parametrize(
@@ -321,3 +329,19 @@ def test_a_server_engine_has_no_file():
 def test_a_path_that_no_url_can_hold_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be a database"):
         sqlite_url("/photos/what?.db")
+
+
+def test_a_connection_that_breaks_between_two_uses_is_one_sentence_and_then_replaced(tmp_path):
+    engine = make_engine(sqlite_url(tmp_path / "edi.db"))
+    create_database(engine)
+    with reading(engine) as connection:
+        raw = connection.connection.dbapi_connection
+    assert raw is not None
+    raw.close()
+    with (
+        pytest.raises(DatabaseError, match=r"edi\.db could not be used: Cannot operate on a closed database\.$"),
+        writing(engine),
+    ):
+        pass
+    with writing(engine) as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
