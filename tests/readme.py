@@ -13,17 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from edi_storage.settings import Settings
-from tests.crash import homes
 from tests.crash.bench import Result, counts
 from tests.crash.matrix import ROWS
 
 README = Path(__file__).parents[1] / "README.md"
 SETTINGS = ("<!-- settings: written by `python -m tests.readme` -->\n", "<!-- end of settings -->")
 SURVIVAL = ("<!-- survival: written by `python -m tests.crash --full --readme` -->\n", "<!-- end of survival -->")
-SERVER_SURVIVAL = (
-    "<!-- server: written by `python -m tests.postgres -- python -m tests.crash --quick --readme` -->\n",
-    "<!-- end of server -->",
-)
 
 #: The head of the table of what survives what.
 HEAD = ["what happens", "what is promised", "times", "broken promises", "acknowledged boundaries checked"]
@@ -87,14 +82,10 @@ def replaced(text: str, marks: tuple[str, str], part: str) -> str:
 
 
 def write_survival(results: Sequence[Result], seed: int, minutes: float, *, whole: bool) -> None:
-    """Put the table of what survives what in its place, or (unless `whole`) the lines of these rows in the table.
-
-    There is one for a SQLite file and one for a database server.
-    """
-    marks = SERVER_SURVIVAL if homes.SERVER else SURVIVAL
+    """Put the table of what survives what in its place, or (unless `whole`) the lines of these rows in the table."""
     text = README.read_text(encoding="utf-8")
-    table = survival_table(results, seed, minutes) if whole else with_rows(between(text, marks), results, seed)
-    README.write_text(replaced(text, marks, table), encoding="utf-8")
+    table = survival_table(results, seed, minutes) if whole else with_rows(between(text, SURVIVAL), results, seed)
+    README.write_text(replaced(text, SURVIVAL, table), encoding="utf-8")
 
 
 if __name__ == "__main__":

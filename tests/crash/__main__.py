@@ -60,8 +60,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--readme", action="store_true", help="write the table into the README; with --only its line")
     parser.add_argument("--jobs", type=int, metavar="N", help="rows at the same time; the cores if left out, at most 2")
     options = parser.parse_args()
-    if options.readme and not (options.full or homes.SERVER):
-        parser.error("--readme takes the long numbers: --full (on a server also --quick)")
+    if options.readme and (homes.SERVER or not options.full):
+        parser.error("--readme takes the long numbers of a SQLite file: --full, without EDI_TEST_DATABASE_URL")
     return options
 
 
