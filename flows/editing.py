@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from edi_storage.errors import InputError
 from edi_storage.models import FeedbackType, Question, SessionData, SessionId, Text, describe
 from edi_storage.owner import is_gone
-from edi_storage.recovery import give_verdict, reopen
+from edi_storage.recovery import export_checkpoints, give_verdict, reopen, write_state_file
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
 from flows.output import check_output
@@ -124,12 +124,15 @@ def resume(name: str, answer: int, person: Person) -> Result:
     settings = load_settings()
     with open_store(settings) as store:
         session = find_session(store.database, name)
+        store.database.free_leases(is_gone, session.session_id)
         if session.status == "completed" and not answer:
             # Nothing to do; the flow would only say so, after seconds.
             from flows.output import outcome
 
+            # Killed after its last commit, a session has no copy of its end yet.
+            if export_checkpoints(store, session.session_id):
+                write_state_file(store, session.session_id)
             return outcome(store, session.session_id)
-        store.database.free_leases(is_gone, session.session_id)
         reopen(store, session.session_id)
     with _flows():
         return _with(person, settings, _continue(settings, session.session_id, answer))
