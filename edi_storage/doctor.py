@@ -154,7 +154,9 @@ def _check_orphan_rows(store: Store, repair: bool) -> list[Finding]:
         store.database.set_orphans_aside()
     fix = "keep them in the table quarantine"
     return [
-        Finding(kind="rows", message=f"{counts[name]} rows of {name} belong to no session", fix=fix, repaired=repair)
+        Finding(
+            kind="rows", message=f"rows of {name} that belong to no session: {counts[name]}", fix=fix, repaired=repair
+        )
         for name in counts
     ]
 

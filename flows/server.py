@@ -32,9 +32,6 @@ HOST = "127.0.0.1"
 #: Listening here, a server can be reached from every network that the machine is on.
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - only with a password, see `check_host`
 
-#: The names under which a person reaches a server of this machine.
-LOCAL_NAMES = frozenset({HOST, "localhost", "::1"})
-
 #: How long a running server may take to say that it is alive.
 HEALTH_SECONDS = 5.0
 
@@ -176,7 +173,7 @@ def answers(url: str) -> bool:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return False
     # A proxy of the environment is right for a far server and wrong for one on this machine.
-    local = parts.hostname in LOCAL_NAMES
+    local = is_local(parts.hostname)
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
     try:
         with opener.open(f"{url.rstrip('/')}/health", timeout=HEALTH_SECONDS) as response:
@@ -263,8 +260,11 @@ def check_host(settings: Settings, host: str) -> str:
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach an IPv4 address."""
-    return ipaddress.IPv4Address(host).is_loopback
+    """Whether an address, or the name in a URL, means this machine and can be reached from no other."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _listener(host: str, port: int) -> socket.socket:

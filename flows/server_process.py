@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from flows.child import START_SECONDS, STOP_SECONDS, say_ready, watch_parent
-from flows.server import LOCAL_NAMES
+from flows.server import is_local
 
 if TYPE_CHECKING:
     import uvicorn
@@ -111,15 +111,17 @@ class _NoForeignPages:
         # A foreign Origin is another site's page; a foreign Host is a name that was made to point here (DNS rebinding).
         host = _name_in(f"//{headers.get(b'host', b'').decode('latin-1')}")
         origin = headers.get(b"origin", b"").decode("latin-1")
-        known = {host} if self._public else LOCAL_NAMES
-        return (self._public or host is None or host in LOCAL_NAMES) and (not origin or _name_in(origin) in known)
+        page = _name_in(origin) if origin else host
+        return page == host if self._public else all(not name or is_local(name) for name in (host, page))
 
 
-def _name_in(url: str) -> str | None:
+def _name_in(url: str) -> str:
+    """The host that a URL names; "" where there is none, "?" where it cannot be told."""
     try:
-        return urllib.parse.urlsplit(url).hostname
+        name = urllib.parse.urlsplit(url).hostname
     except ValueError:  # brackets without an address between them
-        return ""
+        return "?"
+    return name or ("" if url == "//" else "?")
 
 
 if __name__ == "__main__":

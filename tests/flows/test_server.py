@@ -343,6 +343,12 @@ def test_a_page_of_another_site_is_turned_away(served: str, origin: str) -> None
     assert refusal(f"{served}/health", headers={"Origin": origin}) == 403
 
 
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.2", "[::1]"])
+def test_this_machine_is_welcome_by_any_of_its_names(served: str, name: str) -> None:
+    port = served.partition("/api")[0].rpartition(":")[2]
+    assert call(f"{served}/health", headers={"Host": f"{name}:{port}", "Origin": f"http://{name}:{port}"}) is True
+
+
 def test_a_change_without_the_token_of_its_client_is_refused(served: str) -> None:
     bare = {"Prefect-Csrf-Token": "", "Prefect-Csrf-Client": ""}
     assert refusal(f"{served}/deployments/filter", {}, bare) == 403

@@ -540,7 +540,7 @@ def test_rows_of_no_session_are_kept_aside(settings: Settings, store: Store) -> 
         foreign_tool.commit()
     found = repaired(settings)
     assert [(finding.kind, finding.message) for finding in found] == [
-        ("rows", "1 rows of prompts belong to no session")
+        ("rows", "rows of prompts that belong to no session: 1")
     ]
     with reading(store.database.engine) as connection:
         assert "lost" in connection.execute(text("SELECT row_json FROM quarantine")).scalar_one()
