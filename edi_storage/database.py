@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, tuple_, update
 
 from edi_storage import migrations, queries, salvage
 from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing
@@ -41,7 +41,7 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.rows import TABLES, read, read_session, session_values, upsert, values_of
-from edi_storage.state import MAX_STATE_BYTES, Rows, feedback_delta, parse_state, reopened_delta, rows_of
+from edi_storage.state import MAX_STATE_BYTES, Json, Rows, feedback_delta, parse_state, reopened_delta, rows_of
 from edi_storage.tables import (
     FeedbackEventRow,
     LearningCellRow,
@@ -318,9 +318,16 @@ class EDIDatabase:
 
     def save_answer(self, session_id: str, answer: int) -> None:
         """Keep a person's answer, so that whoever continues the session has it. Raises NotFoundError."""
+        self._end_waiting(session_id, {"answer": answer})
+
+    def give_up_review(self, session_id: str) -> None:
+        """Nobody judged the attempt: whoever continues the session ends it unreviewed. Raises NotFoundError."""
+        self._end_waiting(session_id, {"unreviewed": True})
+
+    def _end_waiting(self, session_id: str, options: Json) -> None:
         with writing(self.engine, session_id) as connection:
             session = queries.require_session(connection, session_id)
-            answered = update(SessionRow).values(options={**session.options, "answer": answer}, waiting_for=None)
+            answered = update(SessionRow).values(options={**session.options, **options}, waiting_for=None)
             connection.execute(answered.where(SessionRow.id == session_id))
 
     def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:
@@ -337,15 +344,34 @@ class EDIDatabase:
 
     def interrupted_sessions(self, limit: int = 100) -> list[SessionData]:
         """Unfinished sessions that were started, that nobody works on and that wait for nobody; oldest first."""
+        return self._unfinished(SessionRow.waiting_for.is_(None), limit)
+
+    def waiting_sessions(self, limit: int = 100) -> list[SessionData]:
+        """Sessions that wait for a person and that nobody works on, oldest first."""
+        return self._unfinished(SessionRow.waiting_for.is_not(None), limit)
+
+    def _unfinished(self, which: ColumnElement[bool], limit: int) -> list[SessionData]:
         query = (
             select(SessionRow.__table__)
             .join(LeaseRow, LeaseRow.session_id == SessionRow.id)
-            .where(SessionRow.status == "in_progress", SessionRow.waiting_for.is_(None), ~queries.held(self.clock()))
+            .where(SessionRow.status == "in_progress", which, ~queries.held(self.clock()))
             .order_by(SessionRow.created_at, SessionRow.id)
             .limit(limit)
         )
         with reading(self.engine) as connection:
             return [read_session(row) for row in connection.execute(query).mappings()]
+
+    def last_flow_run(self, session_id: str) -> str | None:
+        """The flow run that finished the newest stage of a session; None when none has."""
+        newest = (
+            select(StageCommitRow.flow_run_id)
+            .where(StageCommitRow.session_id == session_id, StageCommitRow.flow_run_id.is_not(None))
+            .order_by(StageCommitRow.seq.desc())
+            .limit(1)
+        )
+        with reading(self.engine) as connection:
+            found: str | None = connection.scalar(newest)
+            return found
 
     def free_leases(self, is_gone: Callable[[str], bool], session_id: str | None = None) -> int:
         """Free the leases whose owner `is_gone`, of all unfinished sessions or of this one; returns how many."""

@@ -57,6 +57,8 @@ FeedbackType = Literal["accept", "reject", "partial"]
 Reason = Literal["too strong", "too weak", "wrong region", "edges", "colour", "artifact", "tone"]
 Decision = Literal["accepted", "needs_review", "retry", "best_effort", "partial", "rejected", "unreviewed"]
 WaitingFor = Literal["question", "review"]
+#: When a person judges an attempt: never, when its score is between 0.6 and 0.8, or always.
+Review = Literal["auto", "unsure", "ask"]
 ArtifactKind = Literal["original", "mask", "edited"]
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -43,7 +43,17 @@ class Settings(BaseSettings):
     resume_seconds: Annotated[float, Field(ge=10, le=86_400)] = Field(
         60.0, description="Seconds between two looks of `edi serve` for interrupted sessions, 10 to 86400"
     )
-    review: str = Field("auto", pattern="^(auto|ask)$", description="auto: decide by score; ask: ask a person")
+    review: Literal["auto", "unsure", "ask"] = Field(
+        "unsure",
+        description="auto: decide by score; unsure: ask a person, if there is one, at 0.6-0.8; ask: always ask",
+    )
+    review_hours: Annotated[float, Field(gt=0, le=8760)] = Field(
+        72.0,
+        description="Hours that an answer is waited for, at most 8760; `edi serve` then does as EDI_UNANSWERED says",
+    )
+    unanswered: Literal["keep", "fail"] = Field(
+        "keep", description="keep: go on with the likeliest choice and the best attempt; fail: end the session"
+    )
     analyzer: str = Field("embedded", description="Engine that finds entities")
     reasoner: str = Field("embedded", description="Engine that understands prompts and refines them")
     editor: str = Field("embedded", description="Engine that edits")

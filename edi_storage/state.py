@@ -33,6 +33,7 @@ from edi_storage.models import (
     Intent,
     Operation,
     PromptRecord,
+    Review,
     SceneAnalysis,
     SessionData,
     Stage,
@@ -410,7 +411,7 @@ def next_step(state: Mapping[str, Any]) -> Step | WaitingFor | None:
 def _after_validation(state: Mapping[str, Any], attempt: int) -> Step | WaitingFor:
     validation, options = state["validation"], state["scene_analysis"].get("options", {})
     decision = validation["attempts"][str(attempt)]["decision"]
-    if options.get("review") == "ask" and decision != "retry":
+    if asks_a_person(options.get("review"), decision):
         verdict = verdict_on(state, attempt)
         if verdict is None:
             return "review"
@@ -418,6 +419,11 @@ def _after_validation(state: Mapping[str, Any], attempt: int) -> Step | WaitingF
     if decision == "retry" and attempt < options.get("max_attempts", MAX_ATTEMPTS):
         return Step("refinement", attempt + 1)
     return Step("completed", attempt)
+
+
+def asks_a_person(review: Review | None, decision: Decision) -> bool:
+    """Whether an attempt with this decision waits for a person; one that is tried again anyway never does."""
+    return (review == "ask" and decision != "retry") or (review == "unsure" and decision == "needs_review")
 
 
 def feedback_key(attempt: int) -> str:

@@ -94,8 +94,11 @@ def edit(
     output: Annotated[str, typer.Option("--output", "-o", help="Also write the result to this file.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --output replace a file.")] = False,
     review: Annotated[
-        Literal["auto", "ask"] | None,
-        typer.Option(help="auto: decide by the score. ask: you judge each attempt. [default: EDI_REVIEW, else auto]"),
+        Literal["auto", "unsure", "ask"] | None,
+        typer.Option(
+            help="auto: decide by the score. unsure: you judge what scores 0.6 to 0.8. ask: you judge each attempt. "
+            "[default: EDI_REVIEW, else unsure at a terminal and auto in a script]"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,7 +109,13 @@ def edit(
     from flows import editing
 
     request = editing.Request.checked(
-        image=image, prompt=prompt, session_id=session_id, output=output, overwrite=overwrite, review=review
+        image=image,
+        prompt=prompt,
+        session_id=session_id,
+        output=output,
+        overwrite=overwrite,
+        review=review,
+        somebody=terminal.somebody(as_json),
     )
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
 
@@ -134,6 +143,14 @@ def resume(
         terminal.finish_resume_all(editing.resume_all(terminal.person(as_json)), as_json)
     else:
         terminal.finish_edit(editing.resume(session_id, answer, terminal.person(as_json)), as_json)
+
+
+@app.command()
+@handled
+def review(as_json: JsonOption = False) -> None:
+    """List what waits for you: questions to answer and results to judge."""
+    with terminal.store() as store:
+        terminal.show_waiting(store, as_json)
 
 
 @app.command(epilog='Example:  edi feedback last reject --reason "too strong" --rating 2')

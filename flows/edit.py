@@ -9,11 +9,12 @@ from prefect import flow, runtime
 from pydantic import Field
 
 from edi_storage.errors import InputError, SessionFailedError, UnsupportedEditError
-from edi_storage.models import SessionData
+from edi_storage.models import Review, SessionData
 from edi_storage.recovery import export_checkpoints
 from edi_storage.settings import Settings, load_settings
-from edi_storage.state import Step, next_step
+from edi_storage.state import Step, last_attempt, next_step
 from edi_storage.store import Store, open_store
+from flows import asking
 from flows.artifacts import show_session
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
 from flows.output import check_output, outcome
@@ -39,7 +40,7 @@ def edit_image(
     image_path: str,
     prompt: str,
     session_id: str = "",
-    review: Literal["auto", "ask"] = "auto",
+    review: Review = "unsure",
     output: str = "",
     overwrite: bool = False,
     answer: Annotated[int, Field(ge=0)] = 0,
@@ -48,9 +49,9 @@ def edit_image(
 
     image_path: the photo, on the machine that runs this. prompt: what to do with it, in your own words.
     session_id: empty for a new session; a known one is continued from its last finished stage, as it was begun.
-    review: "auto" decides by the alignment score, "ask" waits for a person's verdict. output: file to write the
-    result to, beside the stored one; overwrite: it may replace a file. answer: the number of your choice when the
-    session has asked a question (0: none yet).
+    review: "auto" decides by the alignment score, "unsure" asks a person when it is between 0.6 and 0.8, "ask" always
+    asks. output: file to write the result to, beside the stored one; overwrite: it may replace a file. answer: the
+    number of your choice when the session has asked a question (0: none yet).
     """
     settings = load_settings()
     flow_run_id = str(runtime.flow_run.id)
@@ -68,7 +69,10 @@ def edit_image(
         }
     )
     with open_store(settings) as store:
-        return run_session(store, settings, session, answer, flow_run_id)
+        result = run_session(store, settings, session, answer, flow_run_id)
+        while result["waiting_for"] and asking.can_suspend():
+            result = run_session(store, settings, session, asking.ask(store, result), flow_run_id)
+        return result
 
 
 def run_session(
@@ -97,6 +101,8 @@ def _next(run: SessionRun) -> Step | Literal["question", "review"] | None:
     step = next_step(run.state)
     if step == "question" and run.answer is not None:
         return Step("intent", iteration=1)
+    if step == "review" and run.session.options.get("unreviewed"):
+        return Step("completed", last_attempt(run.state))
     return step
 
 

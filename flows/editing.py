@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from edi_storage.errors import InputError
-from edi_storage.models import FeedbackType, Question, SessionData, SessionId, Text, describe
+from edi_storage.models import FeedbackType, Question, Reason, Review, SessionData, SessionId, Text, describe
 from edi_storage.owner import is_gone
 from edi_storage.recovery import export_checkpoints, give_verdict, reopen, write_state_file
 from edi_storage.settings import Settings, load_settings
@@ -30,7 +30,17 @@ class Person(Protocol):
 
     def choose(self, question: Question) -> int | None: ...
 
-    def judge(self, result: Result) -> FeedbackType | None: ...
+    def judge(self, result: Result) -> Verdict | None: ...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a person says of an attempt."""
+
+    word: FeedbackType
+    rating: int | None = None
+    reasons: Sequence[Reason] = ()
+    comment: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Request:
     session_id: str
     output: str
     overwrite: bool
-    review: Literal["auto", "ask"]
+    review: Review
 
     @classmethod
     def checked(
@@ -53,9 +63,13 @@ class Request:
         session_id: str = "",
         output: str = "",
         overwrite: bool = False,
-        review: Literal["auto", "ask"] | None = None,
+        review: Review | None = None,
+        somebody: bool = False,
     ) -> Request:
-        """Check everything that can be wrong before anything is started or written. Raises InputError."""
+        """Check everything that can be wrong before anything is started or written. Raises InputError.
+
+        `somebody` is there to answer; without `review`, it is what EDI_REVIEW says to them.
+        """
         from flows.engines.photo import open_photo
 
         prompt = _fits("PROMPT", Text, prompt).strip()
@@ -70,7 +84,7 @@ class Request:
             # A known session has its own copy of the photo; the file may have moved on.
             open_photo(path)
         output = _fits("--output", Text, output)
-        request = cls(path, prompt, session_id, output, overwrite, review or _default_review())
+        request = cls(path, prompt, session_id, output, overwrite, review or _default_review(somebody))
         if output:
             check_output(request.as_session())
         return request
@@ -94,8 +108,9 @@ def _fits(name: str, kind: Any, value: str) -> str:
     return fitting
 
 
-def _default_review() -> Literal["auto", "ask"]:
-    return "ask" if load_settings().review == "ask" else "auto"
+def _default_review(somebody: bool) -> Review:
+    review = load_settings().review
+    return "auto" if review == "unsure" and not somebody else review
 
 
 def _is_known(session_id: str) -> bool:
@@ -171,7 +186,14 @@ def _with(person: Person, settings: Settings, result: Result) -> Result:
             if verdict is None:
                 return result
             with open_store(settings) as store:
-                give_verdict(store, result["session_id"], verdict)
+                give_verdict(
+                    store,
+                    result["session_id"],
+                    verdict.word,
+                    rating=verdict.rating,
+                    comment=verdict.comment,
+                    reasons=verdict.reasons,
+                )
             result = _continue(settings, result["session_id"])
     return result
 

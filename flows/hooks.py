@@ -11,18 +11,23 @@ import logging
 from typing import Any
 
 from prefect import Flow, State, Task
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.states import AwaitingRetry
 
-from edi_storage.errors import EdiError, SessionFailedError
+from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, SessionFailedError, StorageFullError
+from edi_storage.files import StorageError
 from edi_storage.owner import owner_name
 from edi_storage.recovery import end_session, export_checkpoints
 from edi_storage.settings import load_settings
-from edi_storage.store import open_store
+from edi_storage.store import Store, open_store
+from flows.reviving import revive, session_id_of
 from flows.session import SessionRun
 
 log = logging.getLogger("edi")
+
+#: Why a session ended that a person has cancelled.
+CANCELLED = "cancelled by a person"
 
 #: Long enough for one UPDATE.
 _LEASE_SECONDS = 10
@@ -40,38 +45,47 @@ def mark_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> N
     error = state.result(raise_on_failure=False)
     if isinstance(error, SessionFailedError):
         _end(flow_run, str(error))
+    elif isinstance(error, StorageFullError | StorageError | DatabaseError):
+        # The fault of the disk, not of the session: it may be tried as often as it takes.
+        with open_store(load_settings()) as store:
+            store.database.forgive_recovery(session_id_of(flow_run))
 
 
 def mark_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """After a cancellation by a person: end the session, so that nothing resumes it behind their back."""
-    _end(flow_run, "cancelled by a person")
+    _end(flow_run, CANCELLED)
 
 
 def mark_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """After a crash: free the lease of the dead process, so that the next resume need not wait for it to run out.
+    """After a crash: free the lease of the dead process, and have the run taken up again under its own id.
 
-    A run that died before it had made its session is planned again, as no resume would know of it.
+    Not too often: a session that never gets further is failed, and a run that never makes one stays crashed.
     """
     settings, session_id = load_settings(), session_id_of(flow_run)
     with open_store(settings) as store:
         store.database.release_flow_run(session_id, str(flow_run.id))
-        never_began = store.database.get_session(session_id) is None
-    if never_began and flow_run.deployment_id is not None:
-        _plan_again(flow_run, settings.max_recovery_attempts)
+        # Without a deployment nobody would take it up; then `resume-interrupted` continues the session.
+        if flow_run.deployment_id is not None:
+            with get_client(sync_client=True) as client:
+                if _may_go_on(client, store, flow_run, settings.max_recovery_attempts):
+                    revive(client, flow_run, "The run was interrupted and goes on from its last finished stage.")
 
 
-def _plan_again(flow_run: FlowRun, at_most: int) -> None:
-    """Let the run be taken up anew, unless it was so often already: then something ends it every time."""
-    again: State[Any] = AwaitingRetry(message="The run ended before it had begun; it is started again.")
-    with get_client(sync_client=True) as client:
-        planned = sum(state.name == again.name for state in client.read_flow_run_states(flow_run.id))
-        if planned < at_most:
-            client.set_flow_run_state(flow_run.id, again, force=True)
+def _may_go_on(client: SyncPrefectClient, store: Store, flow_run: FlowRun, at_most: int) -> bool:
+    session_id = session_id_of(flow_run)
+    session = store.database.get_session(session_id)
+    if session is None:
+        return _planned_again(client, flow_run) < at_most
+    if session.status != "in_progress":
+        return False
+    try:
+        return store.database.count_recovery(session_id, at_most)
+    except LeaseHeldError:
+        return False  # somebody else works on it
 
 
-def session_id_of(flow_run: FlowRun) -> str:
-    """The session of a flow run of `edit-image`: the one it was given, or else its own id."""
-    return str(flow_run.parameters.get("session_id") or flow_run.id)
+def _planned_again(client: SyncPrefectClient, flow_run: FlowRun) -> int:
+    return sum(state.name == AwaitingRetry().name for state in client.read_flow_run_states(flow_run.id))
 
 
 def _end(flow_run: FlowRun, reason: str) -> None:

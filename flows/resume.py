@@ -1,20 +1,33 @@
-"""The flow `resume-interrupted`: continues sessions that stopped half-way, each from its last finished stage."""
+"""The flow `resume-interrupted`: continues sessions that stopped half-way, each from its last finished stage.
+
+Run by a deployment it hands a session back to its own flow run, if that can come back (see `flows.reviving`); else,
+and under `edi resume --all`, it continues the session itself.
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prefect import flow
+from prefect import flow, runtime
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 
-from edi_storage.errors import DatabaseError, LeaseHeldError, StorageFullError
+from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, StorageFullError
 from edi_storage.files import StorageError
 from edi_storage.models import SessionData
-from edi_storage.owner import is_gone
+from edi_storage.owner import is_gone, owner_name
+from edi_storage.recovery import end_session
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import Store, open_store
 from flows.edit import edit_image
+from flows.hooks import CANCELLED
 from flows.output import outcome
+from flows.reviving import revive, runs_of, way_on
 from flows.session import log
+
+#: Seconds; long enough for one boundary.
+_LEASE_SECONDS = 10
 
 
 @flow(name="resume-interrupted", persist_result=False)
@@ -23,19 +36,75 @@ def resume_interrupted(limit: int = 100) -> list[dict[str, Any]]:
     settings = load_settings()
     with open_store(settings) as store:
         store.database.free_leases(is_gone)
+        if runtime.deployment.id:
+            _look_after_waiting(store, settings, limit)
         found = store.database.interrupted_sessions(limit)
-        results = [result for session in found if (result := _resume(store, settings, session))]
+        own_runs = _own_runs(store, found) if runtime.deployment.id else {}
+        results = [
+            result
+            for session in found
+            if (result := _resume(store, settings, session, own_runs.get(session.session_id)))
+        ]
     log.info("Interrupted sessions: %d found, %d worked on.", len(found), len(results))
     return results
 
 
-def _resume(store: Store, settings: Settings, session: SessionData) -> dict[str, Any] | None:
+def _own_runs(store: Store, sessions: list[SessionData]) -> dict[str, FlowRun]:
+    with get_client(sync_client=True) as client:
+        return runs_of(client, store, sessions)
+
+
+def _look_after_waiting(store: Store, settings: Settings, limit: int) -> None:
+    """End what a person has cancelled while it waited, and the waiting for a person who never came."""
+    waiting = store.database.waiting_sessions(limit)
+    own_runs = _own_runs(store, waiting)
+    patience = timedelta(hours=settings.review_hours)
+    for session in waiting:
+        now = datetime.now(UTC)
+        if way_on(session, own_runs.get(session.session_id), now) == "end":
+            _end(store, session, CANCELLED)
+        elif session.updated_at is not None and now - session.updated_at > patience:
+            _go_on_unanswered(store, settings, session)
+
+
+def _go_on_unanswered(store: Store, settings: Settings, session: SessionData) -> None:
+    nobody = f"nobody answered within {settings.review_hours:g} hours"
+    log.info("Session %s: %s.", session.session_id, nobody)
+    if settings.unanswered == "fail":
+        _end(store, session, nobody)
+    elif session.waiting_for == "question":
+        # The first choice is the likeliest.
+        store.database.save_answer(session.session_id, 1)
+    else:
+        store.database.give_up_review(session.session_id)
+
+
+def _end(store: Store, session: SessionData, reason: str) -> None:
+    try:
+        end_session(store, store.database.acquire(session.session_id, owner_name(), _LEASE_SECONDS), reason)
+    except EdiError as error:
+        log.warning("Session %s: %s", session.session_id, error)
+
+
+def _resume(store: Store, settings: Settings, session: SessionData, run: FlowRun | None) -> dict[str, Any] | None:
     """Continue one session; whatever becomes of it must not keep the others from being continued."""
     session_id = session.session_id
+    way = way_on(session, run, datetime.now(UTC))
     try:
-        if store.database.count_recovery(session_id, settings.max_recovery_attempts):
+        if way == "leave":
+            return None
+        if way == "end":
+            _end(store, session, CANCELLED)
+        elif not store.database.count_recovery(session_id, settings.max_recovery_attempts):
+            log.warning(
+                "Session %s was given up: it never got further. `edi resume %s` tries again.", *[session_id] * 2
+            )
+        elif way == "revive" and run is not None:
+            with get_client(sync_client=True) as client:
+                revive(client, run, "It was interrupted and goes on from its last finished stage.")
+            log.info("Session %s goes on in its own run, %s.", session_id, run.name)
+        else:
             return continue_session(session)
-        log.warning("Session %s was given up: it never got further.", session_id)
     except LeaseHeldError:
         log.info("Session %s is being worked on by now.", session_id)
         return None

@@ -235,7 +235,7 @@ def completed(run: SessionRun, step: Step) -> None:
     started = run.begin(step)
     validations = sorted(changes.rows_of(run.state).validations, key=lambda data: data.attempt_number)
     last = validations[-1]
-    decision, best = _verdict(run, last, max(validations, key=_worth))
+    decision, best = _verdict(run, last, _best(run, validations))
     edited = run.attempts()[best.attempt_number]["edited_image_path"]
     # Before the commit, like every file: after it nobody would come back to write what a kill prevented.
     undelivered = deliver(run, edited)
@@ -250,10 +250,23 @@ def _verdict(run: SessionRun, last: ValidationData, best: ValidationData) -> tup
         return "rejected", best
     if verdict is not None:
         return ("accepted" if verdict.feedback_type == "accept" else "partial"), last
+    if run.session.options.get("unreviewed"):
+        return "unreviewed", best
     decision: Decision = run.attempts()[last.attempt_number]["decision"]
     if decision == "best_effort":
         return decision, best
     return decision, last
+
+
+def _best(run: SessionRun, validations: list[ValidationData]) -> ValidationData:
+    """The most worthy attempt, one that the person rejected only when there is no other."""
+    verdicts = {data.attempt_number: verdict_on(run.state, data.attempt_number) for data in validations}
+
+    def liked(data: ValidationData) -> bool:
+        verdict = verdicts[data.attempt_number]
+        return verdict is None or verdict.feedback_type != "reject"
+
+    return max(validations, key=lambda data: (liked(data), *_worth(data)))
 
 
 def _worth(data: ValidationData) -> tuple[bool, float, int]:

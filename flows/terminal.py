@@ -20,9 +20,9 @@ from edi_storage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from edi_storage.learning import LearningReport
-    from edi_storage.models import FeedbackType, Question, Reason, SessionData, SessionHistory, WaitingFor
+    from edi_storage.models import Question, Reason, SessionData, SessionHistory, WaitingFor
     from edi_storage.store import Store
-    from flows.editing import Person, Result
+    from flows.editing import Person, Result, Verdict
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -186,7 +186,7 @@ class _Nobody:
     def choose(self, question: Question) -> int | None:
         return None
 
-    def judge(self, result: Result) -> FeedbackType | None:
+    def judge(self, result: Result) -> Verdict | None:
         return None
 
 
@@ -200,22 +200,44 @@ class _AtTerminal:
         chosen: int = typer.prompt("Your choice (0: later)", type=int, default=1, err=True)
         return chosen if 0 < chosen <= len(question.choices) else None
 
-    def judge(self, result: Result) -> FeedbackType | None:
+    def judge(self, result: Result) -> Verdict | None:
         from edi_storage.models import FeedbackType
+        from flows.editing import Verdict
 
         say(f"\nLook at {result['edited_image_path']} (alignment {result['alignment_score']:.2f}).")
-        words = {word[0]: word for word in get_args(FeedbackType)}
+        words: dict[str, FeedbackType] = {word[0]: word for word in get_args(FeedbackType)}
         answer: str = typer.prompt("accept, reject, partial, or later", default="later", err=True)
-        verdict: FeedbackType | None = words.get(answer.strip().lower()[:1])
-        return verdict
+        word = words.get(answer.strip().lower()[:1])
+        if word is None:
+            return None
+        stars: int = typer.prompt("Stars, 1 to 5 (0: none)", type=int, default=0, err=True)
+        rating = stars if 1 <= stars <= 5 else None
+        if word == "accept":
+            return Verdict(word, rating)
+        comment: str = typer.prompt("In your own words", default="", show_default=False, err=True)
+        return Verdict(word, rating, _ask_reasons(), comment)
+
+
+def _ask_reasons() -> list[Reason]:
+    from edi_storage.models import Reason
+
+    known = get_args(Reason)
+    say("What was wrong?  " + "  ".join(f"{number}. {reason}" for number, reason in enumerate(known, 1)))
+    answer: str = typer.prompt("Numbers, with spaces between", default="", show_default=False, err=True)
+    chosen = {int(word) for word in answer.replace(",", " ").split() if word.isdigit()}
+    return [reason for number, reason in enumerate(known, 1) if number in chosen]
 
 
 def person(as_json: bool) -> Person:
     """Who answers, and where the progress lines go."""
     if not as_json:
         logging.getLogger("edi").addHandler(_Lines())
-    there = not as_json and sys.stdin.isatty() and sys.stderr.isatty()
-    return _AtTerminal() if there else _Nobody()
+    return _AtTerminal() if somebody(as_json) else _Nobody()
+
+
+def somebody(as_json: bool) -> bool:
+    """Whether a person sits here who can answer."""
+    return not as_json and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def finish_edit(result: Result, as_json: bool) -> None:
@@ -307,6 +329,23 @@ def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
         for session in found
     ]
     _print_table(("session", "created", "status", "score", "photo", "prompt"), rows)
+
+
+def show_waiting(opened: Store, as_json: bool) -> None:
+    """What waits for a person, and how to answer."""
+    from flows.output import outcome
+
+    waiting = [outcome(opened, session.session_id) for session in opened.database.waiting_sessions()]
+    if as_json:
+        print_json({"waiting": waiting})
+    elif not waiting:
+        typer.echo("Nothing waits for you.")
+    else:
+        typer.echo("\n\n".join(f"{_headline(result)}\n{_result_text(result)}" for result in waiting))
+
+
+def _headline(result: Result) -> str:
+    return typer.style(f"{result['prompt']} - {Path(result['image_path']).name}", bold=True)
 
 
 def _standing(session: SessionData) -> str:

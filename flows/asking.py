@@ -1,0 +1,95 @@
+"""How a run asks a person in the Prefect UI: it suspends, and the resume dialog shows the pictures and a small form.
+
+The answer comes to a new process, which stores it before it goes on: so it counts once, however often that process
+is killed. A run without a deployment (`edi edit`) cannot suspend; there the terminal asks, or nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any, Literal
+
+from prefect import runtime
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from pydantic import Field, create_model
+
+from edi_storage.models import FeedbackType, Question, Reason
+from edi_storage.recovery import give_verdict
+from edi_storage.store import Store
+from flows.engines.photo import decode_photo
+from flows.pictures import data_uri
+
+log = logging.getLogger("edi")
+
+#: Pixels of the longer side of a picture in the dialog, which is not wide.
+_LONGEST = 320
+
+#: Prefect fails a suspended run after this time by itself, without a word to EDI. So EDI's own limit, which
+#: `resume-interrupted` minds, comes first.
+_NEVER = 10 * 365 * 24 * 3600
+
+
+class Verdict(RunInput):
+    """The form about a finished attempt."""
+
+    verdict: Annotated[FeedbackType, Field(title="What do you think of it?")]
+    rating: Annotated[int, Field(title="Stars", description="1 (poor) to 5 (excellent); 0: none", ge=0, le=5)] = 0
+    reasons: Annotated[list[Reason], Field(title="What was wrong, if anything?")] = []  # noqa: RUF012 - pydantic copies it
+    comment: Annotated[str, Field(title="In your own words", max_length=2000)] = ""
+
+
+def can_suspend() -> bool:
+    """Whether this run can leave its process and come back: it belongs to a deployment, and to no other run."""
+    return bool(runtime.deployment.id) and not runtime.flow_run.parent_flow_run_id
+
+
+def ask(store: Store, result: dict[str, Any]) -> int:
+    """Ask what the session waits for; the first time, this ends the process (by Prefect's `Pause`).
+
+    `result` is what `run_session` returned. Returns the number of the choice that answers a question; 0 for a verdict,
+    which is stored when this returns.
+    """
+    if result["waiting_for"] == "question":
+        return _choose(store, result, Question.model_validate(result["intent"]["question"]))
+    _judge(store, result)
+    return 0
+
+
+def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
+    choices: Any = Annotated[Literal[tuple(question.choices)], Field(title="Your choice")]
+    form: Any = create_model("Answer", __base__=RunInput, answer=(choices, question.choices[0]))
+    log.info("Waiting for you: %s", question.text)
+    text = f"## {result['prompt']}\n\n{_pictures(store, result['session_id'])}\n\n**{question.text}**"
+    given = _suspend(form.with_initial_data(description=text), "question")
+    return question.choices.index(given.answer) + 1
+
+
+def _judge(store: Store, result: dict[str, Any]) -> None:
+    session_id, attempt = result["session_id"], result["attempts"]
+    log.info("Waiting for your verdict on attempt %d (alignment %.2f).", attempt, result["alignment_score"])
+    text = (
+        f"## {result['prompt']}\n\n{_pictures(store, session_id)}\n\n"
+        f"Attempt {attempt}, alignment {result['alignment_score']:.2f}. Reject it to have it tried again."
+    )
+    given = _suspend(Verdict.with_initial_data(description=text), f"verdict-{attempt}")
+    give_verdict(
+        store, session_id, given.verdict, rating=given.rating or None, comment=given.comment, reasons=given.reasons
+    )
+
+
+def _suspend(form: Any, key: str) -> Any:
+    # The key is what tells Prefect, in the new process, that this was asked already.
+    return suspend_flow_run(wait_for_input=form, timeout=_NEVER, key=key)
+
+
+def _pictures(store: Store, session_id: str) -> str:
+    """The photo, beside its edited version if there is one, as markdown."""
+    state = store.database.get_state(session_id)
+    assert state is not None
+    shown = {"before": state.scene_analysis["image"]["path"], "after": state.edited_image_path}
+    there = {name: path for name, path in shown.items() if path}
+    cells = [
+        f"![{name}]({data_uri(decode_photo(store.files.read(path)).pixels, _LONGEST)})" for name, path in there.items()
+    ]
+    return f"| {' | '.join(there)} |\n|{'---|' * len(there)}\n| {' | '.join(cells)} |"

@@ -1,0 +1,82 @@
+"""Bringing a flow run of `edit-image` back under its own id, so that the Prefect UI shows one run with its history.
+
+Only runs of a deployment can come back: a runner or worker takes them up again. The lease of the session decides in
+the end; what stands here only spares people a second run of the same edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import AwaitingRetry
+
+from edi_storage.models import SessionData
+from edi_storage.store import Store
+
+#: What is to be done about an unfinished session that nobody works on:
+#: "revive" its run, "leave" it to its run, "end" it as cancelled, or have it continued by "another" run.
+Way = Literal["revive", "leave", "end", "another"]
+
+#: A run that was planned or started so lately may be just about to take its session's lease.
+_STARTING = timedelta(seconds=60)
+
+#: A planned run that nobody takes up for so long has no runner or worker any more.
+_ABANDONED = timedelta(minutes=5)
+
+
+def session_id_of(flow_run: FlowRun) -> str:
+    """The session of a flow run of `edit-image`: the one it was given, or else its own id."""
+    return str(flow_run.parameters.get("session_id") or flow_run.id)
+
+
+def runs_of(client: SyncPrefectClient, store: Store, sessions: Sequence[SessionData]) -> dict[str, FlowRun]:
+    """By session id, the run that worked on a session last, where this server knows it and it can come back."""
+    ids = {session.session_id: _run_id(store, session.session_id) for session in sessions}
+    wanted = [run_id for run_id in ids.values() if run_id]
+    if not wanted:
+        return {}
+    found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=wanted)), limit=len(wanted))
+    runs = {run.id: run for run in found if run.deployment_id is not None}
+    # A fork shares the stages of another session, and so the run that did them.
+    return {name: runs[i] for name, i in ids.items() if i and i in runs and session_id_of(runs[i]) == name}
+
+
+def _run_id(store: Store, session_id: str) -> UUID | None:
+    try:
+        return UUID(store.database.last_flow_run(session_id) or session_id)
+    except ValueError:
+        return None  # it has a name of its own, and no stage yet
+
+
+def way_on(session: SessionData, run: FlowRun | None, now: datetime) -> Way:
+    """What is to be done about an unfinished session that nobody works on, whose last run is `run`."""
+    state = run.state if run else None
+    if state is None:
+        return "another"
+    age = now - (state.timestamp or now)
+    match state.type:
+        case StateType.CANCELLED:
+            return "end"
+        case StateType.PAUSED:
+            return "leave" if session.waiting_for else "revive"
+        case StateType.CRASHED | StateType.FAILED:
+            return "revive"
+        case StateType.RUNNING | StateType.PENDING:
+            return "leave" if age < _STARTING else "revive"
+        case StateType.SCHEDULED:
+            return "leave" if age < _ABANDONED else "another"
+        case _:
+            return "another"
+
+
+def revive(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
+    """Have the run taken up again, in a new process."""
+    # By force, or Prefect would forget which of its questions were answered.
+    again: State[Any] = AwaitingRetry(message=why, scheduled_time=datetime.now(UTC))
+    client.set_flow_run_state(run.id, again, force=True)
