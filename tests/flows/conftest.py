@@ -10,11 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edi_storage.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.flows.control import Control
 
 PALACE = Path(__file__).parents[2] / "flows" / "examples" / "palace.jpg"
 
@@ -67,3 +70,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def edi(tmp_path: Path, server: str) -> Edi:
     return Edi(tmp_path / "home", {"PREFECT_API_URL": server})
+
+
+@pytest.fixture(scope="session")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    """A running `edi serve`, which all tests share."""
+    from tests.flows.control import serving
+
+    with serving(tmp_path_factory.mktemp("served")) as control:
+        yield control

@@ -4,96 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 
-from edi_storage.database import EDIDatabase
 from tests.flows.conftest import PALACE
-from tests.flows.csrf import csrf_headers
-
-
-class Control:
-    """A running `edi serve` and its API."""
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.home, self.api = home, f"http://127.0.0.1:{port}/api"
-
-    def call(self, path: str, **body: Any) -> Any:
-        """POST as Prefect's own client does."""
-        return self._send("POST", path, json=body, headers=csrf_headers(self.api))
-
-    def deployment(self, name: str) -> Any:
-        return self._send("GET", f"/deployments/name/{name}/{name}")
-
-    def _send(self, method: str, path: str, **more: Any) -> Any:
-        """503 means that the server's database was busy, no connection that it is being started: then ask again."""
-        deadline = time.monotonic() + 60
-        # What was asked to be changed may have been done although no answer came.
-        lost = httpx.TransportError if method == "GET" else httpx.ConnectError
-        while True:
-            try:
-                answer = httpx.request(method, f"{self.api}{path}", timeout=60, **more)
-                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                    return answer.raise_for_status().json()
-            except lost:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.5)
-
-    def start(self, name: str, **parameters: Any) -> str:
-        """Trigger a deployment; returns the id of its flow run."""
-        run = self.call(f"/deployments/{self.deployment(name)['id']}/create_flow_run", parameters=parameters)
-        return str(run["id"])
-
-    def state(self, flow_run_id: str) -> str:
-        return str(self._send("GET", f"/flow_runs/{flow_run_id}")["state_name"])
-
-    def database(self) -> EDIDatabase:
-        return EDIDatabase(str(self.home / "edi_sessions.db"))
-
-
-def wait_until(what: Callable[[], Any], seconds: float, why: str) -> Any:
-    """Poll until `what` is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{why} did not happen within {seconds} s")
-
-
-@pytest.fixture(scope="module")
-def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
-    home = tmp_path_factory.mktemp("served")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "EDI_HOME": str(home)}
-    environment.pop("PREFECT_API_URL", None)
-    with (home / "serve.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)],
-            env=environment,
-            cwd=PALACE.parents[2],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
-    try:
-        wait_until(lambda: "is ready" in (home / "serve.log").read_text(), 90, "the ready line")
-        yield Control(home, port)
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0, (home / "serve.log").read_text()
+from tests.flows.control import RESUME_SECONDS, Control, wait_until
 
 
 @pytest.fixture
@@ -137,9 +54,9 @@ def test_a_killed_edit_is_continued_by_the_deployment_within_two_minutes(control
         owner, _ = database.lease_of(run) or ("", None)
         before = database.get_commits(run)
         os.kill(int(owner.split(":")[1]), signal.SIGKILL)
-        assert database.require_session(run).status == "in_progress"
         wait_until(lambda: database.require_session(run).status == "completed", 120, "the automatic resume")
         after = database.get_commits(run)
+    wait_until(lambda: control.state(run) == "Completed", 30, "the end of the very run that was killed")
     assert after[: len(before)] == before, "a finished stage was run again"
     assert after[-1].stage == "completed"
     assert len({commit.key for commit in after}) == len(after)
@@ -160,7 +77,7 @@ def test_learning_and_resuming_have_their_schedules(control: Control) -> None:
     def intervals(name: str) -> list[float]:
         return [plan["schedule"]["interval"] for plan in control.deployment(name)["schedules"] if plan["active"]]
 
-    assert intervals("resume-interrupted") == [60]
+    assert intervals("resume-interrupted") == [RESUME_SECONDS]
     assert intervals("learn-from-feedback") == [3600]
     assert intervals("backup-database") == [7 * 24 * 3600]
     assert intervals("edit-image") == []

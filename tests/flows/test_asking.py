@@ -1,0 +1,128 @@
+"""Runs that wait for a person: suspended, answered in the Prefect UI or elsewhere, cancelled, or never answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import text
+
+from edi_storage.database import EDIDatabase
+from edi_storage.models import SessionData
+from edi_storage.recovery import give_verdict
+from edi_storage.settings import Settings
+from edi_storage.store import open_store
+from tests.flows.conftest import PALACE
+from tests.flows.control import Control, wait_until
+
+
+def suspended(control: Control, **parameters: Any) -> str:
+    """An edit that has been started and waits for a person."""
+    run = control.start("edit-image", **{"image_path": str(PALACE), "prompt": "make it warmer", **parameters})
+    wait_until(lambda: control.state(run) == "Suspended", 60, "the question")
+    return run
+
+
+def answer(control: Control, run: str, **form: Any) -> None:
+    """What the UI sends when the form is submitted; the state that was waiting must be left."""
+    asked = control.read_state(run)["id"]
+    told = control.call(f"/flow_runs/{run}/resume", run_input=form)
+    assert told["status"] == "ACCEPT", told
+    wait_until(lambda: control.read_state(run)["id"] != asked, 30, "the answer")
+
+
+def ended(control: Control, run: str, name: str = "Completed") -> SessionData:
+    wait_until(lambda: control.state(run) == name, 90, "the end of the run")
+    with control.database() as database:
+        return database.require_session(run)
+
+
+def form_of(control: Control, run: str, part: str) -> Any:
+    """The schema or the description of the form that a suspended run shows."""
+    key = control.read_state(run)["state_details"]["run_input_keyset"][part]
+    return control.read(f"/flow_runs/{run}/input/{key}")
+
+
+def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(control: Control) -> None:
+    run = suspended(control, review="ask")
+    with control.database() as database:
+        assert database.require_session(run).waiting_for == "review"
+        first = database.get_commits(run)
+
+        answer(control, run, verdict="reject", rating=2, reasons=["too strong"], comment="like a sunburn")
+        wait_until(lambda: control.state(run) == "Suspended", 60, "the second question")
+        assert [prompt.attempt_number for prompt in database.get_prompt_history(run)][-1] == 2
+
+        answer(control, run, verdict="accept", rating=4)
+        session = ended(control, run)
+        said = database.get_feedback(run)
+        commits = database.get_commits(run)
+    assert (session.status, session.decision) == ("completed", "accepted")
+    assert [(word.feedback_type, word.rating) for word in said] == [("reject", 2), ("accept", 4)]
+    assert commits[: len(first)] == first, "a finished stage was run again"
+    assert len({commit.key for commit in commits}) == len(commits)
+
+
+def test_the_dialog_shows_the_pictures_and_the_form(control: Control) -> None:
+    run = suspended(control, review="ask")
+    assert form_of(control, run, "description").count("data:image/jpeg;base64,") == 2
+    fields = form_of(control, run, "schema")["properties"]
+    assert set(fields) == {"verdict", "rating", "reasons", "comment"}
+    refused = control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "splendid"})
+    assert refused["status"] == "REJECT"
+    assert control.state(run) == "Suspended"
+    answer(control, run, verdict="partial")
+    assert ended(control, run).decision == "partial"
+
+
+def test_a_question_is_answered_by_a_choice(control: Control) -> None:
+    run = suspended(control, prompt="make it better")
+    choices = form_of(control, run, "schema")["properties"]["answer"]["enum"]
+    answer(control, run, answer=choices[1])
+    assert ended(control, run).status == "completed"
+    with control.database() as database:
+        intent = database.get_intent(run)
+    assert intent is not None
+    assert intent.answer == 2
+
+
+def test_a_verdict_given_elsewhere_lets_the_suspended_run_go_on(control: Control) -> None:
+    run = suspended(control, review="ask")
+    with open_store(Settings(home=control.home)) as store:
+        give_verdict(store, run, "accept")
+    assert ended(control, run).decision == "accepted"
+
+
+def test_a_run_cancelled_while_it_waits_is_over(control: Control) -> None:
+    run = suspended(control, review="ask")
+    control.call(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+    with control.database() as database:
+        wait_until(lambda: database.require_session(run).status == "failed", 60, "the end of the session")
+        assert database.require_session(run).failure_reason == "cancelled by a person"
+    assert control.state(run) == "Cancelled"
+
+
+def test_what_nobody_answers_is_kept_unreviewed(control: Control) -> None:
+    run = suspended(control, review="ask")
+    with control.database() as database:
+        _age(database, run)
+        session = ended(control, run)
+        assert not database.get_feedback(run)
+    assert (session.status, session.decision) == ("completed", "unreviewed")
+
+
+def test_a_question_that_nobody_answers_gets_its_likeliest_choice(control: Control) -> None:
+    run = suspended(control, prompt="make it better")
+    with control.database() as database:
+        _age(database, run)
+        assert ended(control, run).status == "completed"
+        intent = database.get_intent(run)
+    assert intent is not None
+    assert intent.answer == 1
+
+
+def _age(database: EDIDatabase, session_id: str) -> None:
+    """Let the session have waited for a week."""
+    with database.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE sessions SET updated_at = datetime('now', '-7 days') WHERE id = :id"), {"id": session_id}
+        )
