@@ -2,8 +2,8 @@
 
 One `edi serve` gets edits through Prefect's API, a few at a time; at a random moment the server, the processes of the
 flow runs, both, the runner, or all of it ("reboot", after which `edi serve` is started again) are killed with SIGKILL.
-Each edit that was under way is one round. In the end the rows, the state and the picture are those of an edit that
-nothing interrupted. A second row does the same to `edi edit` with the server it brings along.
+Each edit that was under way is one round. In the end its own run is completed, and the rows, the state and the picture
+are those of an edit that nothing interrupted. A second row does the same to `edi edit` with the server it brings along.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.crash.bench import Bench, Skipped
 from tests.crash.processes import ROOT, Hung, Raised
 from tests.crash.work import Ack, settings_for
 from tests.flows.conftest import PALACE
-from tests.flows.test_serve import Control
+from tests.flows.control import Control
 
 PROMPT = "make the sky dramatic"
 
@@ -97,6 +97,7 @@ def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
         if "serve" in FAULTS[fault]:
             place.serve()
         place.finish(sessions)
+        place.settle(sessions)
         bench.check_acks(what, place.home, acks)
         for session in sessions:
             bench.violation(f"{what}: {session}", *bench.call(_differences, place.home, session, whole))
@@ -203,6 +204,14 @@ class Place:
         _until(is_over, "the end of every edit", stand)
         if self.unfinished(sessions):
             raise Hung(f"not every edit is completed: {stand()}")
+
+    def settle(self, sessions: Sequence[str]) -> None:
+        """Wait until the very runs that were asked for are completed: a person who looks sees one run, and it is green."""
+
+        def stand() -> str:
+            return ", ".join(f"{session} {self.control.state(session)}" for session in sessions)
+
+        _until(lambda: all(self.control.state(run) == "Completed" for run in sessions), "the end of every run", stand)
 
     def resumes(self) -> int:
         """How many runs of `resume-interrupted` are done."""
