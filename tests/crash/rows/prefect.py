@@ -206,7 +206,7 @@ class Place:
             raise Hung(f"not every edit is completed: {stand()}")
 
     def settle(self, sessions: Sequence[str]) -> None:
-        """Wait until the very runs that were asked for are completed: a person who looks sees one run, and it is green."""
+        """Wait until the very runs that were asked for are completed: whoever looks sees one run, and it is green."""
 
         def stand() -> str:
             return ", ".join(f"{session} {self.control.state(session)}" for session in sessions)
