@@ -62,6 +62,21 @@ app.add_typer(db_app, name="db")
 
 SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="A session id, the start of one, or 'last'.")]
 
+StrengthOption = Annotated[
+    str, typer.Option(help="subtle, normal, strong, very strong, or a number up to 1. [default: as the prompt says]")
+]
+ProtectOption = Annotated[str, typer.Option(help="Things that must not change: 'the car, people'.")]
+RegionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="X,Y,W,H",
+        help="Change nothing outside of this, in percent of the picture: 0,0,100,40 is the upper two fifths.",
+    ),
+]
+AttemptsOption = Annotated[
+    int | None, typer.Option(min=1, max=3, help="Edits to try, at most. [default: EDI_MAX_ATTEMPTS, else 3]")
+]
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -97,16 +112,31 @@ def edit(
         Literal["auto", "ask"] | None,
         typer.Option(help="auto: decide by the score. ask: you judge each attempt. [default: EDI_REVIEW, else auto]"),
     ] = None,
+    strength: StrengthOption = "",
+    protect: ProtectOption = "",
+    region: RegionOption = "",
+    attempts: AttemptsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Edit a photo as the prompt says.
+
+    IMAGE is a path, or the bare name of a photo in EDI_HOME/images.
 
     Exit codes: 0 done, 1 failed, 2 bad input, 3 waiting for you.
     """
     from flows import editing
 
     request = editing.Request.checked(
-        image=image, prompt=prompt, session_id=session_id, output=output, overwrite=overwrite, review=review
+        image=image,
+        prompt=prompt,
+        session_id=session_id,
+        output=output,
+        overwrite=overwrite,
+        review=review,
+        strength=strength,
+        protect=protect,
+        region=region,
+        max_attempts=attempts,
     )
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
 

@@ -11,18 +11,25 @@ from typing import Any, Literal, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from edi_storage.errors import InputError
-from edi_storage.models import FeedbackType, Question, SessionData, SessionId, Text, describe
+from edi_storage.models import (
+    MAX_ATTEMPTS,
+    MAX_PROMPT,
+    FeedbackType,
+    Question,
+    SessionData,
+    SessionId,
+    Text,
+    describe,
+)
 from edi_storage.owner import is_gone
 from edi_storage.recovery import export_checkpoints, give_verdict, reopen, write_state_file
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
+from flows.inbox import inbox_of, photo_for
 from flows.output import check_output
 from flows.sessions import find_session
 
 Result = dict[str, Any]
-
-#: Longer prompts are not naive prompts but a mistake, such as a pasted file.
-MAX_PROMPT = 2000
 
 
 class Person(Protocol):
@@ -43,6 +50,10 @@ class Request:
     output: str
     overwrite: bool
     review: Literal["auto", "ask"]
+    strength: str = ""
+    protect: str = ""
+    region: str = ""
+    max_attempts: int = MAX_ATTEMPTS
 
     @classmethod
     def checked(
@@ -54,9 +65,14 @@ class Request:
         output: str = "",
         overwrite: bool = False,
         review: Literal["auto", "ask"] | None = None,
+        strength: str = "",
+        protect: str = "",
+        region: str = "",
+        max_attempts: int | None = None,
     ) -> Request:
         """Check everything that can be wrong before anything is started or written. Raises InputError."""
         from flows.engines.photo import open_photo
+        from flows.engines.wishes import Wishes
 
         prompt = _fits("PROMPT", Text, prompt).strip()
         if not prompt:
@@ -65,12 +81,15 @@ class Request:
             raise InputError(f"PROMPT has {len(prompt)} characters: say it in at most {MAX_PROMPT}.")
         if session_id:
             _fits("--session-id", SessionId, session_id)
-        path = str(Path(_fits("IMAGE", Text, image)).expanduser().absolute())
-        if not (session_id and _is_known(session_id)):
-            # A known session has its own copy of the photo; the file may have moved on.
+        Wishes.checked(strength=strength, protect=protect, region=region)
+        known = _known(session_id) if session_id else None
+        path = photo_for(known, _fits("IMAGE", Text, image), inbox_of(load_settings()))
+        if known is None:
             open_photo(path)
         output = _fits("--output", Text, output)
-        request = cls(path, prompt, session_id, output, overwrite, review or _default_review())
+        attempts = max_attempts or load_settings().max_attempts
+        chosen = review or _default_review()
+        request = cls(path, prompt, session_id, output, overwrite, chosen, strength, protect, region, attempts)
         if output:
             check_output(request.as_session())
         return request
@@ -98,9 +117,10 @@ def _default_review() -> Literal["auto", "ask"]:
     return "ask" if load_settings().review == "ask" else "auto"
 
 
-def _is_known(session_id: str) -> bool:
+def _known(session_id: str) -> SessionData | None:
+    """The session, if it has got so far that it has its own copy of the photo."""
     with open_store(load_settings()) as store:
-        return store.database.last_seq(session_id) > 0
+        return store.database.get_session(session_id) if store.database.last_seq(session_id) else None
 
 
 def edit(request: Request, person: Person) -> Result:
@@ -115,6 +135,10 @@ def edit(request: Request, person: Person) -> Result:
             review=request.review,
             output=request.output,
             overwrite=request.overwrite,
+            strength=request.strength,
+            protect=request.protect,
+            region=request.region,
+            max_attempts=request.max_attempts,
         )
         return _with(person, settings, result)
 

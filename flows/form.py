@@ -1,0 +1,97 @@
+"""The fields of the forms in Prefect's UI, in a photographer's words: title, description, limits.
+
+An empty text or 0 stands for "nothing": an optional field would get a toggle between two types.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, FeedbackType
+from flows.engines.wishes import STRENGTHS
+
+
+def shown(title: str, description: str, **limits: Any) -> Any:
+    """A field of a form. Prefect puts the parameter's name in the place of a plain title, but leaves extras alone."""
+    return Field(json_schema_extra={"title": title, "description": description}, **limits)
+
+
+Photo = Annotated[
+    str,
+    shown(
+        "Photo",
+        "Name of a photo in the inbox (the folder images in EDI_HOME), or its path on the machine that "
+        "edits. PNG, JPEG or WebP. It is never changed.",
+        min_length=1,
+    ),
+]
+Prompt = Annotated[
+    str,
+    shown(
+        "What to do",
+        "In your own words: 'make the sky dramatic', 'warmer, but keep the house as it is', 'blur the background'.",
+        min_length=1,
+        max_length=MAX_PROMPT,
+    ),
+]
+#: A choice of words in the form; scripts that call the flow itself may also give a number up to 1.
+Strength = Annotated[
+    str | float,
+    WithJsonSchema({"type": "string", "enum": list(STRENGTHS)}),
+    shown("How strong", "'as the prompt says' listens to words such as 'a bit' or 'very'."),
+]
+Protect = Annotated[
+    str,
+    shown(
+        "What to protect",
+        "Things in the photo that must not change, with commas between: 'the car, people'. Empty: nothing "
+        "in particular.",
+        max_length=500,
+    ),
+]
+Region = Annotated[
+    str,
+    shown(
+        "Only inside this region",
+        "Left, top, width and height in percent of the picture: '0,0,100,40' is the upper two fifths, "
+        "'50,0,50,100' the right half. Nothing outside of it changes. Empty: the whole picture.",
+        max_length=60,
+    ),
+]
+Review = Annotated[
+    Literal["auto", "ask"],
+    shown("Who judges the result", "auto: the score decides. ask: you do, after each attempt."),
+]
+Attempts = Annotated[
+    int,
+    shown("Attempts", "A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
+]
+Output = Annotated[
+    str,
+    shown(
+        "Write the result to",
+        "A file to write besides, ending in .png, .jpg or .webp. Empty: it is kept with the session only.",
+    ),
+]
+Overwrite = Annotated[bool, shown("Replace that file", "If it is there already.")]
+Answer = Annotated[
+    int,
+    shown(
+        "Answer to its question",
+        "Only to continue a session that asked you something: the number of your choice. 0: none.",
+        ge=0,
+        le=20,
+    ),
+]
+SessionName = Annotated[
+    str,
+    shown(
+        "Session",
+        "Empty: a new one. The id of a session continues it from its last finished stage.",
+        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$",
+    ),
+]
+
+Verdict = Annotated[FeedbackType, shown("Your verdict", "partial: right in part.")]
