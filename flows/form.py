@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, FeedbackType
+from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, FeedbackType, Reason
 from flows.engines.wishes import STRENGTHS
 
 
@@ -94,4 +94,18 @@ SessionName = Annotated[
     ),
 ]
 
-Verdict = Annotated[FeedbackType, shown("Your verdict", "partial: right in part.")]
+Verdict = Annotated[
+    FeedbackType, shown("Your verdict", "accept: keep it. partial: right in part. reject: not what you wanted.")
+]
+Rating = Annotated[int, shown("Stars", "1 (poor) to 5 (excellent). 0: no rating.", ge=0, le=5)]
+Reasons = Annotated[list[Reason], shown("What was wrong", "Leave it empty if nothing was.")]
+Comment = Annotated[str, shown("Comment", "In your own words.", max_length=2000)]
+SessionToRate = Annotated[
+    str,
+    shown("Session", "Its id, or the first letters of it. Empty: the newest session that has a result.", max_length=64),
+]
+
+Limit = Annotated[
+    int, shown("At most", "So many sessions are continued in one run, the oldest first.", ge=1, le=10_000)
+]
+Keep = Annotated[int, shown("Copies to keep", "Older dated copies in the folder backups are deleted.", ge=1, le=1000)]

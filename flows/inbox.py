@@ -48,6 +48,8 @@ def find_photo(name: str, inbox: Path) -> str:
         check_text(name)
     except ValueError as error:
         raise InputError(f"The photo's name {error}.") from None
+    # The form's fields take several lines.
+    name = name.strip("\r\n")
     if not name.strip():
         raise InputError(f"No photo is named: give its path, or the name of one in {inbox}. {_listing(inbox)}")
     path = _expanded(name)

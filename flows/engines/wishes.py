@@ -8,7 +8,7 @@ region becomes an entity named "region" whose mask is the rectangle; what an edi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -187,10 +187,11 @@ def as_wished(intent: Intent, scene: SceneAnalysis, masks: Mapping[str, Mask], w
     if wishes.strength is not None:
         steps = [replace(step, strength=wishes.strength) for step in steps]
     protected = _named(wishes.protect, entities)
-    steps = _sparing(steps, protected)
+    steps = _sparing(steps, protected, entities)
     kept = [entity.entity_id for entity in entities]
     if wishes.region is not None:
-        steps, kept = _confined(steps, kept, masks, wishes.region)
+        _refuse_outside(steps, entities, masks, wishes.region)
+        steps, kept = _confined(steps, kept, masks)
     touched = {target for step in steps for target in step.targets}
     parameters = parameters_of(steps)
     parameters |= {"protect": sorted(protected)} if protected else {}
@@ -225,7 +226,7 @@ def _named(protect: str, entities: Sequence[EntityData]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _sparing(steps: Sequence[Step], protected: frozenset[str]) -> list[Step]:
+def _sparing(steps: Sequence[Step], protected: frozenset[str], entities: Sequence[EntityData]) -> list[Step]:
     """The steps without the protected things; the whole picture becomes everything but them."""
     if not protected:
         return list(steps)
@@ -239,32 +240,54 @@ def _sparing(steps: Sequence[Step], protected: frozenset[str]) -> list[Step]:
     ]
     spared = [step for step in spared if step.targets]
     if not spared:
-        names = ", ".join(sorted(protected))
-        raise InputError(f"What the prompt would change is protected ({names}): protect less, or ask for another edit.")
+        raise InputError(
+            f"What the prompt would change is protected ({_listed(protected, entities)}): protect less, or ask for "
+            "another edit."
+        )
     return spared
 
 
-def _confined(
-    steps: Sequence[Step], ids: Sequence[str], masks: Mapping[str, Mask], region: Region
-) -> tuple[list[Step], list[str]]:
-    """The steps inside the region, and which entities are then still to be preserved."""
+def _listed(ids: Collection[str], entities: Sequence[EntityData]) -> str:
+    return ", ".join(phrase_of(entity, entities) for entity in entities if entity.entity_id in ids)
+
+
+def _inside(name: str, masks: Mapping[str, Mask]) -> float:
+    """How much of an entity lies in the region, as a fraction of the region."""
     area = masks[REGION]
-    inside = {name: float((masks[name] * area).sum()) for name in ids}
-    least = _LEAST_INSIDE * float(area.sum())
+    return float((masks[name] * area).sum()) / max(1e-6, float(area.sum()))
+
+
+def _refuse_outside(
+    steps: Sequence[Step], entities: Sequence[EntityData], masks: Mapping[str, Mask], region: Region
+) -> None:
+    """Raise InputError when a step's targets are all outside the region."""
+    for step in steps:
+        if step.scope != "whole" and all(_inside(name, masks) < _LEAST_INSIDE for name in step.targets):
+            raise InputError(
+                f"What the prompt would change ({_listed(step.targets, entities)}) is not inside the region {region}: "
+                "give another region."
+            )
+
+
+def _confined(steps: Sequence[Step], ids: Sequence[str], masks: Mapping[str, Mask]) -> tuple[list[Step], list[str]]:
+    """The steps inside the region, and which entities are then still to be preserved."""
     confined = []
     for step in steps:
-        here = tuple(name for name in step.targets if inside[name] >= least)
         if step.scope == "whole":
             confined.append(replace(step, targets=(REGION,), scope="entities"))
-        elif here:
+        else:
+            here = tuple(name for name in step.targets if _inside(name, masks) >= _LEAST_INSIDE)
             confined.append(replace(step, targets=here))
-    if not confined:
-        names = ", ".join(dict.fromkeys(name for step in steps for name in step.targets))
-        raise InputError(f"What the prompt would change ({names}) is not inside the region {region}: move the region.")
     if not any(REGION in step.targets for step in confined):
         return confined, list(ids)
-    outside = {name: float(masks[name].sum()) - inside[name] for name in ids}
-    return confined, [name for name in ids if outside[name] >= _LEAST_OUTSIDE * (outside[name] + inside[name])]
+    # The region itself changes: what is all in it need not stay.
+    return confined, [name for name in ids if _outside(name, masks) >= _LEAST_OUTSIDE]
+
+
+def _outside(name: str, masks: Mapping[str, Mask]) -> float:
+    """How much of an entity lies outside the region, as a fraction of the entity."""
+    mask = masks[name]
+    return float((mask * (1 - masks[REGION])).sum()) / max(1e-6, float(mask.sum()))
 
 
 # --- Validation --------------------------------------------------------------------------------------
