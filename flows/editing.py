@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from edi_storage.owner import is_gone
 from edi_storage.recovery import export_checkpoints, give_verdict, reopen, write_state_file
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
-from flows.inbox import inbox_of, photo_for
+from flows.inbox import find_photo, inbox_of, photo_for
 from flows.output import check_output
 from flows.sessions import find_session
 
@@ -74,11 +75,7 @@ class Request:
         from flows.engines.photo import open_photo
         from flows.engines.wishes import Wishes
 
-        prompt = _fits("PROMPT", Text, prompt).strip()
-        if not prompt:
-            raise InputError('PROMPT is empty: say what to do with the photo, such as "make the sky dramatic".')
-        if len(prompt) > MAX_PROMPT:
-            raise InputError(f"PROMPT has {len(prompt)} characters: say it in at most {MAX_PROMPT}.")
+        prompt = _checked_prompt("PROMPT", prompt)
         if session_id:
             _fits("--session-id", SessionId, session_id)
         Wishes.checked(strength=strength, protect=protect, region=region)
@@ -103,6 +100,15 @@ class Request:
             naive_prompt=self.prompt,
             options={"output": output, "overwrite": self.overwrite},
         )
+
+
+def _checked_prompt(name: str, prompt: str) -> str:
+    prompt = _fits(name, Text, prompt).strip()
+    if not prompt:
+        raise InputError(f'{name} is empty: say what to do with the photo, such as "make the sky dramatic".')
+    if len(prompt) > MAX_PROMPT:
+        raise InputError(f"{name} has {len(prompt)} characters: say it in at most {MAX_PROMPT}.")
+    return prompt
 
 
 def _fits(name: str, kind: Any, value: str) -> str:
@@ -141,6 +147,23 @@ def edit(request: Request, person: Person) -> Result:
             max_attempts=request.max_attempts,
         )
         return _with(person, settings, result)
+
+
+def batch(photos: Sequence[str], request: Mapping[str, Any]) -> Result:
+    """Run the batch that `edit_batch` describes, on files and folders. Raises InputError before anything is started."""
+    from flows.engines.wishes import Wishes
+
+    Wishes.checked(**{name: request[name] for name in ("strength", "protect", "region")})
+    prompt = _checked_prompt("--prompt", request["prompt"])
+    missing = [photo for photo in photos if not os.path.exists(find_photo(photo, inbox_of(load_settings())))]
+    if missing:
+        raise InputError(f"There is no file {missing[0]}; check the path.")
+    with _flows() as settings:
+        from flows.batch import edit_batch
+
+        attempts = request["max_attempts"] or settings.max_attempts
+        result: Result = edit_batch(**{**request, "prompt": prompt, "max_attempts": attempts, "photos": list(photos)})
+        return result
 
 
 def resume(name: str, answer: int, person: Person) -> Result:

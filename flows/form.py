@@ -94,6 +94,28 @@ SessionName = Annotated[
     ),
 ]
 
+Photos = Annotated[
+    list[str],
+    shown("Photos", "Folders, names of photos in the inbox, or paths. Empty: every photo in the inbox."),
+]
+OutputFolder = Annotated[
+    str,
+    shown(
+        "Write the results to",
+        "A folder; each result has the name of its photo. Empty: they are kept with the sessions only.",
+    ),
+]
+Workers = Annotated[int, shown("At the same time", "Photos edited side by side.", ge=1, le=16)]
+BatchName = Annotated[
+    str,
+    shown(
+        "Batch",
+        "Empty: a name that follows from the fields above, so that the same batch again does only what is left. "
+        "A new name does it all anew.",
+        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$",
+    ),
+]
+
 Verdict = Annotated[
     FeedbackType, shown("Your verdict", "accept: keep it. partial: right in part. reject: not what you wanted.")
 ]

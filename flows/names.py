@@ -43,9 +43,11 @@ def verdict_name(parameters: Mapping[str, Any], photo: str) -> str:
     return _joined(f"{parameters.get('verdict', '')} {rating}".strip(), photo)
 
 
-def batch_name(parameters: Mapping[str, Any], count: int | None = None) -> str:
-    """ "sky dramatic - 12 photos" """
-    return _joined(short_prompt(str(parameters.get("prompt", ""))), f"{count} photos" if count else "a batch")
+def batch_name(parameters: Mapping[str, Any]) -> str:
+    """ "sky dramatic - holiday" for a folder, "sky dramatic - 12 photos" for more than one name."""
+    named = list(parameters.get("photos") or [])
+    what = f"{len(named)} photos" if len(named) > 1 else PurePath(str(named[0])).name if named else "the inbox"
+    return _joined(short_prompt(str(parameters.get("prompt", ""))), what)
 
 
 def timed_name(what: str) -> str:
