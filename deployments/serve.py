@@ -27,6 +27,7 @@ from filelock import Timeout
 from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
 from flows.child import bound_child, end_child, wait_ready
+from flows.inbox import make_inbox
 from flows.server import (
     HOST,
     ServerInfo,
@@ -59,6 +60,7 @@ def deployments_for(settings: Settings) -> tuple[Served, ...]:
     often = settings.resume_seconds
     return (
         Served("edit-image", "flows.edit.edit_image"),
+        Served("edit-batch", "flows.batch.edit_batch"),
         Served("record-feedback", "flows.feedback.record_feedback"),
         Served("resume-interrupted", "flows.resume.resume_interrupted", interval=often, alone=True, at_start=True),
         Served("learn-from-feedback", "flows.learn.learn_from_feedback", interval=3600, alone=True),
@@ -96,6 +98,7 @@ def serve(
     """
     address = check_host(settings, host), port
     prepare_environment(settings)
+    make_inbox(settings)
     announce = announce or _say
     deployments = deployments or deployments_for(settings)
     with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm(), _only_one(settings):

@@ -34,6 +34,8 @@ SCHEMA_VERSION = 1
 _MAX_LEVELS = 100
 
 MAX_ATTEMPTS = 3
+#: Longer prompts are not naive prompts but a mistake, such as a pasted file.
+MAX_PROMPT = 2000
 ITERATIONS = (0, 1, 2, 3)
 
 Stage = Literal["upload", "analysis", "intent", "refinement", "edit", "validation", "completed"]

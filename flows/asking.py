@@ -14,9 +14,10 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field, create_model
 
-from edi_storage.models import FeedbackType, Question, Reason
+from edi_storage.models import Question
 from edi_storage.recovery import give_verdict
 from edi_storage.store import Store
+from flows import form
 from flows.engines.photo import decode_photo
 from flows.pictures import data_uri
 
@@ -33,10 +34,10 @@ _NEVER = 10 * 365 * 24 * 3600
 class Verdict(RunInput):
     """The form about a finished attempt."""
 
-    verdict: Annotated[FeedbackType, Field(title="What do you think of it?")]
-    rating: Annotated[int, Field(title="Stars", description="1 (poor) to 5 (excellent); 0: none", ge=0, le=5)] = 0
-    reasons: Annotated[list[Reason], Field(title="What was wrong, if anything?")] = []  # noqa: RUF012 - pydantic copies it
-    comment: Annotated[str, Field(title="In your own words", max_length=2000)] = ""
+    verdict: form.Verdict
+    rating: form.Rating = 0
+    reasons: form.Reasons = []  # noqa: RUF012 - pydantic copies it
+    comment: form.Comment = ""
 
 
 def can_suspend() -> bool:
@@ -58,10 +59,10 @@ def ask(store: Store, result: dict[str, Any]) -> int:
 
 def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
     choices: Any = Annotated[Literal[tuple(question.choices)], Field(title="Your choice")]
-    form: Any = create_model("Answer", __base__=RunInput, answer=(choices, question.choices[0]))
+    model: Any = create_model("Answer", __base__=RunInput, answer=(choices, question.choices[0]))
     log.info("Waiting for you: %s", question.text)
     text = f"## {result['prompt']}\n\n{_pictures(store, result['session_id'])}\n\n**{question.text}**"
-    given = _suspend(form.with_initial_data(description=text), "question")
+    given = _suspend(model.with_initial_data(description=text), "question")
     return question.choices.index(given.answer) + 1
 
 
@@ -78,9 +79,9 @@ def _judge(store: Store, result: dict[str, Any]) -> None:
     )
 
 
-def _suspend(form: Any, key: str) -> Any:
+def _suspend(model: Any, key: str) -> Any:
     # The key is what tells Prefect, in the new process, that this was asked already.
-    return suspend_flow_run(wait_for_input=form, timeout=_NEVER, key=key)
+    return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=key)
 
 
 def _pictures(store: Store, session_id: str) -> str:

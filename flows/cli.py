@@ -62,6 +62,21 @@ app.add_typer(db_app, name="db")
 
 SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="A session id, the start of one, or 'last'.")]
 
+StrengthOption = Annotated[
+    str, typer.Option(help="subtle, normal, strong, very strong, or a number up to 1. [default: as the prompt says]")
+]
+ProtectOption = Annotated[str, typer.Option(help="Things that must not change: 'the car, people'.")]
+RegionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="X,Y,W,H",
+        help="Change nothing outside of this, in percent of the picture: 0,0,100,40 is the upper two fifths.",
+    ),
+]
+AttemptsOption = Annotated[
+    int | None, typer.Option(min=1, max=3, help="Edits to try, at most. [default: EDI_MAX_ATTEMPTS, else 3]")
+]
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -100,9 +115,15 @@ def edit(
             "[default: EDI_REVIEW, else unsure at a terminal and auto in a script]"
         ),
     ] = None,
+    strength: StrengthOption = "",
+    protect: ProtectOption = "",
+    region: RegionOption = "",
+    attempts: AttemptsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Edit a photo as the prompt says.
+
+    IMAGE is a path, or the bare name of a photo in EDI_HOME/images.
 
     Exit codes: 0 done, 1 failed, 2 bad input, 3 waiting for you.
     """
@@ -116,8 +137,48 @@ def edit(
         overwrite=overwrite,
         review=review,
         somebody=terminal.somebody(as_json),
+        strength=strength,
+        protect=protect,
+        region=region,
+        max_attempts=attempts,
     )
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
+
+
+@app.command(epilog='Example:  edi batch holiday/ --prompt "make the sky dramatic" --output-folder edited')
+@handled
+def batch(
+    photos: Annotated[
+        list[str] | None, typer.Argument(metavar="FOLDER|FILES...", help="[default: EDI_HOME/images]")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What to do with each of them, in your own words.")] = "",
+    output_folder: Annotated[str, typer.Option(help="Also write each result there, under the photo's name.")] = "",
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Photos edited side by side.")] = 2,
+    batch_id: Annotated[str, typer.Option(help="Your own name for the batch; a new one does it all anew.")] = "",
+    strength: StrengthOption = "",
+    protect: ProtectOption = "",
+    region: RegionOption = "",
+    attempts: AttemptsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Edit many photos in the same way, a session each. Started again, it does only what is left.
+
+    Exit codes: 0 done, 1 one or more failed, 2 bad input, 3 one or more wait for you.
+    """
+    from flows import editing
+
+    request = {
+        "prompt": prompt,
+        "strength": strength,
+        "protect": protect,
+        "region": region,
+        "max_attempts": attempts,
+        "output_folder": output_folder,
+        "workers": workers,
+        "batch_id": batch_id,
+    }
+    terminal.show_lines(as_json, "edi.batch")
+    terminal.finish_batch(editing.batch(photos or [], request), as_json)
 
 
 @app.command(epilog="Examples:  edi resume --all   |   edi resume last --answer 2")

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow, runtime
-from pydantic import Field
 
 from edi_storage.errors import InputError, SessionFailedError, UnsupportedEditError
-from edi_storage.models import Review, SessionData
+from edi_storage.models import MAX_ATTEMPTS, SessionData
 from edi_storage.recovery import export_checkpoints
 from edi_storage.settings import Settings, load_settings
 from edi_storage.state import Step, last_attempt, next_step
 from edi_storage.store import Store, open_store
-from flows import asking
+from flows import asking, form
 from flows.artifacts import show_session
+from flows.engines.wishes import Wishes
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
+from flows.inbox import inbox_of, photo_for
+from flows.names import edit_name
 from flows.output import check_output, outcome
+from flows.plain import in_plain_words
 from flows.session import SessionRun, open_session
 from flows.stages import STAGES
 
 
 def _run_name() -> str:
-    """How the run is called in the Prefect UI: "make the sky dramatic - palace.jpg"."""
-    parameters = runtime.flow_run.parameters
-    return f"{parameters['prompt'][:60]} - {Path(parameters['image_path']).name}"
+    """How the run is called in the Prefect UI: "sky dramatic - palace.jpg"."""
+    return edit_name(runtime.flow_run.parameters)
 
 
 @flow(
@@ -36,39 +38,43 @@ def _run_name() -> str:
     on_crashed=[mark_crashed],
     on_cancellation=[mark_cancelled],
 )
+@in_plain_words
 def edit_image(
-    image_path: str,
-    prompt: str,
-    session_id: str = "",
-    review: Review = "unsure",
-    output: str = "",
-    overwrite: bool = False,
-    answer: Annotated[int, Field(ge=0)] = 0,
+    image_path: form.Photo,
+    prompt: form.Prompt,
+    strength: form.Strength = "as the prompt says",
+    protect: form.Protect = "",
+    region: form.Region = "",
+    review: form.Review = "unsure",
+    max_attempts: form.Attempts = MAX_ATTEMPTS,
+    output: form.Output = "",
+    overwrite: form.Overwrite = False,
+    answer: form.Answer = 0,
+    session_id: form.SessionName = "",
 ) -> dict[str, Any]:
-    """Edit a photo as the prompt says.
+    """Edit a photo as you say it in your own words. The original is never changed.
 
-    image_path: the photo, on the machine that runs this. prompt: what to do with it, in your own words.
-    session_id: empty for a new session; a known one is continued from its last finished stage, as it was begun.
-    review: "auto" decides by the alignment score, "unsure" asks a person when it is between 0.6 and 0.8, "ask" always
-    asks. output: file to write the result to, beside the stored one; overwrite: it may replace a file. answer: the
-    number of your choice when the session has asked a question (0: none yet).
+    Only the first two fields are needed. While it runs, the logs tell what is done; the result, before and after, is
+    among the run's artifacts.
     """
     settings = load_settings()
     flow_run_id = str(runtime.flow_run.id)
-    session = SessionData.checked(
-        {
-            "session_id": session_id or flow_run_id,
-            "image_path": image_path,
-            "naive_prompt": prompt,
-            "options": {
-                "review": review,
-                "output": str(Path(output).expanduser().absolute()) if output else "",
-                "overwrite": overwrite,
-                "max_attempts": settings.max_attempts,
-            },
-        }
-    )
+    name = session_id or flow_run_id
     with open_store(settings) as store:
+        session = SessionData.checked(
+            {
+                "session_id": name,
+                "image_path": photo_for(store.database.get_session(name), image_path, inbox_of(settings)),
+                "naive_prompt": prompt,
+                "options": {
+                    "review": review,
+                    "output": str(Path(output).expanduser().absolute()) if output else "",
+                    "overwrite": overwrite,
+                    "max_attempts": min(max_attempts, settings.max_attempts),
+                    **Wishes.checked(strength=strength, protect=protect, region=region).as_options(),
+                },
+            }
+        )
         result = run_session(store, settings, session, answer, flow_run_id)
         while result["waiting_for"] and asking.can_suspend():
             result = run_session(store, settings, session, asking.ask(store, result), flow_run_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,27 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from edi_storage.errors import InputError
-from edi_storage.models import FeedbackType, Question, Reason, Review, SessionData, SessionId, Text, describe
+from edi_storage.models import (
+    MAX_ATTEMPTS,
+    MAX_PROMPT,
+    FeedbackType,
+    Question,
+    Reason,
+    Review,
+    SessionData,
+    SessionId,
+    Text,
+    describe,
+)
 from edi_storage.owner import is_gone
 from edi_storage.recovery import export_checkpoints, give_verdict, reopen, write_state_file
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
+from flows.inbox import find_photo, inbox_of, photo_for
 from flows.output import check_output
 from flows.sessions import find_session
 
 Result = dict[str, Any]
-
-#: Longer prompts are not naive prompts but a mistake, such as a pasted file.
-MAX_PROMPT = 2000
 
 
 class Person(Protocol):
@@ -53,6 +63,10 @@ class Request:
     output: str
     overwrite: bool
     review: Review
+    strength: str = ""
+    protect: str = ""
+    region: str = ""
+    max_attempts: int = MAX_ATTEMPTS
 
     @classmethod
     def checked(
@@ -65,26 +79,30 @@ class Request:
         overwrite: bool = False,
         review: Review | None = None,
         somebody: bool = False,
+        strength: str = "",
+        protect: str = "",
+        region: str = "",
+        max_attempts: int | None = None,
     ) -> Request:
         """Check everything that can be wrong before anything is started or written. Raises InputError.
 
         `somebody` is there to answer; without `review`, it is what EDI_REVIEW says to them.
         """
         from flows.engines.photo import open_photo
+        from flows.engines.wishes import Wishes
 
-        prompt = _fits("PROMPT", Text, prompt).strip()
-        if not prompt:
-            raise InputError('PROMPT is empty: say what to do with the photo, such as "make the sky dramatic".')
-        if len(prompt) > MAX_PROMPT:
-            raise InputError(f"PROMPT has {len(prompt)} characters: say it in at most {MAX_PROMPT}.")
+        prompt = _checked_prompt("PROMPT", prompt)
         if session_id:
             _fits("--session-id", SessionId, session_id)
-        path = str(Path(_fits("IMAGE", Text, image)).expanduser().absolute())
-        if not (session_id and _is_known(session_id)):
-            # A known session has its own copy of the photo; the file may have moved on.
+        Wishes.checked(strength=strength, protect=protect, region=region)
+        known = _known(session_id) if session_id else None
+        path = photo_for(known, _fits("IMAGE", Text, image), inbox_of(load_settings()))
+        if known is None:
             open_photo(path)
         output = _fits("--output", Text, output)
-        request = cls(path, prompt, session_id, output, overwrite, review or _default_review(somebody))
+        attempts = max_attempts or load_settings().max_attempts
+        chosen = review or _default_review(somebody)
+        request = cls(path, prompt, session_id, output, overwrite, chosen, strength, protect, region, attempts)
         if output:
             check_output(request.as_session())
         return request
@@ -100,6 +118,15 @@ class Request:
         )
 
 
+def _checked_prompt(name: str, prompt: str) -> str:
+    prompt = _fits(name, Text, prompt).strip()
+    if not prompt:
+        raise InputError(f'{name} is empty: say what to do with the photo, such as "make the sky dramatic".')
+    if len(prompt) > MAX_PROMPT:
+        raise InputError(f"{name} has {len(prompt)} characters: say it in at most {MAX_PROMPT}.")
+    return prompt
+
+
 def _fits(name: str, kind: Any, value: str) -> str:
     try:
         fitting: str = TypeAdapter(kind).validate_python(value)
@@ -113,9 +140,10 @@ def _default_review(somebody: bool) -> Review:
     return "auto" if review == "unsure" and not somebody else review
 
 
-def _is_known(session_id: str) -> bool:
+def _known(session_id: str) -> SessionData | None:
+    """The session, if it has got so far that it has its own copy of the photo."""
     with open_store(load_settings()) as store:
-        return store.database.last_seq(session_id) > 0
+        return store.database.get_session(session_id) if store.database.last_seq(session_id) else None
 
 
 def edit(request: Request, person: Person) -> Result:
@@ -130,8 +158,29 @@ def edit(request: Request, person: Person) -> Result:
             review=request.review,
             output=request.output,
             overwrite=request.overwrite,
+            strength=request.strength,
+            protect=request.protect,
+            region=request.region,
+            max_attempts=request.max_attempts,
         )
         return _with(person, settings, result)
+
+
+def batch(photos: Sequence[str], request: Mapping[str, Any]) -> Result:
+    """Run the batch that `edit_batch` describes, on files and folders. Raises InputError before anything is started."""
+    from flows.engines.wishes import Wishes
+
+    Wishes.checked(**{name: request[name] for name in ("strength", "protect", "region")})
+    prompt = _checked_prompt("--prompt", request["prompt"])
+    missing = [photo for photo in photos if not os.path.exists(find_photo(photo, inbox_of(load_settings())))]
+    if missing:
+        raise InputError(f"There is no file {missing[0]}; check the path.")
+    with _flows() as settings:
+        from flows.batch import edit_batch
+
+        attempts = request["max_attempts"] or settings.max_attempts
+        result: Result = edit_batch(**{**request, "prompt": prompt, "max_attempts": attempts, "photos": list(photos)})
+        return result
 
 
 def resume(name: str, answer: int, person: Person) -> Result:

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
-from prefect import flow
-from pydantic import Field
+from prefect import flow, runtime
 
-from edi_storage.models import FeedbackType, Reason
+from edi_storage.database import EDIDatabase
+from edi_storage.errors import EdiError
+from edi_storage.models import Reason, SessionData
 from edi_storage.recovery import give_verdict
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
+from flows import form
+from flows.names import verdict_name
+from flows.plain import in_plain_words
 from flows.session import log
+from flows.sessions import find_session, newest_with_result
 
 
-@flow(name="record-feedback", persist_result=False)
+def _run_name() -> str:
+    """How the run is called in the Prefect UI: "accept 4 - palace.jpg"."""
+    parameters = runtime.flow_run.parameters
+    name = str(parameters.get("session_id") or "")
+    try:
+        with open_store(load_settings()) as store:
+            about = Path(_meant(store.database, name).image_path).name
+    except EdiError:  # the flow will say so; a run whose name cannot be made would not even start
+        about = name[:8]
+    return verdict_name(parameters, about)
+
+
+def _meant(database: EDIDatabase, name: str) -> SessionData:
+    return find_session(database, name.strip()) if name.strip() else newest_with_result(database)
+
+
+@flow(name="record-feedback", flow_run_name=_run_name, persist_result=False)
+@in_plain_words
 def record_feedback(
-    session_id: str,
-    verdict: FeedbackType,
-    rating: Annotated[int, Field(ge=0, le=5)] = 0,
-    comment: str = "",
-    reasons: list[Reason] = [],  # noqa: B006 - never changed; a list is what Prefect's form starts from
+    verdict: form.Verdict,
+    rating: form.Rating = 0,
+    reasons: form.Reasons = [],  # noqa: B006 - never changed; a list is what Prefect's form starts from
+    comment: form.Comment = "",
+    session_id: form.SessionToRate = "",
 ) -> dict[str, Any]:
-    """Rate an edit. rating: 1 (poor) to 5 (excellent), 0 for none. reasons: what was wrong, if anything."""
+    """Rate an edit. Rating the same result again replaces what was said before."""
     with open_store(load_settings()) as store:
-        saved = give_verdict(store, session_id, verdict, rating=rating or None, comment=comment, reasons=reasons)
-    log.info("Thank you: session %s is rated %s.", session_id, verdict)
+        session = _meant(store.database, session_id)
+        chosen: list[Reason] = list(dict.fromkeys(reasons))
+        saved = give_verdict(store, session.session_id, verdict, rating=rating or None, comment=comment, reasons=chosen)
+    photo = Path(session.image_path).name
+    log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, verdict)
     return saved.model_dump(mode="json")

@@ -10,10 +10,17 @@ from prefect.artifacts import create_markdown_artifact
 from edi_storage.learning import as_markdown, learn
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
+from flows.names import timed_name
+from flows.plain import in_plain_words
 from flows.session import log
 
 
-@flow(name="learn-from-feedback", persist_result=False)
+def _run_name() -> str:
+    return timed_name("learn")
+
+
+@flow(name="learn-from-feedback", flow_run_name=_run_name, persist_result=False)
+@in_plain_words
 def learn_from_feedback() -> dict[str, Any]:
     """Aggregate the feedback given since the last time; each verdict counts once, however often this runs."""
     with open_store(load_settings()) as store:

@@ -20,9 +20,12 @@ from edi_storage.owner import is_gone, owner_name
 from edi_storage.recovery import end_session
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import Store, open_store
+from flows import form
 from flows.edit import edit_image
 from flows.hooks import CANCELLED
+from flows.names import timed_name
 from flows.output import outcome
+from flows.plain import in_plain_words
 from flows.reviving import revive, runs_of, way_on
 from flows.session import log
 
@@ -30,9 +33,14 @@ from flows.session import log
 _LEASE_SECONDS = 10
 
 
-@flow(name="resume-interrupted", persist_result=False)
-def resume_interrupted(limit: int = 100) -> list[dict[str, Any]]:
-    """Continue every interrupted session. limit: at most so many in one run, the oldest first."""
+def _run_name() -> str:
+    return timed_name("resume")
+
+
+@flow(name="resume-interrupted", flow_run_name=_run_name, persist_result=False)
+@in_plain_words
+def resume_interrupted(limit: form.Limit = 100) -> list[dict[str, Any]]:
+    """Continue every session that was interrupted, each from its last finished stage."""
     settings = load_settings()
     with open_store(settings) as store:
         store.database.free_leases(is_gone)

@@ -32,6 +32,7 @@ from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, 
 from edi_storage.store import Store
 from flows.engines.base import Engine, Mask
 from flows.engines.photo import Photo, decode_mask, decode_photo
+from flows.engines.wishes import Wishes
 
 #: One line per thing worth telling a person; the terminal and the Prefect UI show the same lines.
 log = logging.getLogger("edi")
@@ -80,6 +81,11 @@ class SessionRun:
         """The masks by entity id."""
         files = self.store.files
         return {e.entity_id: decode_mask(files.read(e.mask_path)) for e in self.scene.entities if e.mask_path}
+
+    @cached_property
+    def wishes(self) -> Wishes:
+        """What the person asked for beside the prompt."""
+        return Wishes.of(self.session.options)
 
     @property
     def scene(self) -> SceneAnalysis:

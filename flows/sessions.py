@@ -6,6 +6,17 @@ from edi_storage.database import EDIDatabase
 from edi_storage.errors import InputError, NotFoundError
 from edi_storage.models import SessionData, check_text
 
+#: How many of the newest sessions are looked through for one with a result.
+_NEWEST = 1000
+
+
+def newest_with_result(database: EDIDatabase) -> SessionData:
+    """The newest session that has an edited picture to judge. Raises NotFoundError."""
+    for session in database.query_history(limit=_NEWEST):
+        if database.get_validations(session.session_id):
+            return session
+    raise NotFoundError("There is no edit yet that could be rated.")
+
 
 def find_session(database: EDIDatabase, name: str) -> SessionData:
     """The session called `name`, whose id starts with it, or the newest one for "last".

@@ -28,6 +28,7 @@ from flows import VERSION, engines
 from flows.engines.base import EditRequest, Reasoner, ValidationRequest
 from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
 from flows.engines.scoring import count, decide
+from flows.engines.wishes import as_wished, to_measure, with_region, without_region
 from flows.hooks import write_checkpoint
 from flows.output import deliver
 from flows.session import SessionRun, log
@@ -100,7 +101,7 @@ def analysis(run: SessionRun, step: Step) -> None:
     """Find the entities and store their masks."""
     started = run.begin(step)
     analyzer = engines.analyzer(run.settings.analyzer)
-    scene = analyzer.analyze(run.photo.pixels, run.progress)
+    scene = with_region(analyzer.analyze(run.photo.pixels, run.progress), run.wishes.region, run.photo.pixels)
     entities = [
         found.entity.model_copy(update={"mask_path": run.put_file(encode_mask(found.mask), ".png")})
         for found in scene.detections
@@ -116,9 +117,10 @@ def intent(run: SessionRun, step: Step) -> None:
     started = run.begin(step)
     reasoner = engines.reasoner(run.settings.reasoner)
     if step.iteration == 0:
-        understood = reasoner.understand(run.session.naive_prompt, run.scene)
+        understood = reasoner.understand(run.session.naive_prompt, without_region(run.scene))
     else:
         understood = _answered(run, reasoner)
+    understood = as_wished(understood, run.scene, run.masks if run.wishes.region else {}, run.wishes)
     run.commit(step, changes.intent_delta(understood, run.state.get("intent")), reasoner, started)
     log.info("Understood %s", _in_words(understood))
 
@@ -127,7 +129,7 @@ def _answered(run: SessionRun, reasoner: Reasoner) -> Intent:
     asked, answer = run.intent.question, run.answer
     assert asked is not None
     assert answer is not None
-    understood = reasoner.understand(run.session.naive_prompt, run.scene, answer)
+    understood = reasoner.understand(run.session.naive_prompt, without_region(run.scene), answer)
     return understood.model_copy(update={"question": asked, "answer": answer})
 
 
@@ -202,11 +204,12 @@ def validation(run: SessionRun, step: Step) -> None:
     validator = engines.validator(run.settings.validator)
     record = run.attempts()[step.attempt]
     edited = decode_photo(run.store.files.read(record["edited_image_path"]))
+    scene, masks = to_measure(run.scene, run.masks, run.intent)
     request = ValidationRequest(
         original=run.photo.pixels,
         edited=edited.pixels,
-        masks=run.masks,
-        scene=run.scene,
+        masks=masks,
+        scene=scene,
         intent=run.intent,
         operations=[Operation.model_validate(operation) for operation in record["operations"]],
     )

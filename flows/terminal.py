@@ -228,10 +228,15 @@ def _ask_reasons() -> list[Reason]:
     return [reason for number, reason in enumerate(known, 1) if number in chosen]
 
 
+def show_lines(as_json: bool, logger: str = "edi") -> None:
+    """Show the sentences of a logger as they come, unless a script reads."""
+    if not as_json:
+        logging.getLogger(logger).addHandler(_Lines())
+
+
 def person(as_json: bool) -> Person:
     """Who answers, and where the progress lines go."""
-    if not as_json:
-        logging.getLogger("edi").addHandler(_Lines())
+    show_lines(as_json)
     return _AtTerminal() if somebody(as_json) else _Nobody()
 
 
@@ -258,6 +263,26 @@ def finish_resume_all(results: list[Result], as_json: bool) -> None:
     else:
         typer.echo("\n\n".join(_result_text(result) for result in results))
     raise typer.Exit(max((_code(result) for result in results), default=DONE))
+
+
+def finish_batch(result: Result, as_json: bool) -> None:
+    """Print what became of each photo."""
+    rows = result["results"]
+    if as_json:
+        print_json(result)
+    else:
+        shown = [
+            (row["photo"], row["error"] or row["decision"], "" if row["score"] is None else f"{row['score']:.2f}")
+            for row in rows
+        ]
+        places = [row.get("output") or row["session"] for row in rows]
+        _print_table(
+            ("photo", "what came of it", "score", "result"),
+            [(*row, place) for row, place in zip(shown, places, strict=True)],
+        )
+    waits = any(row["decision"].startswith("waits") for row in rows)
+    bad = any(row["decision"] in ("failed", "not finished") for row in rows)
+    raise typer.Exit(FAILED if bad else WAITING if waits else DONE)
 
 
 def _code(result: Result) -> int:

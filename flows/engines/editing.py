@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from edi_storage.errors import UnsupportedEditError
-from edi_storage.models import Operation
+from edi_storage.models import Intent, Operation
 from flows.engines.base import EditOutcome, EditRequest, Progress, no_progress
 from flows.engines.operations import apply
 from flows.engines.sky import flatness
@@ -47,6 +47,7 @@ class EmbeddedEditor:
 def plan(request: EditRequest) -> list[Operation]:
     """The operations for an intent: its steps, stronger or weaker and with protection as the hints say."""
     hints = _read_hints(request.hints, request.masks)
+    limits = _limits(request.intent)
     operations: list[Operation] = []
     for step in steps_of(request.intent):
         planner = _PLANNERS.get(step.action)
@@ -58,7 +59,7 @@ def plan(request: EditRequest) -> list[Operation]:
         strength = min(1.0, max(0.1, step.strength + hints.strength))
         for target, common in _areas(step, request):
             for name, parameters in planner(strength, step, target, request):
-                extra = _shared(target, common, hints)
+                extra = _shared(target, common, hints) | limits
                 operations.append(Operation(name=name, target=target, parameters={**parameters, **extra}))
     return operations
 
@@ -68,7 +69,9 @@ def _areas(step: Step, request: EditRequest) -> list[tuple[str, dict[str, Any]]]
     if step.scope == "whole" or not request.masks:
         return [("image", {})]
     if step.scope == "background":
-        return [("background", {"keep": [name for name in request.masks if name not in step.targets]})]
+        # The region lies over the others: it limits what is changed, and is no part of the picture to keep.
+        region = request.intent.parameters.get("within")
+        return [("background", {"keep": [name for name in request.masks if name not in (*step.targets, region)]})]
     return [(target, {}) for target in step.targets if target in request.masks]
 
 
@@ -80,6 +83,12 @@ def _shared(target: str, common: Mapping[str, Any], hints: _Hints) -> dict[str, 
     if hints.feather and target != "image":
         shared["feather"] = hints.feather
     return shared
+
+
+def _limits(intent: Intent) -> dict[str, Any]:
+    """Where the person wants nothing changed, for every operation."""
+    within, untouched = intent.parameters.get("within"), intent.parameters.get("protect")
+    return ({"within": within} if within else {}) | ({"untouched": list(untouched)} if untouched else {})
 
 
 def _read_hints(hints: Sequence[str], masks: Mapping[str, Any]) -> _Hints:

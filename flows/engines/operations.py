@@ -5,7 +5,9 @@ makes the same picture again. Work is done in float32; what no operation touched
 bytes it had, and what was touched gets half a grey level of fixed noise, so that deep skies do not band.
 
 Parameters that every operation takes beside its own:
-`protect`: entity ids whose area is left alone; `feather`: extra softness of the mask, fraction of the long side.
+`protect`: entity ids whose area is left out of the mask; `feather`: extra softness of it, fraction of the long side.
+`within` (an entity id) and `untouched` (entity ids): nothing changes outside the one and inside the others, also
+where an effect reaches beyond its mask, as a new sky does along roofs.
 """
 
 from __future__ import annotations
@@ -46,8 +48,12 @@ def apply(
         effect = REGISTRY.get(operation.name)
         if effect is None:
             raise InputError(f"There is no operation {operation.name!r}; there are {', '.join(sorted(REGISTRY))}.")
+        limit = _limit_of(operation, masks)
+        before = None if limit is None else rgb.copy()
         effect(rgb, _mask_of(operation, masks, original.shape), operation.parameters)
         np.clip(rgb, 0, 1, out=rgb)
+        if limit is not None and before is not None:
+            _hold(rgb, before, limit)
     progress(1.0, "developing the picture", {})
     return _to_bytes(rgb, original)
 
@@ -68,6 +74,30 @@ def _mask_of(operation: Operation, masks: Mapping[str, Mask], shape: tuple[int, 
     if protected:
         mask = mask * (1 - _grown(_union(protected, masks, size)))
     return np.asarray(mask, dtype=np.float32)
+
+
+def _limit_of(operation: Operation, masks: Mapping[str, Mask]) -> Mask | None:
+    """1 where the operation may change the picture, 0 where it must not; None for everywhere."""
+    within = operation.parameters.get("within")
+    untouched = [str(name) for name in operation.parameters.get("untouched", [])]
+    limit = None if within is None else _named(str(within), masks)
+    if untouched:
+        size = _named(untouched[0], masks).shape
+        free = 1 - _grown(_union(untouched, masks, (size[0], size[1])))
+        limit = free if limit is None else limit * free
+    return limit
+
+
+def _hold(rgb: Floats, before: Floats, limit: Mask) -> None:
+    """Take back, in place, what changed beyond the limit; where that is 0 the picture is exactly what it was."""
+
+    def work(top: int, bottom: int) -> None:
+        band = rgb[top:bottom]
+        band -= before[top:bottom]
+        band *= limit[top:bottom, :, None]
+        band += before[top:bottom]
+
+    in_bands(0, len(rgb), work)
 
 
 def _named(name: str, masks: Mapping[str, Mask]) -> Mask:

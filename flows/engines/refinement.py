@@ -127,10 +127,12 @@ def _base(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
 
 def _preservation(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
     kept = [entity for entity in scene.entities if entity.entity_id in intent.preserve_entities]
+    limits = [entity for entity in scene.entities if entity.entity_id == intent.parameters.get("within")]
+    limited = [f"no change outside {_called(entity, scene)}" for entity in limits]
     if not kept:
-        return ["composition and all outlines unchanged"], ["distorted shapes"]
+        return [*limited, "composition and all outlines unchanged"], ["distorted shapes"]
     positive = [f"keep {_called(entity, scene)} exactly as it is" for entity in kept]
-    return positive, [f"changes to {_called(entity, scene)}" for entity in kept]
+    return positive + limited, [f"changes to {_called(entity, scene)}" for entity in kept]
 
 
 def _technique(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:

@@ -1,7 +1,8 @@
 """An intent as a list of steps. Most prompts ask for one; "darker sky and greener grass" asks for two.
 
 The first step is what `Intent` itself says. When there are several, `parameters["steps"]` holds all of them.
-`parameters["scope"]` is "whole", "background" or "entities".
+`parameters["scope"]` is "whole", "background" or "entities". For all steps hold `["protect"]`, ids of entities
+that nothing may change, and `["within"]`, the id of the one outside of which nothing may change.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any, Literal
 from edi_storage.models import Intent
 
 Scope = Literal["whole", "background", "entities"]
+
+#: Parameters of an intent that are not a step's own.
+_COMMON = ("steps", "scope", "protect", "within")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ def steps_of(intent: Intent) -> list[Step]:
     listed = intent.parameters.get("steps")
     if isinstance(listed, list) and listed:
         return [_step(entry, intent) for entry in listed if isinstance(entry, Mapping)]
-    own = {name: value for name, value in intent.parameters.items() if name not in ("steps", "scope")}
+    own = {name: value for name, value in intent.parameters.items() if name not in _COMMON}
     scope = intent.parameters.get("scope", "entities" if intent.preserve_entities else "whole")
     return [Step(intent.action, tuple(intent.target_entities), intent.strength, _scope(scope), own)]
 

@@ -1,0 +1,210 @@
+"""The flow `edit-batch`: the same edit for many photos, one session each.
+
+A session's id follows from the batch and the photo, and the batch's own id from what was asked. So a batch that was
+killed and is started again with the same words does what is left, and no photo twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import flow, runtime, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from edi_storage.errors import EdiError, InputError
+from edi_storage.models import MAX_ATTEMPTS
+from edi_storage.owner import is_gone
+from edi_storage.settings import Settings, load_settings
+from edi_storage.store import open_store
+from flows import form
+from flows.edit import edit_image
+from flows.engines.wishes import Wishes
+from flows.inbox import find_photo, make_inbox, photos_in
+from flows.names import batch_name
+from flows.output import outcome
+from flows.plain import in_plain_words
+
+log = logging.getLogger("edi.batch")
+
+#: What became of one photo: photo, decision, score, session, and an error where there was one.
+Row = dict[str, Any]
+
+
+def _run_name() -> str:
+    """How the run is called in the Prefect UI: "sky dramatic - holiday"."""
+    return batch_name(runtime.flow_run.parameters)
+
+
+@flow(name="edit-batch", flow_run_name=_run_name, persist_result=False)
+@in_plain_words
+def edit_batch(
+    prompt: form.Prompt,
+    photos: form.Photos = [],  # noqa: B006 - never changed; a list is what Prefect's form starts from
+    strength: form.Strength = "as the prompt says",
+    protect: form.Protect = "",
+    region: form.Region = "",
+    max_attempts: form.Attempts = MAX_ATTEMPTS,
+    output_folder: form.OutputFolder = "",
+    workers: form.Workers = 2,
+    batch_id: form.BatchName = "",
+) -> dict[str, Any]:
+    """Edit many photos in the same way, each in a session of its own.
+
+    One photo that fails does not stop the others. Started again with the same fields, it does only what is left.
+    """
+    settings = load_settings()
+    # Before anything is started: a wrong wish would fail every photo in the same way.
+    wishes = Wishes.checked(strength=strength, protect=protect, region=region).as_options()
+    folder = str(Path(output_folder).expanduser().absolute()) if output_folder else ""
+    found = find_photos(photos, settings)
+    _make_folder(folder, found)
+    batch = batch_id or _batch_id(photos or [str(make_inbox(settings))], prompt, wishes, folder)
+    options = {"strength": wishes.get("strength", ""), "protect": protect, "region": region}
+    jobs = [
+        {
+            "photo": photo,
+            "session_id": session_id_of(batch, photo),
+            "prompt": prompt,
+            "options": {**options, "max_attempts": max_attempts, "output": _output(folder, photo)},
+        }
+        for photo in found
+    ]
+    rows = _work_off(jobs, workers, batch)
+    create_table_artifact(
+        [{column: row[column] for column in ("photo", "decision", "score", "session")} for row in rows],
+        key=f"batch-{batch.lower()}".replace("_", "-"),
+        description=f"{prompt}: {_summary(rows)}",
+    )
+    log.info("Batch %s: %s.", batch, _summary(rows))
+    return {"batch_id": batch, "prompt": prompt, "photos": len(rows), "results": rows}
+
+
+def find_photos(named: Sequence[str], settings: Settings) -> list[str]:
+    """The absolute paths of the photos meant, each once: files, all photos of a folder, or by default of the inbox.
+
+    Raises InputError when there are none. A file that is not there is kept: it will be listed as failed.
+    """
+    inbox = make_inbox(settings)
+    found: list[str] = []
+    for name in named or [str(inbox)]:
+        try:
+            path = find_photo(name, inbox)
+        except InputError:
+            path = str(Path(name).absolute())
+        found += map(str, photos_in(Path(path))) if Path(path).is_dir() else [path]
+    if not found:
+        where = ", ".join(named) or f"the inbox {inbox}"
+        raise InputError(f"There are no photos in {where[:200]}: EDI opens PNG, JPEG and WebP.")
+    return list(dict.fromkeys(found))
+
+
+def session_id_of(batch: str, photo: str) -> str:
+    """The session of one photo in a batch; another one when the file was replaced by another picture meanwhile."""
+    try:
+        status = Path(photo).stat()
+        version = f"{status.st_size} {status.st_mtime_ns}"
+    except OSError:
+        version = ""
+    return f"{batch}-{_digest(photo, version)}"
+
+
+def _batch_id(photos: Sequence[str], *asked: Any) -> str:
+    places = [str(Path(name).expanduser().absolute()) for name in photos]
+    return f"batch-{_digest(sorted(places), *asked)}"
+
+
+def _digest(*what: Any) -> str:
+    text = json.dumps(what, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _make_folder(folder: str, photos: Sequence[str]) -> None:
+    if not folder:
+        return
+    # Started again, the batch would take its own results for photos.
+    if any(Path(photo).parent == Path(folder) for photo in photos):
+        raise InputError(f"{folder} holds the photos themselves: name another folder for the results.")
+    try:
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror or error}.") from error
+
+
+def _output(folder: str, photo: str) -> str:
+    return str(Path(folder) / Path(photo).name) if folder else ""
+
+
+def _work_off(jobs: Sequence[dict[str, Any]], workers: int, batch: str) -> list[Row]:
+    """Edit the photos, so many at a time, and tell how far it is. The rows come in the order of the photos."""
+    progress = cast("UUID", create_progress_artifact(0.0, description=f"Batch {batch}: 0 of {len(jobs)} photos"))
+    done: dict[str, Row] = {}
+    runner: ThreadPoolTaskRunner[Row] = ThreadPoolTaskRunner(max_workers=min(workers, len(jobs)))
+    with runner:
+        futures: list[PrefectFuture[Row]] = [runner.submit(edit_one, job) for job in jobs]
+        for number, future in enumerate(as_completed(futures), 1):
+            row = future.result()
+            done[row["session"]] = row
+            word = row["decision"] if row["score"] is None else f"{row['decision']} ({row['score']:.2f})"
+            log.info("%d of %d: %s: %s", number, len(jobs), row["photo"], row["error"] or word)
+            told = f"Batch {batch}: {number} of {len(jobs)} photos"
+            update_progress_artifact(progress, 100 * number / len(jobs), description=told)
+    return [done[job["session_id"]] for job in jobs]
+
+
+def _task_name() -> str:
+    return Path(str(runtime.task_run.parameters["photo"])).name
+
+
+@task(name="edit-one", task_run_name=_task_name, cache_policy=NO_CACHE, persist_result=False)
+def edit_one(photo: str, session_id: str, prompt: str, options: dict[str, Any]) -> Row:
+    """Edit one photo of a batch, unless that is done already. Whatever goes wrong is told in the row."""
+    error = ""
+    try:
+        if not _has_ended(session_id):
+            edit_image(image_path=photo, prompt=prompt, session_id=session_id, **options)
+    except EdiError as problem:
+        error = str(problem)
+    except Exception as problem:  # noqa: BLE001 - one photo must not keep the others from being edited
+        error = f"{type(problem).__name__}: {problem}"
+    return _row(photo, session_id, error)
+
+
+def _has_ended(session_id: str) -> bool:
+    """Whether the session has come to its end earlier, in good or in bad."""
+    with open_store(load_settings()) as store:
+        store.database.free_leases(is_gone, session_id)
+        session = store.database.get_session(session_id)
+    return session is not None and session.status != "in_progress"
+
+
+def _row(photo: str, session_id: str, error: str) -> Row:
+    row = {"photo": Path(photo).name, "decision": "failed", "score": None, "session": session_id, "error": error}
+    with open_store(load_settings()) as store:
+        if store.database.get_session(session_id) is None:
+            return row
+        result = outcome(store, session_id)
+    waits = f"waits for you ({result['waiting_for']})" if result["waiting_for"] else "not finished"
+    standing = {"completed": result["decision"], "failed": "failed"}.get(result["status"], waits)
+    return row | {
+        "decision": str(standing).replace("_", " "),
+        "score": result["alignment_score"],
+        "error": result["failure_reason"] or error,
+        "output": result["output"] or result["edited_image_path"],
+    }
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    """ "12 photos: 10 accepted, 1 needs review, 1 failed" """
+    counts = Counter(row["decision"] for row in rows)
+    parts = ", ".join(f"{count} {decision}" for decision, count in counts.most_common())
+    return f"{len(rows)} photo{'' if len(rows) == 1 else 's'}: {parts}"

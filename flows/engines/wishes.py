@@ -1,0 +1,319 @@
+"""What a person asks for beside the prompt: how strong, what to leave alone, and where.
+
+A reasoner knows nothing of it: `as_wished` changes the intent that it returned, so the wishes hold with any engine. A
+region becomes an entity named "region" whose mask is the rectangle; what an edit may touch stands in the intent's
+`parameters`: `protect` (entity ids that nothing changes) and `within` (the region, outside of which nothing changes).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from edi_storage.errors import InputError
+from edi_storage.models import BoundingBox, EntityData, Intent, SceneAnalysis, check_text
+from flows.engines.base import Detection, Mask, Pixels, Scene
+from flows.engines.lexicon import normalise
+from flows.engines.steps import Step, parameters_of, steps_of
+from flows.engines.targets import aim_of, phrase_of
+
+#: The id and label of the entity that a region becomes.
+REGION: Final = "region"
+
+#: The words for a strength; None leaves it to the prompt ("a bit", "very").
+STRENGTHS: Final[Mapping[str, float | None]] = {
+    "as the prompt says": None,
+    "subtle": 0.3,
+    "normal": 0.6,
+    "strong": 0.85,
+    "very strong": 1.0,
+}
+_LONGEST: Final = 500
+#: An entity with less of the region than this fraction is not in it ...
+_LEAST_INSIDE: Final = 0.02
+#: ... and one with less than this fraction of itself outside it is all in it.
+_LEAST_OUTSIDE: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle in percent of the upright picture; `x`, `y` is its top left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def __str__(self) -> str:
+        return ",".join(f"{value:g}" for value in (self.x, self.y, self.width, self.height))
+
+    def box(self, width: int, height: int) -> BoundingBox:
+        """The same in pixels of a picture of this size; at least one pixel."""
+        left, top = min(round(self.x * width / 100), width - 1), min(round(self.y * height / 100), height - 1)
+        right = max(left + 1, round((self.x + self.width) * width / 100))
+        bottom = max(top + 1, round((self.y + self.height) * height / 100))
+        return BoundingBox(x=left, y=top, width=min(right, width) - left, height=min(bottom, height) - top)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Checked wishes. `strength` is 0..1, or None for what the prompt says."""
+
+    strength: float | None = None
+    protect: str = ""
+    region: Region | None = None
+
+    def as_options(self) -> dict[str, Any]:
+        """What is kept with the session: only what was wished."""
+        kept = {"strength": self.strength, "protect": self.protect, "region": str(self.region or "")}
+        return {name: value for name, value in kept.items() if value not in (None, "")}
+
+    @classmethod
+    def checked(cls, *, strength: str | float = "", protect: str = "", region: str = "") -> Wishes:
+        """Read what a person wrote; empty texts wish for nothing. Raises InputError."""
+        return cls(_strength(strength), _protect(protect), _region(region))
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Wishes:
+        """The wishes kept with a session."""
+        named = {name: options[name] for name in ("strength", "protect", "region") if name in options}
+        return cls.checked(**named)
+
+
+def _strength(given: str | float) -> float | None:
+    text = str(given).strip().lower()
+    if not text or text in STRENGTHS:
+        return STRENGTHS.get(text)
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        words = ", ".join(f"'{word}'" for word in STRENGTHS)
+        raise InputError(f"The strength is {str(given)[:40]!r}: say {words}, or a number above 0 and up to 1.")
+    return round(number, 4)
+
+
+def _protect(given: str) -> str:
+    try:
+        check_text(given)
+    except ValueError as error:
+        raise InputError(f"What to protect {error}.") from None
+    text = " ".join(given.split())
+    if len(text) > _LONGEST:
+        raise InputError(f"What to protect has {len(text)} characters: name it in at most {_LONGEST}.")
+    return text
+
+
+def _region(given: str) -> Region | None:
+    if not given.strip():
+        return None
+    parts = re.split(r"[\s,;%]+", given.strip(" \t%,;"))
+    try:
+        x, y, width, height = (float(part) for part in parts)
+    except ValueError:
+        x = y = width = height = float("nan")
+    if not (x >= 0 and y >= 0 and width >= 1 and height >= 1 and x + width <= 100 and y + height <= 100):
+        raise InputError(
+            f"The region is {given[:60]!r}: give left, top, width and height in percent of the picture, inside of it "
+            "and at least 1 each; '0,0,100,40' is the upper two fifths."
+        )
+    return Region(x, y, width, height)
+
+
+# --- The region as an entity -------------------------------------------------------------------------
+
+
+def with_region(scene: Scene, region: Region | None, pixels: Pixels) -> Scene:
+    """The scene with the region as its last entity, if there is one."""
+    if region is None:
+        return scene
+    mask = region_mask(region, pixels.shape)
+    box = region.box(pixels.shape[1], pixels.shape[0])
+    inside = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
+    entity = EntityData(
+        entity_id=REGION,
+        label=REGION,
+        confidence=1.0,
+        bbox_json=box.model_dump_json(),
+        color_hex="#" + "".join(f"{round(float(value)):02x}" for value in inside.mean(axis=(0, 1))),
+        area_percent=round(100 * float(mask.mean()), 2),
+    )
+    return Scene([*scene.detections, Detection(entity, mask)], scene.spatial_layout)
+
+
+def region_mask(region: Region, shape: tuple[int, ...]) -> Mask:
+    """1 inside the region, 0 outside, with a soft border that lies inside; height x width as in `shape`."""
+    height, width = shape[:2]
+    box = region.box(width, height)
+    soft = max(1.0, min(0.06 * min(box.width, box.height), 0.02 * max(height, width)))
+    across = _ramp(width, box.x, box.width, soft)
+    down = _ramp(height, box.y, box.height, soft)
+    return np.asarray(down[:, None] * across[None], dtype=np.float32)
+
+
+def _ramp(length: int, start: int, extent: int, soft: float) -> Mask:
+    """0 outside, rising to 1 within `soft` pixels of both ends; not where an end is the picture's own border."""
+    place = np.arange(length, dtype=np.float32)
+    after, before = place - start + 0.5, start + extent - place - 0.5
+    inside = (after > 0) & (before > 0)
+    rise = np.ones(length, dtype=np.float32) if start == 0 else np.clip(after / soft, 0, 1)
+    fall = np.ones(length, dtype=np.float32) if start + extent == length else np.clip(before / soft, 0, 1)
+    return np.asarray(np.minimum(rise, fall) * inside, dtype=np.float32)
+
+
+def without_region(scene: SceneAnalysis) -> SceneAnalysis:
+    """What is in the photo itself: a reasoner must not take the region for a thing that the prompt names."""
+    return scene.model_copy(update={"entities": [e for e in scene.entities if e.entity_id != REGION]})
+
+
+# --- The intent --------------------------------------------------------------------------------------
+
+
+def as_wished(intent: Intent, scene: SceneAnalysis, masks: Mapping[str, Mask], wishes: Wishes) -> Intent:
+    """The intent with the person's wishes: strength, things protected, and nothing outside the region.
+
+    `masks` are only looked at for a region. Raises InputError when nothing is left to change, and for a thing to
+    protect that the photo does not show, naming what was found.
+    """
+    if wishes == Wishes():
+        return intent
+    entities = without_region(scene).entities
+    steps = steps_of(intent)
+    if wishes.strength is not None:
+        steps = [replace(step, strength=wishes.strength) for step in steps]
+    protected = _named(wishes.protect, entities)
+    steps = _sparing(steps, protected, entities)
+    kept = [entity.entity_id for entity in entities]
+    if wishes.region is not None:
+        _refuse_outside(steps, entities, masks, wishes.region)
+        steps, kept = _confined(steps, kept, masks)
+    touched = {target for step in steps for target in step.targets}
+    parameters = parameters_of(steps)
+    parameters |= {"protect": sorted(protected)} if protected else {}
+    parameters |= {"within": REGION} if wishes.region is not None else {}
+    return intent.model_copy(
+        update={
+            "target_entities": [e.entity_id for e in scene.entities if e.entity_id in touched],
+            "preserve_entities": [name for name in kept if name not in touched],
+            "action": steps[0].action,
+            "strength": steps[0].strength,
+            "parameters": parameters,
+        }
+    )
+
+
+def _named(protect: str, entities: Sequence[EntityData]) -> frozenset[str]:
+    """The ids of the things that a text such as "the car, people and sky" names."""
+    found: set[str] = set()
+    ids = {entity.entity_id for entity in entities}
+    for part in re.split(r"[,;]|\band\b|&", protect):
+        word = part.strip()
+        if word in ids:
+            found.add(word)
+        elif text := normalise(word):
+            aim = aim_of(text if re.search(r"\b(?:the|my|a)\b", text) else f"the {text}", entities)
+            if aim.kind == "whole":
+                raise InputError(f"To protect '{word}' leaves nothing to change: name the things that should stay.")
+            if not aim.ids:
+                seen = ", ".join(phrase_of(entity, entities).removeprefix("the ") for entity in entities)
+                raise InputError(f"I do not see '{word}' in this photo to protect it; I found: {seen or 'nothing'}.")
+            found |= set(aim.ids)
+    return frozenset(found)
+
+
+def _sparing(steps: Sequence[Step], protected: frozenset[str], entities: Sequence[EntityData]) -> list[Step]:
+    """The steps without the protected things; the whole picture becomes everything but them."""
+    if not protected:
+        return list(steps)
+    spared = [
+        replace(
+            step,
+            targets=tuple(target for target in step.targets if target not in protected),
+            scope="background" if step.scope == "whole" else step.scope,
+        )
+        for step in steps
+    ]
+    spared = [step for step in spared if step.targets]
+    if not spared:
+        raise InputError(
+            f"What the prompt would change is protected ({_listed(protected, entities)}): protect less, or ask for "
+            "another edit."
+        )
+    return spared
+
+
+def _listed(ids: Collection[str], entities: Sequence[EntityData]) -> str:
+    return ", ".join(phrase_of(entity, entities) for entity in entities if entity.entity_id in ids)
+
+
+def _inside(name: str, masks: Mapping[str, Mask]) -> float:
+    """How much of an entity lies in the region, as a fraction of the region."""
+    area = masks[REGION]
+    return float((masks[name] * area).sum()) / max(1e-6, float(area.sum()))
+
+
+def _refuse_outside(
+    steps: Sequence[Step], entities: Sequence[EntityData], masks: Mapping[str, Mask], region: Region
+) -> None:
+    """Raise InputError when a step's targets are all outside the region."""
+    for step in steps:
+        if step.scope != "whole" and all(_inside(name, masks) < _LEAST_INSIDE for name in step.targets):
+            raise InputError(
+                f"What the prompt would change ({_listed(step.targets, entities)}) is not inside the region {region}: "
+                "give another region."
+            )
+
+
+def _confined(steps: Sequence[Step], ids: Sequence[str], masks: Mapping[str, Mask]) -> tuple[list[Step], list[str]]:
+    """The steps inside the region, and which entities are then still to be preserved."""
+    confined = []
+    for step in steps:
+        if step.scope == "whole":
+            confined.append(replace(step, targets=(REGION,), scope="entities"))
+        else:
+            here = tuple(name for name in step.targets if _inside(name, masks) >= _LEAST_INSIDE)
+            confined.append(replace(step, targets=here))
+    if not any(REGION in step.targets for step in confined):
+        return confined, list(ids)
+    # The region itself changes: what is all in it need not stay.
+    return confined, [name for name in ids if _outside(name, masks) >= _LEAST_OUTSIDE]
+
+
+def _outside(name: str, masks: Mapping[str, Mask]) -> float:
+    """How much of an entity lies outside the region, as a fraction of the entity."""
+    mask = masks[name]
+    return float((mask * (1 - masks[REGION])).sum()) / max(1e-6, float(mask.sum()))
+
+
+# --- Validation --------------------------------------------------------------------------------------
+
+
+def to_measure(
+    scene: SceneAnalysis, masks: Mapping[str, Mask], intent: Intent
+) -> tuple[SceneAnalysis, Mapping[str, Mask]]:
+    """What a validator has to look at: with a region, what should change inside of it, and what should not outside."""
+    area = masks.get(REGION)
+    if area is None:
+        return scene, masks
+    judged = {*intent.target_entities, *intent.preserve_entities}
+    entities = [entity for entity in scene.entities if entity.entity_id in judged]
+    protected = [str(name) for name in intent.parameters.get("protect", [])]
+
+    def part(name: str) -> Mask:
+        if name == REGION:
+            free = area.copy()
+            for spared in protected:
+                free *= 1 - masks[spared]
+            return free
+        if name in intent.target_entities:
+            return masks[name] * area
+        # All of it, unless the region itself is what changes.
+        return masks[name] * (1 - area) if REGION in intent.target_entities and name not in protected else masks[name]
+
+    judged_masks = {entity.entity_id: part(entity.entity_id) for entity in entities}
+    return scene.model_copy(update={"entities": entities}), judged_masks

@@ -1,0 +1,137 @@
+"""The fields of the forms in Prefect's UI, in a photographer's words: title, description, limits.
+
+An empty text or 0 stands for "nothing": an optional field would get a toggle between two types.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from edi_storage import models
+from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, FeedbackType, Reason
+from flows.engines.wishes import STRENGTHS
+
+
+def shown(title: str, description: str, **limits: Any) -> Any:
+    """A field of a form. Prefect puts the parameter's name in the place of a plain title, but leaves extras alone."""
+    return Field(json_schema_extra={"title": title, "description": description}, **limits)
+
+
+Photo = Annotated[
+    str,
+    shown(
+        "Photo",
+        "Name of a photo in the inbox (the folder images in EDI_HOME), or its path on the machine that "
+        "edits. PNG, JPEG or WebP. It is never changed.",
+        min_length=1,
+    ),
+]
+Prompt = Annotated[
+    str,
+    shown(
+        "What to do",
+        "In your own words: 'make the sky dramatic', 'warmer, but keep the house as it is', 'blur the background'.",
+        min_length=1,
+        max_length=MAX_PROMPT,
+    ),
+]
+#: A choice of words in the form; scripts that call the flow itself may also give a number up to 1.
+Strength = Annotated[
+    str | float,
+    WithJsonSchema({"type": "string", "enum": list(STRENGTHS)}),
+    shown("How strong", "'as the prompt says' listens to words such as 'a bit' or 'very'."),
+]
+Protect = Annotated[
+    str,
+    shown(
+        "What to protect",
+        "Things in the photo that must not change, with commas between: 'the car, people'. Empty: nothing "
+        "in particular.",
+        max_length=500,
+    ),
+]
+Region = Annotated[
+    str,
+    shown(
+        "Only inside this region",
+        "Left, top, width and height in percent of the picture: '0,0,100,40' is the upper two fifths, "
+        "'50,0,50,100' the right half. Nothing outside of it changes. Empty: the whole picture.",
+        max_length=60,
+    ),
+]
+Review = Annotated[
+    models.Review,
+    shown(
+        "Who judges the result",
+        "auto: the score decides. unsure: you do, where the score is not sure (0.6 to 0.8). ask: you do, always.",
+    ),
+]
+Attempts = Annotated[
+    int,
+    shown("Attempts", "A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
+]
+Output = Annotated[
+    str,
+    shown(
+        "Write the result to",
+        "A file to write besides, ending in .png, .jpg or .webp. Empty: it is kept with the session only.",
+    ),
+]
+Overwrite = Annotated[bool, shown("Replace that file", "If it is there already.")]
+Answer = Annotated[
+    int,
+    shown(
+        "Answer to its question",
+        "Only to continue a session that asked you something: the number of your choice. 0: none.",
+        ge=0,
+        le=20,
+    ),
+]
+SessionName = Annotated[
+    str,
+    shown(
+        "Session",
+        "Empty: a new one. The id of a session continues it from its last finished stage.",
+        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$",
+    ),
+]
+
+Photos = Annotated[
+    list[str],
+    shown("Photos", "Folders, names of photos in the inbox, or paths. Empty: every photo in the inbox."),
+]
+OutputFolder = Annotated[
+    str,
+    shown(
+        "Write the results to",
+        "A folder; each result has the name of its photo. Empty: they are kept with the sessions only.",
+    ),
+]
+Workers = Annotated[int, shown("At the same time", "Photos edited side by side.", ge=1, le=16)]
+BatchName = Annotated[
+    str,
+    shown(
+        "Batch",
+        "Empty: a name that follows from the fields above, so that the same batch again does only what is left. "
+        "A new name does it all anew.",
+        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$",
+    ),
+]
+
+Verdict = Annotated[
+    FeedbackType, shown("Your verdict", "accept: keep it. partial: right in part. reject: not what you wanted.")
+]
+Rating = Annotated[int, shown("Stars", "1 (poor) to 5 (excellent). 0: no rating.", ge=0, le=5)]
+Reasons = Annotated[list[Reason], shown("What was wrong", "Leave it empty if nothing was.")]
+Comment = Annotated[str, shown("Comment", "In your own words.", max_length=2000)]
+SessionToRate = Annotated[
+    str,
+    shown("Session", "Its id, or the first letters of it. Empty: the newest session that has a result.", max_length=64),
+]
+
+Limit = Annotated[
+    int, shown("At most", "So many sessions are continued in one run, the oldest first.", ge=1, le=10_000)
+]
+Keep = Annotated[int, shown("Copies to keep", "Older dated copies in the folder backups are deleted.", ge=1, le=1000)]

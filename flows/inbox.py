@@ -1,0 +1,86 @@
+"""The inbox: a folder in EDI_HOME where a person drops photos, to name them without a path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edi_storage.errors import InputError
+from edi_storage.models import SessionData, check_text
+from edi_storage.settings import Settings
+
+#: What a photo's name ends in, as far as EDI opens it.
+SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+
+#: So many names are listed to somebody who named a photo that is not there.
+_LISTED = 5
+
+
+def inbox_of(settings: Settings) -> Path:
+    """EDI_HOME/images; `edi serve` makes it."""
+    return settings.home / "images"
+
+
+def make_inbox(settings: Settings) -> Path:
+    """Make the inbox, for its owner only, if it is not there."""
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = inbox_of(settings)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The photos in a folder, by name; hidden files and folders in it are left out. None when it is not there."""
+    try:
+        entries = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
+    except OSError:
+        return []
+    return sorted(path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+
+
+def find_photo(name: str, inbox: Path) -> str:
+    """The absolute path of the photo that a person means: a path, or the bare name of a photo in the inbox.
+
+    A bare name is looked for in the working directory first. Raises InputError for a bare name that is in neither,
+    saying what is in the inbox, and for what is no name. Whether a path leads to a photo is for `open_photo` to see.
+    """
+    try:
+        check_text(name)
+    except ValueError as error:
+        raise InputError(f"The photo's name {error}.") from None
+    # The form's fields take several lines.
+    name = name.strip("\r\n")
+    if not name.strip():
+        raise InputError(f"No photo is named: give its path, or the name of one in {inbox}. {_listing(inbox)}")
+    path = _expanded(name)
+    # os.path: a name that no file system takes is one that is not there.
+    if path.name != name or os.path.exists(path):
+        return str(path.absolute())
+    if os.path.exists(inbox / name):
+        return str(inbox / name)
+    raise InputError(f"There is no photo {name!r} in {Path.cwd()} or in the inbox {inbox}. {_listing(inbox)}")
+
+
+def photo_for(known: SessionData | None, name: str, inbox: Path) -> str:
+    """The photo's path, for a session that may be known already.
+
+    A known session has its own copy: what its photo was called is enough, the file may be gone by now.
+    """
+    if known and name in (known.image_path, Path(known.image_path).name):
+        return known.image_path
+    return find_photo(name, inbox)
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # "~nobody/photo.jpg"
+        return Path(name)
+
+
+def _listing(inbox: Path) -> str:
+    there = [path.name for path in photos_in(inbox)]
+    if not there:
+        return "The inbox is empty: drop a photo there and name it."
+    more = len(there) - _LISTED
+    return f"There: {', '.join(there[:_LISTED])}{f' and {more} more' if more > 0 else ''}."
