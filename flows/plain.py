@@ -1,8 +1,9 @@
-"""What went wrong, as one sentence in the state of a flow run."""
+"""What went wrong, as one sentence in the state and the logs of a run."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 
 def in_plain_words(run: Callable[P, T]) -> Callable[P, T]:
-    """A flow's function whose EdiError becomes its run's message: the sentence as it stands, and no traceback.
+    """A flow's or task's function whose EdiError becomes its run's message: the sentence as it stands, no traceback.
 
     Prefect would say "Flow run encountered an exception: ..." and name the class. A caller still gets the error raised.
     """
@@ -26,8 +27,14 @@ def in_plain_words(run: Callable[P, T]) -> Callable[P, T]:
         try:
             return run(*args, **kwargs)
         except EdiError as error:
+            logging.getLogger("prefect.flow_runs").addFilter(_is_news)
             return cast("T", Failed(message=str(error), data=cast("Any", error)))
 
     # As types, not as text: Prefect would look the text up among the names of this file.
     told.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
     return told
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the traceback that Prefect logs when a flow's process ends by an error that the run's state tells."""
+    return not (record.exc_info and isinstance(record.exc_info[1], EdiError))

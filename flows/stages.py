@@ -31,6 +31,7 @@ from flows.engines.scoring import count, decide
 from flows.engines.wishes import as_wished, to_measure, with_region, without_region
 from flows.hooks import write_checkpoint
 from flows.output import deliver
+from flows.plain import in_plain_words
 from flows.session import SessionRun, log
 
 Work = Callable[[SessionRun, Step], None]
@@ -56,6 +57,7 @@ def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 def stage(work: Work) -> StageTask:
     """A stage as a Prefect task. A step that was finished earlier is not run again and ends as "Restored"."""
 
+    @in_plain_words
     def run_stage(run: SessionRun, step: Step) -> Any:
         # Any: the run, or Prefect's own state in its place.
         if step in run.restored:
