@@ -1,52 +1,91 @@
-"""What a person sees of a session in the Prefect UI."""
+"""What a person sees of a session in the Prefect UI: one markdown page, published again as the session goes on.
+
+An artifact is never worth an edit: whatever keeps one from being made is told in the log, and the flow goes on.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+from prefect import Flow, State, Task
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.objects import FlowRun, TaskRun
 
-from edi_storage.state import rows_of
-from flows.engines.photo import decode_photo
-from flows.pictures import data_uri
-from flows.session import SessionRun
-
-#: Pixels of the longer side of an inlined picture: sharp enough to judge, small enough for the server's database.
-_THUMBNAIL = 480
+from edi_storage.errors import NotFoundError
+from edi_storage.models import SessionHistory
+from edi_storage.settings import load_settings
+from edi_storage.state import Step, next_step
+from edi_storage.store import open_store
+from flows.album import SMALL, album
+from flows.markdown import bare, session_page
+from flows.reviving import session_id_of
+from flows.session import SessionRun, log
 
 
 def show_session(run: SessionRun) -> None:
-    """Publish the session as one markdown artifact; the next version of the same session replaces it."""
-    key = "session-" + re.sub(r"[^a-z0-9]+", "-", run.session.session_id.lower()).strip("-")
-    create_markdown_artifact(_markdown(run), key=key, description=f"{run.session.naive_prompt}")
-
-
-def _markdown(run: SessionRun) -> str:
-    rows = rows_of(run.state)
-    parts = [f"# {run.session.naive_prompt}", _pictures(run)]
-    if rows.entities:
-        parts += ["## Found", "| entity | confidence | area | colour |\n|---|---|---|---|"]
-        parts[-1] += "".join(
-            f"\n| {e.entity_id} | {e.confidence:.2f} | {e.area_percent or 0:.0f} % | {e.color_hex or ''} |"
-            for e in rows.entities
+    """Publish the session as it stands. The next version takes the place of this one; the UI keeps the older ones."""
+    try:
+        history = run.store.database.load_session(run.session.session_id)
+        text = session_page(
+            history, album(run.store, history, SMALL, run.copies), run.store.files.full_path, run.restored
         )
-    if rows.validations:
-        parts += ["## Attempts", "| attempt | alignment | preserved | modified | unintended |\n|---|---|---|---|---|"]
-        parts[-1] += "".join(
-            f"\n| {v.attempt_number} | {v.alignment_score:.2f} | {v.preserved_count} "
-            f"| {v.modified_count} | {v.unintended_count} |"
-            for v in rows.validations
-        )
-    if run.restored:
-        parts.append("Restored, not run again: " + ", ".join(step.label for step in run.restored) + ".")
-    parts.append(f"Rate it: run `record-feedback` with session id `{run.session.session_id}`.")
-    return "\n\n".join(parts)
+        create_markdown_artifact(text, key=key_of(run.session.session_id), description=_asked(history))
+    except Exception as error:  # noqa: BLE001 - see above
+        _not_shown(error)
 
 
-def _pictures(run: SessionRun) -> str:
-    if "image" not in run.state.get("scene_analysis", {}):
-        return ""
-    before = data_uri(run.photo.pixels, _THUMBNAIL)
-    edited = run.state.get("edited_image_path")
-    after = data_uri(decode_photo(run.store.files.read(edited)).pixels, _THUMBNAIL) if edited else ""
-    return f"| before | after |\n|---|---|\n| ![before]({before}) | {f'![after]({after})' if after else 'not yet'} |"
+def show_progress(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
+    """After a stage that a watcher waits for: publish the session. A stage that was restored changes nothing."""
+    run = state.result()
+    # Where nothing more is computed, the end of the flow publishes the session a moment later.
+    if isinstance(run, SessionRun) and state.name != "Restored" and _goes_on(next_step(run.state)):
+        show_session(run)
+
+
+def _goes_on(following: Any) -> bool:
+    return isinstance(following, Step) and following.stage != "completed"
+
+
+def show_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """After a failure or a cancellation: publish the session a last time, as the database holds it."""
+    try:
+        with open_store(load_settings()) as store, get_client(sync_client=True) as client:
+            history = store.database.load_session(session_id_of(flow_run))
+            text = session_page(history, album(store, history, SMALL), store.files.full_path, stopped=True)
+            client.create_artifact(_artifact(history, text, flow_run.id))
+    except NotFoundError:
+        pass  # it ended before there was a session to show
+    except Exception as error:  # noqa: BLE001 - see above
+        _not_shown(error)
+
+
+def _artifact(history: SessionHistory, text: str, flow_run_id: UUID) -> ArtifactCreate:
+    # By hand: this may run in the process of the runner, where Prefect knows of no flow run.
+    return ArtifactCreate(
+        key=key_of(history.session.session_id),
+        type="markdown",
+        description=_asked(history),
+        data=text,
+        flow_run_id=flow_run_id,
+    )
+
+
+def key_of(session_id: str) -> str:
+    """The artifact's key. Prefect takes small letters, digits and dashes: a digest tells ids with others apart."""
+    plain = re.sub(r"[^a-z0-9]+", "-", session_id.lower()).strip("-")
+    mark = "" if plain == session_id else "-" + hashlib.sha256(session_id.encode()).hexdigest()[:6]
+    return f"session-{plain}{mark}"
+
+
+def _asked(history: SessionHistory) -> str:
+    return bare(f"{history.session.naive_prompt[:200]} - {Path(history.session.image_path).name}")
+
+
+def _not_shown(error: Exception) -> None:
+    log.warning("The session could not be shown in the Prefect UI: %s", error or type(error).__name__)

@@ -18,8 +18,8 @@ from edi_storage.models import Question
 from edi_storage.recovery import give_verdict
 from edi_storage.store import Store
 from flows import form
-from flows.engines.photo import decode_photo
-from flows.pictures import data_uri
+from flows.album import album
+from flows.markdown import before_and_after
 
 log = logging.getLogger("edi")
 
@@ -85,12 +85,5 @@ def _suspend(model: Any, key: str) -> Any:
 
 
 def _pictures(store: Store, session_id: str) -> str:
-    """The photo, beside its edited version if there is one, as markdown."""
-    state = store.database.get_state(session_id)
-    assert state is not None
-    shown = {"before": state.scene_analysis["image"]["path"], "after": state.edited_image_path}
-    there = {name: path for name, path in shown.items() if path}
-    cells = [
-        f"![{name}]({data_uri(decode_photo(store.files.read(path)).pixels, _LONGEST)})" for name, path in there.items()
-    ]
-    return f"| {' | '.join(there)} |\n|{'---|' * len(there)}\n| {' | '.join(cells)} |"
+    history = store.database.load_session(session_id)
+    return "\n".join(before_and_after(history, album(store, history, _LONGEST), _LONGEST))

@@ -268,7 +268,7 @@ def sessions(
     terminal.show_sessions(found, as_json)
 
 
-@app.command(epilog="Example:  edi show last --html session.html")
+@app.command(epilog="Examples:  edi show last --open   |   edi show last --html session.html")
 @handled
 def show(
     session_id: SessionArgument,
@@ -276,14 +276,15 @@ def show(
         str, typer.Option("--html", metavar="FILE", help="Write it as one web page with its pictures.")
     ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --html replace a file.")] = False,
+    in_browser: Annotated[bool, typer.Option("--open", help="Open that page in the browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show everything that is known of a session."""
     with terminal.store() as store:
         found = terminal.find_session(store, session_id)
         history = store.database.load_session(found.session_id)
-        if html:
-            terminal.write_page(store, history, html, overwrite, as_json)
+        if html or in_browser:
+            terminal.write_page(store, history, html, overwrite, in_browser, as_json)
         else:
             terminal.show_session(store, history, as_json)
 

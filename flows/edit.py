@@ -14,7 +14,7 @@ from edi_storage.settings import Settings, load_settings
 from edi_storage.state import Step, last_attempt, next_step
 from edi_storage.store import Store, open_store
 from flows import asking, form
-from flows.artifacts import show_session
+from flows.artifacts import show_end, show_session
 from flows.engines.wishes import Wishes
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
 from flows.inbox import inbox_of, photo_for
@@ -34,9 +34,9 @@ def _run_name() -> str:
     name="edit-image",
     flow_run_name=_run_name,
     persist_result=False,
-    on_failure=[mark_failed],
+    on_failure=[mark_failed, show_end],
     on_crashed=[mark_crashed],
-    on_cancellation=[mark_cancelled],
+    on_cancellation=[mark_cancelled, show_end],
 )
 @in_plain_words
 def edit_image(

@@ -25,6 +25,6 @@ def learn_from_feedback() -> dict[str, Any]:
     """Aggregate the feedback given since the last time; each verdict counts once, however often this runs."""
     with open_store(load_settings()) as store:
         report = learn(store.database)
-    create_markdown_artifact(as_markdown(report), key="learned", description="What people accept and reject")
-    log.info("Learned from %d new verdicts.", report.new_events)
+    create_markdown_artifact(as_markdown(report), key="learned", description="What people think of the edits")
+    log.info("New feedback events: %d; see the artifact `learned`.", report.new_events)
     return report.model_dump(mode="json")

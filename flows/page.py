@@ -10,15 +10,15 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from edi_storage.errors import EdiError
-from edi_storage.models import SessionHistory, StageCommit
+from edi_storage.models import Operation, SessionHistory, StageCommit
 from edi_storage.store import Store
-from flows.engines.base import Pixels
-from flows.engines.photo import decode_mask, decode_photo
-from flows.pictures import data_uri, tinted
+from flows import words
+from flows.album import Album, album
+from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
-#: Pixels of the longer side of the two pictures, and of a mask.
+#: Pixels of the longer side of the two pictures, of all masks in one, and of one mask.
 _LARGE: Final = 1600
+_MIDDLE: Final = 900
 _SMALL: Final = 360
 
 _STYLE: Final = """
@@ -32,10 +32,10 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .slider i { position: absolute; top: 0; bottom: 0; left: 50%; width: 2px; background: #fff; box-shadow: 0 0 3px #000; }
 .slider b { position: absolute; bottom: .6rem; padding: .1rem .6rem; border-radius: 1rem; }
 .slider b { background: #000a; color: #fff; }
-.facts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0 0; padding: 0; list-style: none; }
-.facts li { border: 1px solid var(--line); border-radius: 6px; padding: .4rem .9rem; }
-.facts strong { display: block; font-size: 1.2rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; }
+.wide { overflow-x: auto; } .wide table { min-width: 36rem; }
+.standing { font-size: 1.15rem; font-weight: 600; }
+.grid .all { grid-column: span 2; grid-row: span 2; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top; }
 tr + tr { border-top: 1px solid var(--line); }
@@ -54,14 +54,17 @@ def page(store: Store, history: SessionHistory) -> str:
     """The page of a session, as far as it has come. A picture that is lost is said to be missing."""
     session = history.session
     title = escape(session.naive_prompt)
+    shown = album(store, history, _LARGE)
     body = [
         f"<h1>{title}</h1>",
         f'<p class="soft">{escape(Path(session.image_path).name)}, {session.created_at:%Y-%m-%d %H:%M} UTC, '
         f"session {escape(session.session_id)}</p>",
-        *_pictures(store, history),
-        _facts(history),
-        *_entities(store, history),
+        f'<p class="standing">{escape(words.headline(history))}</p>',
+        *_pictures(history, shown),
+        *_entities(history, shown),
+        *_understood(history),
         *_prompts(history),
+        *_scores(history),
         *_stages(history.commits),
         *_feedback(history),
     ]
@@ -78,73 +81,52 @@ def _document(title: str, body: str) -> str:
     )
 
 
-def _photo(store: Store, path: str | None) -> Pixels | None:
-    """The pixels of a stored picture; None for one that is not there or cannot be read."""
-    try:
-        return decode_photo(store.files.read(path)).pixels if path else None
-    except EdiError:
-        return None
-
-
-def _original(store: Store, history: SessionHistory) -> Pixels | None:
-    image = history.state.scene_analysis.get("image", {}) if history.state else {}
-    return _photo(store, image.get("path"))
-
-
-def _pictures(store: Store, history: SessionHistory) -> list[str]:
-    before = _original(store, history)
-    after = _photo(store, history.state.edited_image_path if history.state else None)
-    if before is None:
+def _pictures(history: SessionHistory, shown: Album) -> list[str]:
+    if shown.before is None:
         return ["<p>The photo is not in the store.</p>"]
-    shown = [f'<img src="{data_uri(before, _LARGE)}" alt="before">']
-    if after is None:
-        return [f"<figure>{shown[0]}</figure>", "<p>There is no result yet.</p>"]
-    shown += [
-        f'<img class="after" src="{data_uri(after, _LARGE)}" alt="after">',
+    parts = [f'<img src="{data_uri(shown.before, _LARGE)}" alt="before">']
+    if shown.after is None:
+        lost = history.state is not None and history.state.edited_image_path is not None
+        why = "The result is not in the store: `edi doctor --repair` makes it again." if lost else "No result yet."
+        return [f"<figure>{parts[0]}</figure>", f"<p>{why}</p>"]
+    parts += [
+        f'<img class="after" src="{data_uri(shown.after, _LARGE)}" alt="after">',
         '<i></i><b style="left: .6rem">before</b><b style="right: .6rem">after</b>',
         '<input type="range" min="0" max="100" value="50" aria-label="how much of the original is shown">',
     ]
-    return [f'<figure class="slider">{"".join(shown)}</figure>']
+    return [f'<figure class="slider">{"".join(parts)}</figure>']
 
 
-def _facts(history: SessionHistory) -> str:
-    session, intent = history.session, history.intent
-    facts = [("status", session.status.replace("_", " "))]
-    if session.decision:
-        facts.append(("decision", session.decision.replace("_", " ")))
-    if history.validations:
-        best = max(history.validations, key=lambda scored: scored.alignment_score)
-        facts += [
-            ("alignment", f"{best.alignment_score:.2f}"),
-            ("changed as asked", str(best.modified_count)),
-            ("preserved", str(best.preserved_count)),
-            ("changed by accident", str(best.unintended_count)),
-            ("attempts", str(len(history.validations))),
-        ]
-    if intent:
-        look = intent.action.replace("_", " ") or intent.edit_type
-        facts.append(("understood", f"{look} ({intent.confidence:.2f})"))
-    items = "".join(
-        f'<li><span class="soft">{name}</span><strong>{escape(value)}</strong></li>' for name, value in facts
-    )
-    why = f"<p>{escape(session.failure_reason)}</p>" if session.failure_reason else ""
-    return f'<ul class="facts">{items}</ul>{why}'
-
-
-def _entities(store: Store, history: SessionHistory) -> list[str]:
-    before = _original(store, history)
-    if not history.entities or before is None:
+def _entities(history: SessionHistory, shown: Album) -> list[str]:
+    """Every entity with its number, in the picture of all of them and in one of its own."""
+    if not history.entities or shown.before is None:
         return []
-    figures = []
-    for entity in history.entities:
-        what = f"{escape(entity.entity_id)}, {entity.area_percent or 0:.0f} %, confidence {entity.confidence:.2f}"
-        try:
-            mask = decode_mask(store.files.read(entity.mask_path or ""))
-            picture = f'<img src="{data_uri(tinted(before, mask, _SMALL), _SMALL)}" alt="">'
-        except EdiError:
-            picture = "(its mask is missing)"
-        figures.append(f"<figure>{picture}<figcaption>{what}</figcaption></figure>")
-    return ["<h2>What was found</h2>", f'<div class="grid">{"".join(figures)}</div>']
+    names, before = words.names_of(history.entities), shrink(shown.before, _MIDDLE)
+    numbered = dict(enumerate(words.largest_first(history.entities), 1))
+    masks = {number: shown.masks[e.entity_id] for number, e in numbered.items() if e.entity_id in shown.masks}
+    figures = [f'<figure class="all"><img src="{data_uri(labelled(before, masks), _MIDDLE)}" alt="all"></figure>']
+    small = shrink(before, _SMALL)
+    for number, entity in numbered.items():
+        picture = "(its mask is missing)"
+        if number in masks:
+            picture = f'<img src="{data_uri(tinted(small, masks[number], colour_of(number)), _SMALL)}" alt="">'
+        name = f"<strong>{number}. {escape(names[entity.entity_id])}</strong>"
+        what = f"{words.percent(entity.area_percent)} of the picture, {100 * entity.confidence:.0f} % certain"
+        figures.append(f"<figure>{picture}<figcaption>{name}<br>{what}</figcaption></figure>")
+    return ["<h2>What is in the photo</h2>", f'<div class="grid">{"".join(figures)}</div>']
+
+
+def _understood(history: SessionHistory) -> list[str]:
+    intent, entities = history.intent, history.entities
+    if intent is None:
+        return []
+    lines = [f"{words.understood(intent, entities)} and strength {intent.strength:.2f}."]
+    if intent.preserve_entities:
+        lines.append(f"To be kept as they are: {words.called(intent.preserve_entities, entities)}.")
+    if intent.question:
+        answered = intent.question.choices[intent.answer - 1] if intent.answer else "not answered yet"
+        lines.append(f"{intent.question.text} {answered}.")
+    return ["<h2>What was understood</h2>", *(f"<p>{escape(line[0].upper() + line[1:])}</p>" for line in lines)]
 
 
 def _prompts(history: SessionHistory) -> list[str]:
@@ -160,6 +142,24 @@ def _prompts(history: SessionHistory) -> list[str]:
         for prompt in history.prompts
     ]
     return ["<h2>How the prompt grew</h2>", _table(("step", "do", "do not", "quality"), rows)]
+
+
+def _scores(history: SessionHistory) -> list[str]:
+    attempts = words.attempts_of(history)
+    rows = []
+    for scored in history.validations:
+        attempt = attempts.get(scored.attempt_number, {})
+        operations = [Operation.model_validate(operation) for operation in attempt.get("operations", [])]
+        deltas = words.deltas_of(attempt)
+        rows.append(
+            (
+                str(scored.attempt_number),
+                words.operations(operations, history.entities),
+                words.formula(deltas) if deltas else f"{scored.alignment_score:.2f}",
+                words.decision_in_words(attempt["decision"]) if "decision" in attempt else "",
+            )
+        )
+    return ["<h2>How well it fits</h2>", _table(("attempt", "edit", "alignment", "which is"), rows)] if rows else []
 
 
 def _stages(commits: Sequence[StageCommit]) -> list[str]:
@@ -191,4 +191,4 @@ def _feedback(history: SessionHistory) -> list[str]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'

@@ -6,7 +6,7 @@ Knows nothing of Prefect; the stages in `flows.stages` put it to work.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -31,6 +31,7 @@ from edi_storage.settings import Settings
 from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done
 from edi_storage.store import Store
 from flows.engines.base import Engine, Mask
+from flows.engines.base import Progress as EngineProgress
 from flows.engines.photo import Photo, decode_mask, decode_photo
 from flows.engines.wishes import Wishes
 
@@ -58,7 +59,12 @@ class SessionRun:
         #: The number of the choice that answers the intent's question, when the caller brought one.
         self.answer: int | None = None
         self.waiting_for: WaitingFor | None = None
+        #: Small copies of stored pictures, by path: what is shown several times is decoded once (see `flows.album`).
+        self.copies: dict[str, Any] = {}
+        #: Told of every report of an engine, in the engine's thread: it must return at once.
+        self.on_progress: Callable[[Progress], None] | None = None
         self._step: Step | None = None
+        self._handles: Mapping[str, Any] = {}
         self._interrupted = self._saved_progress()
         self.autosaver = Autosaver(
             lambda state: store.checkpoints.save_session_state(session.session_id, state),
@@ -138,7 +144,7 @@ class SessionRun:
     def progress(self, fraction: float, message: str, handles: Mapping[str, Any]) -> None:
         """Engines report here; a handle of an outside job is saved at once. Raises LeaseLostError."""
         self.autosaver.check()
-        step = self._step
+        step, self._handles = self._step, handles
         assert step is not None
         report = Progress(
             stage=step.stage,
@@ -149,6 +155,16 @@ class SessionRun:
             handles=dict(handles),
         )
         self.autosaver.report(report, at_once=bool(handles))
+        if self.on_progress is not None:
+            self.on_progress(report)
+
+    def part(self, low: float, high: float) -> EngineProgress:
+        """For an engine whose work is the stage's from `low` to `high` (0..1): its reports, as parts of the stage."""
+        return lambda fraction, message, handles: self.progress(low + (high - low) * fraction, message, handles)
+
+    def tell(self, fraction: float, message: str) -> None:
+        """Report what the stage itself does; the handle of an outside job, if any, stays."""
+        self.progress(fraction, message, self._handles)
 
     def commit(self, step: Step, delta: Json, engine: Engine, started_at: datetime) -> None:
         """Commit a stage boundary. Raises LeaseLostError when another process has taken over."""

@@ -17,6 +17,7 @@ from edi_storage.errors import EngineError
 from edi_storage.models import (
     ITERATIONS,
     Decision,
+    EntityData,
     Intent,
     Operation,
     PromptRecord,
@@ -24,14 +25,17 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.state import Step, verdict_on
-from flows import VERSION, engines
-from flows.engines.base import EditRequest, Reasoner, ValidationRequest
+from flows import VERSION, engines, words
+from flows.album import keep_mask, keep_picture
+from flows.artifacts import show_progress
+from flows.engines.base import Detection, EditRequest, Reasoner, ValidationRequest
 from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
 from flows.engines.scoring import count, decide
 from flows.engines.wishes import as_wished, to_measure, with_region, without_region
 from flows.hooks import write_checkpoint
 from flows.output import deliver
 from flows.plain import in_plain_words
+from flows.progress import ProgressBar
 from flows.session import SessionRun, log
 
 Work = Callable[[SessionRun, Step], None]
@@ -39,6 +43,9 @@ StageTask = Task[[SessionRun, Step], Any]
 
 #: Seconds before each new try of a stage whose engine failed in a way that may pass.
 RETRY_DELAYS: list[float] = [2, 8, 30]
+
+#: After these stages a watcher finds something new in the session's artifact.
+_WATCHED = ("analysis", "validation")
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,11 @@ def stage(work: Work) -> StageTask:
     def run_stage(run: SessionRun, step: Step) -> Any:
         # Any: the run, or Prefect's own state in its place.
         if step in run.restored:
-            log.info("%s: finished earlier, restored.", step.label)
+            if step == run.restored[-1]:
+                log.info("Restored, not run again: %s.", words.restored(run.restored))
             return Completed(name="Restored", message="Finished before the interruption; not run again.", data=run)
-        work(run, step)
+        with ProgressBar(run, step):
+            work(run, step)
         return run
 
     decorate = task(
@@ -75,7 +84,7 @@ def stage(work: Work) -> StageTask:
         retries=len(RETRY_DELAYS),
         retry_delay_seconds=list(RETRY_DELAYS),
         retry_condition_fn=_may_pass,
-        on_completion=[write_checkpoint],
+        on_completion=[write_checkpoint, *([show_progress] if work.__name__ in _WATCHED else [])],
     )
     return decorate(run_stage)
 
@@ -103,14 +112,20 @@ def analysis(run: SessionRun, step: Step) -> None:
     """Find the entities and store their masks."""
     started = run.begin(step)
     analyzer = engines.analyzer(run.settings.analyzer)
-    scene = with_region(analyzer.analyze(run.photo.pixels, run.progress), run.wishes.region, run.photo.pixels)
-    entities = [
-        found.entity.model_copy(update={"mask_path": run.put_file(encode_mask(found.mask), ".png")})
-        for found in scene.detections
-    ]
+    found = analyzer.analyze(run.photo.pixels, run.part(0.0, 0.8))
+    scene = with_region(found, run.wishes.region, run.photo.pixels)
+    run.tell(0.8, "storing the masks")
+    entities = [_stored(run, found) for found in scene.detections]
     stored = SceneAnalysis(entities=entities, spatial_layout=scene.spatial_layout)
+    keep_picture(run.copies, run.state["scene_analysis"]["image"]["path"], run.photo.pixels)
     run.commit(step, changes.analysis_delta(stored), analyzer, started)
-    log.info("Found %s.", ", ".join(f"{e.label} ({e.area_percent or 0:.0f} %)" for e in entities))
+    log.info("Found %s.", words.found(entities))
+
+
+def _stored(run: SessionRun, found: Detection) -> EntityData:
+    path = run.put_file(encode_mask(found.mask), ".png")
+    keep_mask(run.copies, path, found.mask)
+    return found.entity.model_copy(update={"mask_path": path})
 
 
 @stage
@@ -124,7 +139,11 @@ def intent(run: SessionRun, step: Step) -> None:
         understood = _answered(run, reasoner)
     understood = as_wished(understood, run.scene, run.masks if run.wishes.region else {}, run.wishes)
     run.commit(step, changes.intent_delta(understood, run.state.get("intent")), reasoner, started)
-    log.info("Understood %s", _in_words(understood))
+    log.info("Understood: %s.", words.understood(understood, run.scene.entities))
+    if understood.preserve_entities:
+        log.info("To be kept as they are: %s.", words.called(understood.preserve_entities, run.scene.entities))
+    if understood.needs_answer and understood.question:
+        log.info("Not sure enough to go on: %s", understood.question.text)
 
 
 def _answered(run: SessionRun, reasoner: Reasoner) -> Intent:
@@ -133,13 +152,6 @@ def _answered(run: SessionRun, reasoner: Reasoner) -> Intent:
     assert answer is not None
     understood = reasoner.understand(run.session.naive_prompt, without_region(run.scene), answer)
     return understood.model_copy(update={"question": asked, "answer": answer})
-
-
-def _in_words(intent: Intent) -> str:
-    look = intent.action.replace("_", " ") or intent.edit_type
-    where = ", ".join(intent.target_entities) if intent.preserve_entities else "the whole picture"
-    text = f"{look} on {where} (confidence {intent.confidence:.2f})."
-    return f"{text} One question first." if intent.needs_answer else text
 
 
 @stage
@@ -161,7 +173,13 @@ def refinement(run: SessionRun, step: Step) -> None:
     final = run.state.get("prompts", {}).get("final")
     run.commit(step, changes.refinement_delta(prompt, best, final), reasoner, started)
     if step.iteration == ITERATIONS[-1]:
-        log.info("Refined the prompt in %d steps (quality %.2f).", len(earlier) + 1, best.quality_score or 0.0)
+        grew = words.qualities([*earlier, prompt])
+        log.info("%sRefined the prompt in %d steps; its quality: %s.", _of(step), len(earlier) + 1, grew)
+
+
+def _of(step: Step) -> str:
+    """From which attempt on a sentence is worth its number: the first has no need of one."""
+    return f"Attempt {step.attempt}: " if step.attempt > 1 else ""
 
 
 def _quality(prompt: PromptRecord) -> tuple[float, int]:
@@ -183,6 +201,7 @@ def edit(run: SessionRun, step: Step) -> None:
     """Edit the original with the final prompt and store the picture."""
     started = run.begin(step)
     editor = engines.editor(run.settings.editor)
+    run.tell(0.0, "reading the photo and its masks")
     request = EditRequest(
         pixels=run.photo.pixels,
         masks=run.masks,
@@ -193,10 +212,12 @@ def edit(run: SessionRun, step: Step) -> None:
         hints=_hints(run, step.attempt),
         handles=run.handles,
     )
-    outcome = editor.edit(request, run.progress)
+    outcome = editor.edit(request, run.part(0.1, 0.7))
+    run.tell(0.7, "writing the picture")
     path = run.put_file(encode(outcome.pixels, run.photo.alpha, run.photo.icc_profile), ".png")
+    keep_picture(run.copies, path, outcome.pixels)
     run.commit(step, changes.edit_delta(step.attempt, path, outcome.operations), editor, started)
-    log.info("Edited: %s.", ", ".join(operation.name.replace("_", " ") for operation in outcome.operations))
+    log.info("%sEdited: %s.", _of(step), words.operations(outcome.operations, run.scene.entities))
 
 
 @stage
@@ -205,6 +226,7 @@ def validation(run: SessionRun, step: Step) -> None:
     started = run.begin(step)
     validator = engines.validator(run.settings.validator)
     record = run.attempts()[step.attempt]
+    run.tell(0.0, "reading the pictures")
     edited = decode_photo(run.store.files.read(record["edited_image_path"]))
     scene, masks = to_measure(run.scene, run.masks, run.intent)
     request = ValidationRequest(
@@ -215,7 +237,7 @@ def validation(run: SessionRun, step: Step) -> None:
         intent=run.intent,
         operations=[Operation.model_validate(operation) for operation in record["operations"]],
     )
-    result = validator.validate(request, run.progress)
+    result = validator.validate(request, run.part(0.3, 1.0))
     counts = count(result)
     data = ValidationData(
         attempt_number=step.attempt,
@@ -226,7 +248,10 @@ def validation(run: SessionRun, step: Step) -> None:
     )
     decision = decide(counts.score, counts.applied, step.attempt, max_attempts(run))
     run.commit(step, changes.validation_delta(data, result, decision), validator, started)
-    log.info("Alignment %.2f: %s. %s", data.alignment_score, decision.replace("_", " "), result.summary)
+    told = words.decision_in_words(decision)
+    log.info("%sAlignment %s: %s.", _of(step), words.formula(result.deltas), told)
+    if decision == "retry" and result.hints:
+        log.info("The next attempt will be told: %s.", ", ".join(result.hints))
 
 
 def max_attempts(run: SessionRun) -> int:
@@ -245,7 +270,8 @@ def completed(run: SessionRun, step: Step) -> None:
     # Before the commit, like every file: after it nobody would come back to write what a kill prevented.
     undelivered = deliver(run, edited)
     run.commit(step, changes.completed_delta(decision, best, edited, undelivered), _BuiltIn(), started)
-    log.info("Done: kept attempt %d, alignment %.2f, %s.", best.attempt_number, best.alignment_score, decision)
+    told = words.decision_in_words(decision)
+    log.info("Done: attempt %d is kept, alignment %.2f, %s.", best.attempt_number, best.alignment_score, told)
 
 
 def _verdict(run: SessionRun, last: ValidationData, best: ValidationData) -> tuple[Decision, ValidationData]:

@@ -422,18 +422,36 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
         typer.echo(f"\n{_result_text(outcome(opened, session.session_id))}")
 
 
-def write_page(opened: Store, history: SessionHistory, html: str, overwrite: bool, as_json: bool) -> None:
-    """A session as one web page, whole or not at all."""
+def write_page(
+    opened: Store, history: SessionHistory, html: str, overwrite: bool, in_browser: bool, as_json: bool
+) -> None:
+    """A session as one web page, whole or not at all; in a temporary file where none is named."""
     from edi_storage.disk import LocalFolder
     from flows.page import page
 
-    path = Path(html).expanduser().absolute()
+    path = Path(html).expanduser().absolute() if html else _temporary_page(history.session.session_id)
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{html} cannot be written: name a file in a folder that exists.")
-    if path.exists() and not overwrite:
+    if html and path.exists() and not overwrite:
         raise InputError(f"{html} exists already: name another file, or add --overwrite.")
     LocalFolder(str(path.parent)).write(path.name, page(opened, history).encode())
+    if in_browser:
+        _open_in_browser(path)
     show({"session_id": history.session.session_id, "html": str(path)}, as_json, str(path))
+
+
+def _temporary_page(session_id: str) -> Path:
+    """For a look: a file that only its owner can read, and that the system clears away with the others."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="edi-")) / f"{session_id}.html"
+
+
+def _open_in_browser(path: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(path.as_uri()):
+        say("No browser was found here: open this file in one.")
 
 
 def _understood(history: SessionHistory) -> list[str]:

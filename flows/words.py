@@ -1,0 +1,174 @@
+"""How a session is told to a person: the sentences that logs, the session artifact and the web page share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from edi_storage.models import (
+    Decision,
+    EntityData,
+    EntityDelta,
+    Intent,
+    Operation,
+    PromptRecord,
+    SessionHistory,
+    ValidationResult,
+    WaitingFor,
+)
+from edi_storage.state import Json, Step, last_attempt, next_step
+from flows.engines.scoring import count
+
+#: What a decision means for whoever reads it.
+_DECISIONS: dict[Decision, str] = {
+    "accepted": "good",
+    "needs_review": "not sure, a person should look",
+    "retry": "not good enough, tried again",
+    "best_effort": "not good enough, but the last attempt there was",
+    "partial": "partly what the person wanted",
+    "rejected": "rejected by the person",
+    "unreviewed": "nobody has looked at it",
+}
+
+#: What is being done while the next boundary is on its way.
+_DOING = {
+    "upload": "Opening the photo.",
+    "analysis": "Looking at what is in the photo.",
+    "intent": "Working out what the prompt means.",
+    "refinement": "Writing the prompt.",
+    "edit": "Editing the photo.",
+    "validation": "Measuring what the edit did.",
+    "completed": "Ending the session.",
+}
+
+
+def decision_in_words(decision: Decision) -> str:
+    """A decision as half a sentence."""
+    return _DECISIONS[decision]
+
+
+def found(entities: Sequence[EntityData]) -> str:
+    """ "sky (37 %), building (23 %)"; "nothing that stands out" where there is nothing."""
+    listed = ", ".join(f"{entity.label} ({percent(entity.area_percent)})" for entity in entities)
+    return listed or "nothing that stands out"
+
+
+def percent(share: float | None) -> str:
+    """A share of the picture; what is there is never called nothing."""
+    return "?" if share is None else (f"{share:.0f} %" if share >= 0.5 or not share else "under 1 %")
+
+
+def look_of(intent: Intent) -> str:
+    """The look asked for: "dramatic sky"."""
+    return intent.action.replace("_", " ") or intent.edit_type
+
+
+def largest_first(entities: Iterable[EntityData]) -> list[EntityData]:
+    """In the order in which they are numbered for a person."""
+    return sorted(entities, key=lambda entity: (-(entity.area_percent or 0), entity.entity_id))
+
+
+def names_of(entities: Iterable[EntityData]) -> dict[str, str]:
+    """What to call each entity, by its id: its label, with a number where several have the same."""
+    listed = list(entities)
+    alike = Counter(entity.label for entity in listed)
+    seen: Counter[str] = Counter()
+    names = {}
+    for entity in sorted(listed, key=lambda entity: entity.entity_id):
+        seen[entity.label] += 1
+        names[entity.entity_id] = f"{entity.label} {seen[entity.label]}" if alike[entity.label] > 1 else entity.label
+    return names
+
+
+def called(entity_ids: Iterable[str], entities: Iterable[EntityData]) -> str:
+    """ "sky, building": the names of these entities."""
+    names = names_of(entities)
+    return ", ".join(names.get(entity_id, entity_id) for entity_id in entity_ids)
+
+
+def understood(intent: Intent, entities: Iterable[EntityData]) -> str:
+    """ "dramatic sky on sky, with confidence 0.92"."""
+    where = called(intent.target_entities, entities) if intent.preserve_entities else "the whole picture"
+    return f"{look_of(intent)} on {where}, with confidence {intent.confidence:.2f}"
+
+
+def operations(done: Iterable[Operation], entities: Iterable[EntityData]) -> str:
+    """What an edit consists of, by where: "dramatic sky on sky; contrast, vignette on the whole picture"."""
+    places = {"image": "the whole picture", "background": "the background", **names_of(entities)}
+    parts = []
+    for target, group in groupby(done, key=lambda operation: operation.target):
+        names = ", ".join(operation.name.replace("_", " ") for operation in group)
+        parts.append(f"{names} on {places.get(target, target)}")
+    return "; ".join(parts) or "nothing to do"
+
+
+def qualities(prompts: Iterable[PromptRecord]) -> str:
+    """How the prompt got better: "0.45, 0.62, 0.80, 1.00"."""
+    return ", ".join(f"{prompt.quality_score or 0:.2f}" for prompt in prompts)
+
+
+def formula(deltas: Iterable[EntityDelta]) -> str:
+    """The alignment score with its three parts, as it was computed (see `flows.engines.scoring`)."""
+    counts = count(ValidationResult(deltas=list(deltas)))
+    kept = _part(counts.preserved, counts.to_preserve, "kept")
+    done = _part(counts.applied, counts.intended, "changed as asked")
+    spilt = _part(counts.unintended, counts.total, "changed by accident", of_nothing=0)
+    return f"{counts.score:.2f} = 0.4 x {kept} + 0.4 x {done} + 0.2 x (1 - {spilt})"
+
+
+def _part(number: int, of: int, what: str, of_nothing: int = 1) -> str:
+    return f"{number}/{of} {what}" if of else f"{of_nothing} (nothing to be {what})"
+
+
+def deltas_of(attempt: Json) -> list[EntityDelta]:
+    """What the validator measured of an attempt, as it stands in the state; empty where there is no such record."""
+    measured = attempt.get("delta") or {}
+    return [EntityDelta.model_validate({"entity_id": name, **fields}) for name, fields in measured.items()]
+
+
+def attempts_of(history: SessionHistory) -> dict[int, Json]:
+    """What the state holds of each attempt, by its number."""
+    known = history.state.validation.get("attempts", {}) if history.state else {}
+    return {int(number): attempt for number, attempt in sorted(known.items(), key=lambda item: int(item[0]))}
+
+
+def restored(steps: Sequence[Step]) -> str:
+    """The steps that were not run again, by attempt: "upload, analysis, refine 0; attempt 2: refine 0, edit"."""
+    parts = []
+    for attempt, group in groupby(steps, key=lambda step: step.attempt):
+        names = ", ".join(step.label.removeprefix(f"attempt {attempt}: ") for step in group)
+        parts.append(names if attempt == 1 else f"attempt {attempt}: {names}")
+    return "; ".join(parts)
+
+
+def headline(history: SessionHistory) -> str:
+    """Where a session stands, in one sentence."""
+    session = history.session
+    if session.status == "failed":
+        return f"Failed: {session.failure_reason or 'for an unknown reason'}"
+    state = history.state.model_dump(mode="json") if history.state else {}
+    if session.status == "completed":
+        return _ended(history, last_attempt(state))
+    following = next_step(state)
+    if isinstance(following, Step):
+        which = f"Attempt {following.attempt}: " if following.attempt > 1 else ""
+        return which + _DOING[following.stage]
+    return _waiting(history, following)
+
+
+def _ended(history: SessionHistory, kept: int) -> str:
+    session, tried = history.session, len(history.validations)
+    score = "" if session.final_alignment_score is None else f", alignment {session.final_alignment_score:.2f}"
+    verdict = decision_in_words(session.decision) if session.decision else "edited"
+    which = f" (attempt {kept} of {tried} was kept)" if tried > 1 else ""
+    return f"Done: {verdict}{score}{which}."
+
+
+def _waiting(history: SessionHistory, for_what: WaitingFor | None) -> str:
+    if for_what == "question" and history.intent and history.intent.question:
+        return f"Waiting for your answer: {history.intent.question.text}"
+    if for_what == "review" and history.validations:
+        newest = max(history.validations, key=lambda scored: scored.attempt_number)
+        return f"Waiting for your verdict on attempt {newest.attempt_number}, alignment {newest.alignment_score:.2f}."
+    return "Not finished."
