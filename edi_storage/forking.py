@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from edi_storage import queries
 from edi_storage.errors import EdiError, InputError
 from edi_storage.failpoints import reach
 from edi_storage.files import FileMissingError
-from edi_storage.models import SessionData, Stage, StageCommit
+from edi_storage.models import SessionData, StageCommit
 from edi_storage.recovery import DELETING, FORKING, export_checkpoints, refuse_lost, write_state_file
-from edi_storage.state import Json, Rows, Step, digest, fold, merge_patch, next_step, rows_of, upload_delta
+from edi_storage.state import Json, Rows, Step, digest, fold, merge_patch, next_step, rows_of, step_of, upload_delta
 from edi_storage.store import Store
 
 #: What is said between stages of how the session fared; a fork has failed at nothing.
@@ -78,21 +78,13 @@ def plan_fork(store: Store, parent: SessionData, wanted: Wanted) -> Fork:
 
 def stages_of(commits: Sequence[StageCommit]) -> dict[Step, list[StageCommit]]:
     """Where a session can be forked: the stages it has come to, each with the boundaries before it."""
-    reached = {_step(commit): list(commits[:number]) for number, commit in enumerate(commits) if _is_step(commit)}
+    reached = {step: list(commits[:number]) for number, commit in enumerate(commits) if (step := step_of(commit))}
     following = next_step(fold(commit.state_delta for commit in commits)) if commits else None
     following = Step("intent", iteration=1) if following == "question" else following
     if isinstance(following, Step):
         reached[following] = list(commits)
     # Before the first boundary there is nothing to share, and the end is no stage that could come out otherwise.
     return {step: before for step, before in reached.items() if before and step.stage != "completed"}
-
-
-def _is_step(commit: StageCommit) -> bool:
-    return commit.stage in get_args(Stage)
-
-
-def _step(commit: StageCommit) -> Step:
-    return Step(commit.stage, commit.attempt, commit.iteration)  # type: ignore[arg-type] # see _is_step
 
 
 def _before(session_id: str, commits: Sequence[StageCommit], stage: str) -> tuple[Step, list[StageCommit]]:

@@ -38,6 +38,7 @@ from edi_storage.models import (
     SceneAnalysis,
     SessionData,
     Stage,
+    StageCommit,
     UserFeedback,
     ValidationData,
     ValidationResult,
@@ -380,6 +381,14 @@ class Step:
         name = f"refine {self.iteration}" if self.stage == "refinement" else self.stage
         name = "answer" if self.stage == "intent" and self.iteration else name
         return name if self.attempt == 1 or self.stage == "completed" else f"attempt {self.attempt}: {name}"
+
+
+def step_of(commit: StageCommit) -> Step | None:
+    """The step that ended with this boundary; None for what is said between steps."""
+    stage = commit.stage
+    if stage == "feedback" or stage == "failed" or stage == "reopened":  # mypy does not follow `in`
+        return None
+    return Step(stage, commit.attempt, commit.iteration)
 
 
 def steps_done(state: Mapping[str, Any]) -> list[Step]:
