@@ -235,7 +235,7 @@ def event_lines(events: Sequence[Json], width: int, parent: str | None = None) -
     for event in events:
         who = (event["origin"], event["flow_run_id"], event["fence"])
         if event["stage"] not in _SAID and who != group:
-            lines += textwrap.wrap(_heading(event, group, parent), width)
+            lines += textwrap.wrap(_heading(event, group, parent), width, subsequent_indent=" " * 12)
             group = who
         took = f"{_took(event):>7}  {_engine(event):{engines}}"
         start = f"  {_clock(event['finished_at'])}  {event['label']:{labels}}  {took}  "
@@ -255,11 +255,11 @@ def _heading(event: Json, before: tuple[Any, ...], parent: str | None) -> str:
     pause = _span(event["pause"] or 0)
     match event["after"]:
         case "interruption":
-            return f"{day}  interrupted; taken up {pause} later by {who}; what stands above was restored"
+            return f"{day}  interrupted; restored and continued {pause} later by {who}"
         case "question":
-            return f"{day}  asked a question; answered and taken up {pause} later by {who}"
+            return f"{day}  asked a question; answered and continued {pause} later by {who}"
         case "review":
-            return f"{day}  waited for a verdict; taken up {pause} later by {who}"
+            return f"{day}  waited for a verdict; continued {pause} later by {who}"
         case "failure":
             return f"{day}  failed; tried again {pause} later by {who}"
     return f"{day}  {who}"

@@ -373,7 +373,8 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
 
         typer.echo()
         typer.echo("\n".join(event_lines(tell(opened, history)["events"], _width(), session.parent_session_id)))
-    for said in history.feedback:
+    # The lines above tell of verdicts too; a session that was kept through the library has none.
+    for said in history.feedback if not history.commits else []:
         parts = [said.feedback_type, said.rating and f"{said.rating}/5", ", ".join(said.reasons), said.comments]
         typer.echo(f"\nfeedback  {said.feedback_key}: {'; '.join(part for part in parts if part)}")
     if _waits_for(session):

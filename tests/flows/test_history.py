@@ -93,7 +93,7 @@ def test_an_interruption_stands_where_it_was_with_who_took_it_up(store: Store) -
     run(store, STEPS[5:7], "22222222-bbbb", minutes=135)
     run(store, STEPS[7:], "22222222-bbbb", minutes=137)
     told = text(store)
-    assert "interrupted; taken up 2 h 15 min later by run 22222222, fence 2; what stands above" in told
+    assert "interrupted; restored and continued 2 h 15 min later by run 22222222, fence 2" in told
     assert "the same run 22222222, fence 3" in told
     after = {event["label"]: event["after"] for event in story(store)["events"] if event["after"]}
     assert after == {"refine 2": "interruption", "edit": "interruption"}
@@ -112,7 +112,7 @@ def test_a_question_and_a_failure_are_no_interruptions(store: Store) -> None:
     told = text(store)
     assert "asked: Which? [31m" in told
     assert "\x1b" not in told
-    assert "asked a question; answered and taken up 59.0 s later by run 22222222" in told
+    assert "asked a question; answered and continued 59.0 s later by run 22222222" in told
     assert "answer" in told
     assert "2. that" in told
     assert "failed; tried again 3 min later by run 33333333" in told
@@ -172,5 +172,5 @@ def test_the_history_of_a_killed_edit_tells_of_the_kill(edi: Edi) -> None:
     fences = [event["fence"] for event in told["events"]]
     assert fences == sorted(fences)
     assert len({event["flow_run_id"] for event in told["events"]}) == 2
-    assert "interrupted; taken up" in edi("history", "killed").stdout
-    assert "interrupted; taken up" in edi("show", "killed").stdout
+    assert "interrupted; restored and continued" in edi("history", "killed").stdout
+    assert "interrupted; restored and continued" in edi("show", "killed").stdout
