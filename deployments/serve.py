@@ -61,6 +61,7 @@ def deployments_for(settings: Settings) -> tuple[Served, ...]:
     return (
         Served("edit-image", "flows.edit.edit_image"),
         Served("edit-batch", "flows.batch.edit_batch"),
+        Served("fork-session", "flows.fork.fork_session"),
         Served("record-feedback", "flows.feedback.record_feedback"),
         Served("resume-interrupted", "flows.resume.resume_interrupted", interval=often, alone=True, at_start=True),
         Served("learn-from-feedback", "flows.learn.learn_from_feedback", interval=3600, alone=True),

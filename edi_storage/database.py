@@ -477,6 +477,67 @@ class EDIDatabase:
             queries.replace_rows(connection, session.session_id, rows)
             queries.touch_session(connection, stage_commits[-1], rows.session)
 
+    # --- Forks ----------------------------------------------------------------------------------------
+
+    def add_fork(
+        self,
+        session: SessionData,
+        stage_commits: Sequence[StageCommit],
+        rows: Rows,
+        *,
+        later: bool,
+        check: Callable[[], object],
+    ) -> SessionData:
+        """Make a session with its first boundaries and rows: one transaction. Returns the session of this id.
+
+        `check` is called under the lock and may raise. One that is there already is returned as it is, and nothing is
+        changed. Unless `later`, it counts as interrupted: its lease is there, and free.
+        """
+        try:
+            with writing(self.engine, session.session_id) as connection:
+                reach("fork.after_begin")
+                if known := queries.find_session(connection, session.session_id):
+                    return known
+                check()
+                connection.execute(insert(SessionRow).values(session_values(session)))
+                for commit in stage_commits:
+                    queries.insert_commit(connection, commit)
+                reach("fork.after_boundaries")
+                queries.save_rows(connection, session.session_id, rows)
+                if not later:
+                    lease = queries.acquire(connection, session.session_id, "fork", 0, self.clock())
+                    queries.release(connection, lease)
+                reach("fork.before_commit")
+            with explaining(self.engine):
+                reach("fork.after_commit")
+        except DatabaseError:
+            # As for a boundary: whether an interrupted COMMIT took place only the database knows.
+            self.engine.dispose()
+            if (known := self._find_settled(session.session_id)) is None:
+                raise
+            return known
+        return session
+
+    def _find_settled(self, session_id: str) -> SessionData | None:
+        try:
+            with settled(self.engine, session_id) as connection:
+                return queries.find_session(connection, session_id)
+        except DatabaseError:
+            return None
+
+    def forks_of(self, session_id: str) -> list[SessionData]:
+        """The sessions that were forked from this one, oldest first."""
+        forks = select(SessionRow.__table__).where(SessionRow.parent_session_id == session_id)
+        with reading(self.engine) as connection:
+            rows = connection.execute(forks.order_by(SessionRow.created_at, SessionRow.id)).mappings()
+            return [read_session(row) for row in rows]
+
+    def unless_known(self, session_id: str, act: Callable[[], object]) -> None:
+        """Do something while no session of this id can be made; nothing when there is one."""
+        with writing(self.engine, session_id) as connection:
+            if queries.find_session(connection, session_id) is None:
+                act()
+
     def last_seq(self, session_id: str) -> int:
         """The number of the last boundary; 0 before the first, and for an unknown session."""
         query = select(func.max(StageCommitRow.seq)).where(StageCommitRow.session_id == session_id)

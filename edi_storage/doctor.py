@@ -14,6 +14,7 @@ from functools import partial
 from edi_storage.backup import leftovers
 from edi_storage.connection import set_database_aside, sqlite_file
 from edi_storage.errors import CheckpointError, CheckpointTooNewError, DatabaseDamagedError, EdiError
+from edi_storage.forking import remove_unmade, unmade_forks
 from edi_storage.models import Artifact, Record, SessionHistory, StageCommit
 from edi_storage.owner import is_gone
 from edi_storage.recovery import (
@@ -73,6 +74,7 @@ def doctor(
     findings += _check_leftovers(settings, repair)
     with open_store(settings) as store:
         findings += _check_orphan_rows(store, repair)
+        findings += _check_unmade_forks(store, repair)
         for session_id in _all_session_ids(store):
             progress(session_id)
             findings += _examine(store, session_id, remake, repair)
@@ -158,6 +160,19 @@ def _check_orphan_rows(store: Store, repair: bool) -> list[Finding]:
             kind="rows", message=f"rows of {name} that belong to no session: {counts[name]}", fix=fix, repaired=repair
         )
         for name in counts
+    ]
+
+
+def _check_unmade_forks(store: Store, repair: bool) -> list[Finding]:
+    """Files of forks that were killed before their transaction; their parents have the same bytes."""
+    left = unmade_forks(store)
+    if repair:
+        for session_id in left:
+            remove_unmade(store, session_id)
+    what = "holds files for a fork that was never made"
+    return [
+        Finding(kind="orphan", message=f"{store.files.full_path(name)} {what}", fix="remove them", repaired=repair)
+        for name in left
     ]
 
 

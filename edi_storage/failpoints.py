@@ -39,6 +39,18 @@ NAMES = (
     "deliver.before_write",
 )
 
+#: The same of a fork, which an edit does not come by.
+FORK_NAMES = (
+    "fork.before_files",
+    "fork.after_share",
+    "fork.after_files",
+    "fork.after_begin",
+    "fork.after_boundaries",
+    "fork.before_commit",
+    "fork.after_commit",
+    "fork.before_export",
+)
+
 
 @dataclass(frozen=True)
 class _Trap:
@@ -62,7 +74,7 @@ def arm(spec: str) -> None:
 def _parse(item: str) -> tuple[str, _Trap]:
     name, _, rest = item.partition("=")
     action, _, count = rest.partition("@")
-    if name not in NAMES:
+    if name not in NAMES + FORK_NAMES:
         raise ValueError(f"there is no failpoint {name!r}")
     if action not in ("kill", "stop") and not action.startswith("pause:") and not hasattr(errno, action):
         raise ValueError(f"there is no action {action!r}")

@@ -155,6 +155,22 @@ class FileStore:
             self.write_whole(path, data)
         return path
 
+    def share(self, path: str, session_id: str) -> str:
+        """Give a file that `put` has stored to another session too, under its own folder; returns its path there.
+
+        A second name of the same bytes where the storage has such, else a copy: either outlives the other. Raises
+        FileMissingError, and StorageError for a file that does not have the digest it is named after.
+        """
+        data, name = self.read(path), path.rpartition("/")[2]
+        if hashlib.sha256(data).hexdigest() != name.partition(".")[0]:
+            raise StorageError(f"{self.full_path(path)} is damaged.")
+        new = _checked(f"{checked_session_id(session_id)}/files/{name}")
+        if not self._holds(new, data):
+            with self._named("write", new):
+                if not self._backend.share(path, new):
+                    self._backend.write(new, data)
+        return new
+
     def set_aside(self, path: str) -> str:
         """Rename a damaged file (or folder) to `<name>.set-aside-<time>` beside it; returns the new path."""
         stem = f"{_checked(path)}.set-aside-{self._clock():%Y%m%dT%H%M%SZ}"
@@ -288,6 +304,7 @@ class _Backend(Protocol):
     def remove(self, path: str) -> None: ...
     def remove_tree(self, path: str) -> None: ...
     def rename(self, path: str, new: str) -> None: ...
+    def share(self, path: str, new: str) -> bool: ...
 
 
 class _ObjectStore:
@@ -359,6 +376,11 @@ class _ObjectStore:
         # There is no rename in an object store: copy first, so that the bytes are always somewhere.
         self._fs.cp_file(self._key(path), self._key(new))
         self._fs.rm_file(self._key(path))
+
+    def share(self, path: str, new: str) -> bool:
+        # Within the store: the bytes need not travel.
+        self._fs.cp_file(self._key(path), self._key(new))
+        return True
 
     def _key(self, path: str) -> str:
         return f"{self._base}/{path}" if path else self._base

@@ -241,6 +241,9 @@ class SessionData(Record):
     failure_reason: Text | None = None
     flow_run_id: Text | None = None
     recovery_attempts: Count = 0
+    #: Of a fork: the session it shares its beginning with (which may be deleted since), and the first stage of its own.
+    parent_session_id: SessionId | None = None
+    forked_from_stage: Text | None = None
 
     @property
     def id(self) -> str:

@@ -207,6 +207,8 @@ def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:
     save_rows(connection, session_id, rows)
     take_back_events(connection, FeedbackEventRow.session_id == session_id)
     for verdict in rows.feedback:
+        if verdict.feedback_key in rows.shared:
+            continue
         add_event(connection, session_id, verdict)
 
 

@@ -46,6 +46,9 @@ _MOMENT = 30
 KEPT_CHECKPOINTS = 3
 #: Set while files are being removed, so that a deletion that was interrupted is finished and not undone.
 DELETING = "being deleted"
+#: Stands in the folder of a fork until its transaction has ended, so that files without a session are known for what
+#: they are.
+FORKING = "forking"
 
 
 # --- Ordinary work -----------------------------------------------------------------------------------
@@ -184,7 +187,9 @@ def stray_files(store: Store, session_id: str) -> list[str]:
     commits = store.database.get_commits(session_id)
     known = {artifact.path for artifact in rows_of(fold(commit.state_delta for commit in commits)).artifacts}
     strays = [path for path in store.files.list(f"{session_id}/files") if path not in known]
-    return [path for path in strays if not _is_set_aside(path)] + store.checkpoints.temp_files(session_id)
+    marker = f"{session_id}/{FORKING}"
+    left = [marker] if store.files.exists(marker) else []
+    return [path for path in strays if not _is_set_aside(path)] + left + store.checkpoints.temp_files(session_id)
 
 
 def _is_set_aside(path: str) -> bool:
@@ -229,6 +234,15 @@ def own_checkpoints(store: Store, session_id: str) -> list[Json]:
     session = store.database.get_session(session_id)
     found = store.checkpoints.valid_checkpoints(session_id)
     return [document for document in found if _is_of(session, document)]
+
+
+def refuse_lost(store: Store, session_id: str) -> None:
+    """A session that only checkpoints know must come back before its id is used again, or the two would mix."""
+    if store.database.get_session(session_id) is None and own_checkpoints(store, session_id):
+        raise InputError(
+            f"There are checkpoints of session {session_id}, but the database does not know it: "
+            "`edi doctor --repair` brings it back; or choose another id."
+        )
 
 
 def _is_of(session: SessionData | None, document: Json) -> bool:

@@ -6,7 +6,8 @@ commits or a lost database is rebuilt from a checkpoint. So rows and state canno
 
 Where things stand in the document:
 
-    scene_analysis  image {sha256, path, width, height, format, notes}, options, created_at, entities, spatial_layout
+    scene_analysis  image {sha256, path, width, height, format, notes}, options, created_at, entities, spatial_layout,
+                    parent {session_id, stage} of a fork
     intent          the fields of `Intent`
     prompts         iteration_0.. of attempt 1, attempt_2_iteration_0.. of later ones, final
     validation      score, delta, decision, attempts {"1": {edited_image_path, operations, counts ...}},
@@ -19,6 +20,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
@@ -37,6 +39,7 @@ from edi_storage.models import (
     SceneAnalysis,
     SessionData,
     Stage,
+    StageCommit,
     UserFeedback,
     ValidationData,
     ValidationResult,
@@ -166,6 +169,7 @@ def replacing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
 
 def upload_delta(session: SessionData, image: Mapping[str, Any]) -> Json:
     """`image` is {sha256, path, width, height, format, notes}; `path` is the stored copy of the original."""
+    parent = {"session_id": session.parent_session_id, "stage": session.forked_from_stage}
     return {
         "session_id": session.session_id,
         "current_stage": "upload",
@@ -175,6 +179,7 @@ def upload_delta(session: SessionData, image: Mapping[str, Any]) -> Json:
             "image": dict(image),
             "options": session.options,
             "created_at": session.created_at.isoformat(),
+            **({"parent": parent} if session.parent_session_id else {}),
         },
     }
 
@@ -273,7 +278,10 @@ def _deltas(deltas: Iterable[EntityDelta]) -> Json:
 
 @dataclass
 class Rows:
-    """What goes into the tables beside the stage commit. `session` holds columns of `sessions` to set."""
+    """What goes into the tables beside the stage commit. `session` holds columns of `sessions` to set.
+
+    `shared` are the keys of verdicts that a fork has from its parent, where they were counted for learning.
+    """
 
     session: Json = field(default_factory=dict)
     entities: list[EntityData] = field(default_factory=list)
@@ -282,6 +290,7 @@ class Rows:
     validations: list[ValidationData] = field(default_factory=list)
     feedback: list[UserFeedback] = field(default_factory=list)
     artifacts: list[Artifact] = field(default_factory=list)
+    shared: frozenset[str] = frozenset()
 
 
 def rows_of(document: Mapping[str, Any]) -> Rows:
@@ -291,20 +300,32 @@ def rows_of(document: Mapping[str, Any]) -> Rows:
     validation = document.get("validation", {})
     entities = [EntityData.model_validate(entity) for entity in scene.get("entities", [])]
     attempts = validation.get("attempts", {})
+    feedback = [UserFeedback.model_validate(item) for item in validation.get("feedback", {}).values()]
     return Rows(
         session=_session_columns(document),
         entities=entities,
         intent=Intent.model_validate(document["intent"]) if document.get("intent") else None,
         prompts=[read_pair(pair) for key, pair in document.get("prompts", {}).items() if key != "final"],
         validations=[_validation(attempt) for attempt in attempts.values() if "alignment_score" in attempt],
-        feedback=[UserFeedback.model_validate(item) for item in validation.get("feedback", {}).values()],
+        feedback=feedback,
         artifacts=list(_artifacts(scene, entities, attempts)),
+        shared=_shared(scene, feedback),
     )
+
+
+def _shared(scene: Json, feedback: Iterable[UserFeedback]) -> frozenset[str]:
+    """What was said before the fork was made was said to its parent."""
+    if "parent" not in scene:
+        return frozenset()
+    made = datetime.fromisoformat(scene["created_at"])
+    return frozenset(said.feedback_key for said in feedback if said.created_at < made)
 
 
 def _session_columns(document: Mapping[str, Any]) -> Json:
     columns = {name: document[name] for name in ("image_path", "naive_prompt") if name in document}
     validation = document.get("validation", {})
+    if parent := document.get("scene_analysis", {}).get("parent"):
+        columns |= {"parent_session_id": parent["session_id"], "forked_from_stage": parent["stage"]}
     if document.get("current_stage") == "completed":
         columns |= {
             "status": "completed",
@@ -361,6 +382,14 @@ class Step:
         name = f"refine {self.iteration}" if self.stage == "refinement" else self.stage
         name = "answer" if self.stage == "intent" and self.iteration else name
         return name if self.attempt == 1 or self.stage == "completed" else f"attempt {self.attempt}: {name}"
+
+
+def step_of(commit: StageCommit) -> Step | None:
+    """The step that ended with this boundary; None for what is said between steps."""
+    stage = commit.stage
+    if stage == "feedback" or stage == "failed" or stage == "reopened":  # mypy does not follow `in`
+        return None
+    return Step(stage, commit.attempt, commit.iteration)
 
 
 def steps_done(state: Mapping[str, Any]) -> list[Step]:

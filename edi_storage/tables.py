@@ -110,6 +110,13 @@ class SessionRow(Base):
         _score("final_alignment_score"),
         Index("ix_sessions_created_at_id", "created_at", "id"),
         Index("ix_sessions_status_created_at_id", "status", "created_at", "id"),
+        # Few sessions are forks.
+        Index(
+            "ix_sessions_parent_session_id",
+            "parent_session_id",
+            sqlite_where=text("parent_session_id IS NOT NULL"),
+            postgresql_where=text("parent_session_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -128,6 +135,9 @@ class SessionRow(Base):
     recovery_attempts: Mapped[int] = mapped_column(server_default=text("0"))
     #: Highest seq whose checkpoint is known to be written.
     exported_seq: Mapped[int] = mapped_column(server_default=text("0"))
+    #: Of a fork. No foreign key: a fork outlives its parent, and still says whose fork it is.
+    parent_session_id: Mapped[str | None]
+    forked_from_stage: Mapped[str | None]
 
 
 class PromptRow(Base):

@@ -214,6 +214,42 @@ def review(as_json: JsonOption = False) -> None:
         terminal.show_waiting(store, as_json)
 
 
+@app.command(
+    epilog="Examples:  edi fork last --from refinement --strength 0.9   |   edi fork ID --from intent --prompt warmer"
+)
+@handled
+def fork(
+    session_id: SessionArgument,
+    stage: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="STAGE",
+            help="The first stage to be done anew: analysis, intent, refinement, edit, validation, or as "
+            "`edi history` calls it ('refine 2', 'attempt 2: edit').",
+        ),
+    ],
+    prompt: Annotated[str, typer.Option(help="Another prompt; from intent or before.")] = "",
+    strength: Annotated[
+        float | None, typer.Option(help="Another strength, above 0 and up to 1; from refinement or before.")
+    ] = None,
+    new_id: Annotated[str, typer.Option("--session-id", metavar="NEW", help="Your own name for the new session.")] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="Also write the result to this file.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --output replace a file.")] = False,
+    run: Annotated[bool, typer.Option("--run/--no-run", help="Run it at once, or leave it for `edi resume`.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to a stage of a session, and take another way from there as a new session.
+
+    It shares everything before that stage; the old session stays as it is, and either can be deleted.
+    """
+    from flows import editing
+
+    wanted = terminal.wanted_fork(stage, new_id, prompt, strength, output, overwrite)
+    result = editing.fork(session_id, wanted, terminal.person(as_json), run=run)
+    terminal.finish_fork(result, as_json, run)
+
+
 @app.command(epilog='Example:  edi feedback last reject --reason "too strong" --rating 2')
 @handled
 def feedback(
@@ -287,6 +323,15 @@ def show(
             terminal.write_page(store, history, html, overwrite, in_browser, as_json)
         else:
             terminal.show_session(store, history, as_json)
+
+
+@app.command(epilog="Example:  edi history last")
+@handled
+def history(session_id: SessionArgument, as_json: JsonOption = False) -> None:
+    """Tell what was done in a session, when, by what and by whom; where it was interrupted, and what was forked."""
+    with terminal.store() as store:
+        found = terminal.find_session(store, session_id)
+        terminal.show_history(store, store.database.load_session(found.session_id), as_json)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from edi_storage.errors import InputError
+from edi_storage.forking import Wanted, make_fork
 from edi_storage.models import (
     MAX_ATTEMPTS,
     MAX_PROMPT,
@@ -29,7 +30,7 @@ from edi_storage.recovery import export_checkpoints, give_verdict, reopen, write
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
 from flows.inbox import find_photo, inbox_of, photo_for
-from flows.output import check_output
+from flows.output import check_output, outcome
 from flows.sessions import find_session
 
 Result = dict[str, Any]
@@ -191,8 +192,6 @@ def resume(name: str, answer: int, person: Person) -> Result:
         store.database.free_leases(is_gone, session.session_id)
         if session.status == "completed" and not answer:
             # Nothing to do; the flow would only say so, after seconds.
-            from flows.output import outcome
-
             # Killed after its last commit, a session has no copy of its end yet.
             if export_checkpoints(store, session.session_id):
                 write_state_file(store, session.session_id)
@@ -245,6 +244,29 @@ def _with(person: Person, settings: Settings, result: Result) -> Result:
                 )
             result = _continue(settings, result["session_id"])
     return result
+
+
+def fork(name: str, wanted: Wanted, person: Person, *, run: bool) -> Result:
+    """Go back in a session: make the fork, and unless it is left for later, run it. Raises InputError."""
+    from flows.forking import planned
+
+    if len(wanted.prompt) > MAX_PROMPT:
+        raise InputError(f"--prompt has {len(wanted.prompt)} characters: say it in at most {MAX_PROMPT}.")
+    _fits("--prompt", Text, wanted.prompt)
+    _fits("--session-id", SessionId, wanted.session_id)
+    _fits("--output", Text, wanted.output)
+    settings = load_settings()
+    with open_store(settings) as store:
+        # What cannot be is said at once; Prefect takes seconds to start.
+        planned_fork = planned(store, name, wanted)
+        if not run:
+            make_fork(store, planned_fork, later=True)
+            return outcome(store, wanted.session_id)
+    with _flows():
+        # Only now: while Prefect starts, `edi serve` might take it for interrupted.
+        with open_store(settings) as store:
+            make_fork(store, planned_fork)
+        return _with(person, settings, _continue(settings, wanted.session_id))
 
 
 @contextmanager

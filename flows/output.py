@@ -52,6 +52,8 @@ def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> 
         "prompts": [prompt.model_dump(mode="json") for prompt in history.prompts],
         "waiting_for": session.waiting_for,
         "failure_reason": session.failure_reason,
+        "parent_session_id": session.parent_session_id,
+        "forked_from_stage": session.forked_from_stage,
         "restored_stages": [step.label for step in restored],
         "warnings": _warnings(history),
     }

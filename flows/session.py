@@ -26,7 +26,7 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.owner import is_gone, owner_name
-from edi_storage.recovery import own_checkpoints, with_checkpoint
+from edi_storage.recovery import refuse_lost, with_checkpoint
 from edi_storage.settings import Settings
 from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done
 from edi_storage.store import Store
@@ -219,7 +219,7 @@ def open_session(
     """
     database = store.database
     database.free_leases(is_gone, session.session_id)
-    _refuse_lost(store, session.session_id)
+    refuse_lost(store, session.session_id)
     lease = database.begin_session(session, owner_name(flow_run_id), settings.lease_seconds)
     run: SessionRun | None = None
     try:
@@ -234,12 +234,3 @@ def open_session(
             yield run
     finally:
         database.release(lease, run.waiting_for if run else None)
-
-
-def _refuse_lost(store: Store, session_id: str) -> None:
-    """A session that only checkpoints know must come back before its id is used again, or the two would mix."""
-    if store.database.get_session(session_id) is None and own_checkpoints(store, session_id):
-        raise InputError(
-            f"There are checkpoints of session {session_id}, but the database does not know it: "
-            "`edi doctor --repair` brings it back; or choose another id."
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from edi_storage.errors import EdiError, InputError, SessionFailedError
 from edi_storage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from edi_storage.forking import Wanted
     from edi_storage.learning import LearningReport
     from edi_storage.models import Question, Reason, SessionData, SessionHistory, WaitingFor
     from edi_storage.store import Store
@@ -254,6 +256,27 @@ def finish_edit(result: Result, as_json: bool) -> None:
     raise typer.Exit(_code(result))
 
 
+def wanted_fork(
+    stage: str, session_id: str, prompt: str, strength: float | None, output: str, overwrite: bool
+) -> Wanted:
+    """What the options of `edi fork` ask for."""
+    from uuid import uuid4
+
+    from edi_storage.forking import Wanted
+
+    path = str(Path(output).expanduser().absolute()) if output else ""
+    return Wanted(stage, session_id or str(uuid4()), prompt.strip(), strength, path, overwrite)
+
+
+def finish_fork(result: Result, as_json: bool, ran: bool) -> None:
+    """Print the end of a fork's edit, or that it is there for later."""
+    if ran:
+        finish_edit(result, as_json)
+    new = result["session_id"]
+    where = f"{result['parent_session_id']} at {result['forked_from_stage']}"
+    show(result, as_json, f"Session {new} is forked from {where}. Run it with: edi resume {new}")
+
+
 def finish_resume_all(results: list[Result], as_json: bool) -> None:
     """Print what became of every interrupted session."""
     if as_json:
@@ -311,6 +334,8 @@ def _result_text(result: Result) -> str:
         return f"Session {session_id}: {result.get('failure_reason') or 'not finished yet; edi resume goes on'}"
     restored = result.get("restored_stages") or []
     lines = [f"{result['output'] or result['edited_image_path']}"]
+    if result.get("parent_session_id"):
+        lines.append(f"  forked from {result['parent_session_id']} at {result['forked_from_stage']}")
     lines += [f"  restored: {', '.join(restored)}"] if restored else []
     lines += [f"  ! {warning}" for warning in result.get("warnings", [])]
     lines.append(f"  Rate it: edi feedback {session_id} accept|reject|partial")
@@ -391,6 +416,11 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
     lines = [
         f"session   {session.session_id} ({_standing(session)}{_why(session)})",
         f"photo     {session.image_path}",
+        *(
+            [f"parent    {session.parent_session_id}, forked at {session.forked_from_stage}"]
+            if session.parent_session_id
+            else []
+        ),
         f"result    {(document['state'] or {}).get('edited_image_path') or 'none yet'}",
     ]
     typer.echo("\n".join(lines))
@@ -403,23 +433,29 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
         ]
         _print_table(("entity", "confidence", "area", "colour"), found)
     if history.commits:
+        from flows.history import event_lines, tell
+
         typer.echo()
-        done = [
-            (
-                str(c.seq),
-                f"refine {c.iteration}" if c.stage == "refinement" else c.stage,
-                str(c.attempt),
-                f"{c.engine} {c.engine_version}",
-                _seconds(c.started_at, c.finished_at),
-            )
-            for c in history.commits
-        ]
-        _print_table(("#", "stage", "attempt", "engine", "seconds"), done)
-    for said in history.feedback:
+        typer.echo("\n".join(event_lines(tell(opened, history)["events"], _width(), session.parent_session_id)))
+    # The lines above tell of verdicts too; a session that was kept through the library has none.
+    for said in history.feedback if not history.commits else []:
         parts = [said.feedback_type, said.rating and f"{said.rating}/5", ", ".join(said.reasons), said.comments]
         typer.echo(f"\nfeedback  {said.feedback_key}: {'; '.join(part for part in parts if part)}")
     if _waits_for(session):
         typer.echo(f"\n{_result_text(outcome(opened, session.session_id))}")
+
+
+def show_history(opened: Store, history: SessionHistory, as_json: bool) -> None:
+    """The past of one session."""
+    from flows.history import as_text, tell
+
+    story = tell(opened, history)
+    show(story, as_json, "" if as_json else as_text(story, _width()))
+
+
+def _width() -> int:
+    """Columns to fill; not on a terminal, what belongs together stays on one line, for grep."""
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 1000
 
 
 def write_page(
@@ -475,10 +511,6 @@ def _understood(history: SessionHistory) -> list[str]:
 def _why(session: SessionData) -> str:
     parts = [session.failure_reason, session.decision and session.decision.replace("_", " ")]
     return "".join(f": {part}" for part in parts if part)
-
-
-def _seconds(start: Any, end: Any) -> str:
-    return f"{(end - start).total_seconds():.1f}"
 
 
 def show_learning(report: LearningReport, as_json: bool) -> None:

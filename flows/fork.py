@@ -1,0 +1,101 @@
+"""The flow `fork-session`: goes back to a stage of a session and takes another way from there, as a new session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from prefect import flow, runtime
+
+from edi_storage.forking import Wanted, make_fork
+from edi_storage.settings import load_settings
+from edi_storage.store import open_store
+from flows import form
+from flows.artifacts import show_end
+from flows.edit import edit_image
+from flows.forking import planned
+from flows.form import shown
+from flows.hooks import mark_cancelled, mark_crashed, mark_failed
+from flows.plain import in_plain_words
+from flows.session import log
+
+Parent = Annotated[
+    str,
+    shown(
+        "Session to go back in",
+        "Its id, the start of one, or 'last' for the newest. It stays as it is.",
+        min_length=1,
+        max_length=64,
+    ),
+]
+Stage = Annotated[
+    Literal["analysis", "intent", "refinement", "edit", "validation"],
+    shown(
+        "Go back to",
+        "This stage and what follows are done anew; everything before it is shared. "
+        "Another prompt needs intent, another strength refinement, or before.",
+    ),
+]
+Attempt = Annotated[int, shown("In which attempt", "1 unless a weak result was tried again.", ge=1, le=3)]
+Prompt = Annotated[str, shown("Another prompt", "In your own words. Empty: the same as before.", max_length=2000)]
+Strength = Annotated[
+    float,
+    shown("Another strength", "Up to 1; 0.6 is usual. 0: the same as before.", ge=0, le=1),
+]
+NewName = Annotated[
+    str,
+    shown(
+        "Name of the new session",
+        "Empty: one is made up.",
+        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$",
+    ),
+]
+
+
+def _run_name() -> str:
+    """How the run is called in the Prefect UI: "last again from refinement"."""
+    parameters = runtime.flow_run.parameters
+    return f"{str(parameters.get('parent'))[:40]} again from {parameters.get('stage', 'refinement')}"
+
+
+# Its hooks know the session by the parameter `session_id`, or else the flow run's id, as those of `edit-image` do.
+@flow(
+    name="fork-session",
+    flow_run_name=_run_name,
+    persist_result=False,
+    on_failure=[mark_failed, show_end],
+    on_crashed=[mark_crashed],
+    on_cancellation=[mark_cancelled, show_end],
+)
+@in_plain_words
+def fork_session(
+    parent: Parent,
+    stage: Stage = "refinement",
+    attempt: Attempt = 1,
+    prompt: Prompt = "",
+    strength: Strength = 0,
+    output: form.Output = "",
+    overwrite: form.Overwrite = False,
+    session_id: NewName = "",
+) -> dict[str, Any]:
+    """Go back to a stage of a session, and edit from there anew as a session of its own. The old one stays as it is."""
+    wanted = Wanted(
+        stage=f"attempt {attempt}: {stage}",
+        session_id=session_id or str(runtime.flow_run.id),
+        prompt=prompt.strip(),
+        strength=strength or None,
+        output=str(Path(output).expanduser().absolute()) if output else "",
+        overwrite=overwrite,
+    )
+    settings = load_settings()
+    with open_store(settings) as store:
+        # A run that was interrupted has made its fork already, and its parent may be gone since.
+        fork = None if session_id else store.database.get_session(wanted.session_id)
+        if fork is None:
+            fork = make_fork(store, planned(store, parent, wanted))
+    log.info("Forked from %s at %s.", fork.parent_session_id, fork.forked_from_stage)
+    # Its body, not a run of its own: so the stages stand in this run, and a person is asked by this run.
+    result: dict[str, Any] = edit_image.fn(
+        image_path=fork.image_path, prompt=fork.naive_prompt, session_id=fork.session_id
+    )
+    return result
