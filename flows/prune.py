@@ -1,0 +1,42 @@
+"""The flow `prune-sessions`: deletes old sessions that have ended, if a person has switched its schedule on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from edi_storage.housekeeping import period, prunable, prune
+from edi_storage.models import now_utc
+from edi_storage.settings import load_settings
+from edi_storage.store import open_store
+from flows.session import log
+
+OlderThan = Annotated[
+    str,
+    Field(
+        title="Older than",
+        description="Sessions made longer ago than this are deleted: 12h, 90d or 8w",
+        pattern=r"^\d{1,4}[hdw]$",
+    ),
+]
+Keep = Annotated[int, Field(title="Always keep", description="The newest sessions stay, however old they are", ge=0)]
+DryRun = Annotated[
+    bool, Field(title="Only look", description="Say in the logs what would be deleted, and delete nothing")
+]
+
+
+@flow(name="prune-sessions", persist_result=False)
+def prune_sessions(older_than: OlderThan = "90d", keep: Keep = 1000, dry_run: DryRun = False) -> list[str]:
+    """Delete old sessions that have ended, with their pictures. Unfinished ones and your own files always stay."""
+    before = now_utc() - period(older_than)
+    with open_store(load_settings()) as store:
+        # All are found before the first is deleted: what is deleted moves the pages on.
+        found = list(prunable(store.database, before=before, keep=keep))
+        done = [session for session in found if dry_run or prune(store, session)]
+    verb = "Would delete" if dry_run else "Deleted"
+    for session in done:
+        log.info("%s %s of %s: %s", verb, session.session_id, f"{session.created_at:%Y-%m-%d}", session.naive_prompt)
+    log.info("%s %d of %d sessions older than %s.", verb, len(done), len(found), older_than)
+    return [session.session_id for session in done]
