@@ -212,9 +212,20 @@ def show(
 
 @app.command()
 @handled
-def config(as_json: JsonOption = False) -> None:
+def config(
+    prefect_file: Annotated[
+        bool, typer.Option("--prefect-file", help="Only say where the prefect.yaml for a work pool of your own is.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show the settings, and where each comes from."""
-    terminal.show_settings(as_json)
+    if prefect_file:
+        import deployments
+
+        path = str(Path(deployments.__path__[0]) / "prefect.yaml")
+        terminal.show({"prefect_file": path}, as_json, path)
+    else:
+        terminal.show_settings(as_json)
 
 
 # --- Looking after -----------------------------------------------------------------------------------

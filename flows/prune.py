@@ -13,17 +13,35 @@ from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows.session import log
 
+# Prefect puts the parameter's name in the place of a plain title, but leaves the extras alone.
 OlderThan = Annotated[
     str,
     Field(
-        title="Older than",
-        description="Sessions made longer ago than this are deleted: 12h, 90d or 8w",
         pattern=r"^\d{1,4}[hdw]$",
+        json_schema_extra={
+            "title": "Older than",
+            "description": "Sessions made longer ago than this are deleted: 12h, 90d or 8w.",
+        },
     ),
 ]
-Keep = Annotated[int, Field(title="Always keep", description="The newest sessions stay, however old they are", ge=0)]
+Keep = Annotated[
+    int,
+    Field(
+        ge=0,
+        json_schema_extra={
+            "title": "Always keep",
+            "description": "So many of the newest sessions stay, however old they are.",
+        },
+    ),
+]
 DryRun = Annotated[
-    bool, Field(title="Only look", description="Say in the logs what would be deleted, and delete nothing")
+    bool,
+    Field(
+        json_schema_extra={
+            "title": "Only look",
+            "description": "Says in the logs what would be deleted, and deletes nothing.",
+        }
+    ),
 ]
 
 

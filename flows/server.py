@@ -68,6 +68,8 @@ EMBEDDED: Mapping[str, str] = {
 FULL: Mapping[str, str] = {
     # Runs are planned for the next three minutes instead of the next hour: so few can be missed and caught up.
     "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT3M",
+    # Of the week that Prefect keeps by default: a run of `resume-interrupted` leaves 30 kB of events every minute.
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
 }
 
 
