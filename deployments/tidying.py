@@ -29,8 +29,9 @@ PLANNED = "auto-scheduled"
 #: Prefect's words for a run that was due while another one of its deployment ran.
 NOT_ALONE = "Deployment concurrency limit reached."
 
-#: A run is cancelled up to ten seconds before it is due; were it deleted before that, it would be planned once more.
-OVER = timedelta(minutes=1)
+#: A run is dropped up to ten seconds before it is due. Were it deleted before that, it would be planned once more; so
+#: it has been due for this long.
+OVER = timedelta(seconds=5)
 
 
 async def keep_tidy(client: PrefectClient, alone: Collection[UUID], tidied: Collection[UUID]) -> None:
