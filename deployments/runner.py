@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from deployments.tidying import PLANNED, keep_tidy
 from flows import VERSION
 from flows.child import say_ready, watch_parent
 
@@ -86,9 +87,10 @@ async def _run(config: dict[str, Any], runners: list[Runner]) -> None:
         for identifier, served in found.items():
             if served["interval"]:
                 await _catch_up(client, identifier, at_once=served["at_start"])
-    runners += [asked, scheduled]
-    say_ready()
-    await asyncio.gather(*(runner.start() for runner in runners))
+        runners += [asked, scheduled]
+        say_ready()
+        alone, tidied = ([key for key, served in found.items() if served[kind]] for kind in ("alone", "tidied"))
+        await asyncio.gather(asked.start(), scheduled.start(), keep_tidy(client, alone, tidied))
 
 
 async def _deployment(client: PrefectClient, served: dict[str, Any]) -> RunnerDeployment:
@@ -102,7 +104,7 @@ async def _deployment(client: PrefectClient, served: dict[str, Any]) -> RunnerDe
     deployment = RunnerDeployment.from_entrypoint(
         served["entrypoint"],
         name=served["name"],
-        schedule=Interval(served["interval"], slug=slug) if slug else None,
+        schedule=Interval(served["interval"], slug=slug, active=served["active"]) if slug else None,
         concurrency_limit=one if served["alone"] else None,
         version=VERSION,
     )
@@ -110,10 +112,13 @@ async def _deployment(client: PrefectClient, served: dict[str, Any]) -> RunnerDe
     deployment.work_pool_name = deployment.work_queue_name = None
     with contextlib.suppress(ObjectNotFound):
         known = await client.read_deployment_by_name(deployment.full_name)
-        # What a person paused or rescheduled in the UI stays so, until the setting says something new.
+        # What is not sent stays as a person left it in the UI: values for the form, tags, ...
+        kept = {"parameters", "tags"}
+        # ... and what they paused or rescheduled, until the setting says something new.
         if not any(_is_outdated(plan, slug) for plan in known.schedules):
             deployment.schedules = None
-            deployment.model_fields_set.difference_update({"schedules", "paused"})
+            kept |= {"schedules", "paused"}
+        deployment.model_fields_set.difference_update(kept)
     return deployment
 
 
@@ -192,7 +197,7 @@ async def _catch_up(client: PrefectClient, deployment: UUID, *, at_once: bool) -
         known = await client.read_deployment(deployment)
         # A person who paused it wants none.
         if not known.paused and any(plan.active for plan in known.schedules):
-            await client.create_flow_run_from_deployment(deployment)
+            await client.create_flow_run_from_deployment(deployment, tags=[PLANNED])
 
 
 def _in_state(*types: Any) -> Any:

@@ -17,13 +17,15 @@ import os
 import signal
 import sys
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from subprocess import Popen
+from urllib.parse import urlsplit
 
 from filelock import Timeout
 
+from deployments.welcome import welcome
 from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
 from flows.child import bound_child, end_child, wait_ready
@@ -37,7 +39,9 @@ from flows.server import (
     prepare_environment,
     running_server,
     serve_lock,
+    server_file,
     start_server,
+    write_server_file,
 )
 
 
@@ -49,10 +53,14 @@ class Served:
     entrypoint: str
     #: Seconds between scheduled runs; None: only when somebody asks.
     interval: float | None = None
+    #: Whether its schedule is switched on at first; a person switches it on or off in the UI.
+    active: bool = True
     #: A run that is due while another one runs is dropped, not queued.
     alone: bool = False
     #: Runs also as soon as the runner has started, for what was interrupted before.
     at_start: bool = False
+    #: Of its runs that found nothing to do only the newest few are kept: there are thousands of them.
+    tidied: bool = False
 
 
 def deployments_for(settings: Settings) -> tuple[Served, ...]:
@@ -63,9 +71,18 @@ def deployments_for(settings: Settings) -> tuple[Served, ...]:
         Served("edit-batch", "flows.batch.edit_batch"),
         Served("fork-session", "flows.fork.fork_session"),
         Served("record-feedback", "flows.feedback.record_feedback"),
-        Served("resume-interrupted", "flows.resume.resume_interrupted", interval=often, alone=True, at_start=True),
+        Served(
+            "resume-interrupted",
+            "flows.resume.resume_interrupted",
+            interval=often,
+            alone=True,
+            at_start=True,
+            tidied=True,
+        ),
         Served("learn-from-feedback", "flows.learn.learn_from_feedback", interval=3600, alone=True),
         Served("backup-database", "flows.backup.backup_database", interval=7 * 24 * 3600, alone=True),
+        # Off, because what it deletes is gone: a person switches it on.
+        Served("prune-sessions", "flows.prune.prune_sessions", interval=24 * 3600, active=False, alone=True),
     )
 
 
@@ -88,38 +105,58 @@ def serve(
     port: int = 4200,
     host: str = HOST,
     workers: int = WORKERS,
+    open_ui: bool = False,
     deployments: Sequence[Served] = (),
     announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM. `announce` gets the ready line, with the UI's address; by default it is printed.
+    """Serve until Ctrl-C or SIGTERM. `announce` gets the ready lines (see `welcome`); by default they are printed.
 
-    deployments: those of `deployments_for`, unless others are given.
-    Raises InputError for a `host` that would let other machines in without a password, EdiError if this EDI_HOME is
-    served already, the port is taken, or a child keeps dying.
+    open_ui: show the UI in the browser when it is ready. deployments: those of `deployments_for`, unless others are
+    given. Raises InputError for a `host` that would let other machines in without a password, EdiError if this EDI_HOME
+    is served already, the port is taken, or a child keeps dying.
     """
     address = check_host(settings, host), port
     prepare_environment(settings)
     make_inbox(settings)
-    announce = announce or _say
-    deployments = deployments or deployments_for(settings)
+    serving = _Serving(
+        settings, address, workers, tuple(deployments or deployments_for(settings)), announce or _say, open_ui
+    )
     with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm(), _only_one(settings):
+        _keep("server", settings, serving.server_life, serving.announce)
 
-        def with_server() -> None:
-            with _server(settings, address) as (url, server):
 
-                def with_runner() -> None:
-                    with _runner(settings, url, workers, deployments) as runner:
-                        _write_server_file(settings, url)
-                        announce(f"EDI is ready: {url.removesuffix('/api')} (Ctrl-C ends it)")
-                        _wait_for_a_death(server, runner)
-                        if _is_dead(server):
-                            # No use in letting them write down how they ended: nobody listens.
-                            with contextlib.suppress(ProcessLookupError):
-                                os.killpg(runner.pid, signal.SIGKILL)
+@dataclass
+class _Serving:
+    """What one `edi serve` keeps alive; each method is one life of a child, and returns when that has ended."""
 
-                _keep("runner", settings, with_runner, announce, until=lambda: _is_dead(server))
+    settings: Settings
+    address: tuple[str, int]
+    workers: int
+    deployments: tuple[Served, ...]
+    announce: Callable[[str], None]
+    #: Once only: a runner that is started again must not open another window.
+    open_ui: bool
 
-        _keep("server", settings, with_server, announce)
+    def server_life(self) -> None:
+        """A server, and in its time as many runners as it takes."""
+        with _server(self.settings, self.address) as (url, server):
+            life = partial(self.runner_life, url, server)
+            _keep("runner", self.settings, life, self.announce, until=lambda: _is_dead(server))
+
+    def runner_life(self, url: str, server: Popen[bytes] | None) -> None:
+        """A runner, until it or its server is dead."""
+        with _runner(self.settings, url, self.workers, self.deployments) as runner:
+            info = ServerInfo(
+                url, os.getpid(), urlsplit(url).port or 0, time.time(), workers=self.workers, runner=runner.pid
+            )
+            write_server_file(self.settings, info)
+            welcome(self.settings, url, self.announce, open_ui=self.open_ui)
+            self.open_ui = False
+            _wait_for_a_death(server, runner)
+            if _is_dead(server):
+                # No use in letting its flow runs write down how they ended: nobody listens.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(runner.pid, signal.SIGKILL)
 
 
 class _KeepsEndingError(EdiError):
@@ -129,31 +166,30 @@ class _KeepsEndingError(EdiError):
 def _keep(
     name: str,
     settings: Settings,
-    run: Callable[[], None],
+    life: Callable[[], None],
     announce: Callable[[str], None],
     until: Callable[[], bool] = lambda: False,
 ) -> None:
-    """`run` a child again and again, until something else is to be done or the child keeps ending.
+    """Give a child one `life` after another, until something else is to be done or the child keeps ending.
 
     That it does not even start is an error at the first time, when a person reads it, and later one more failure.
     """
+    started = time.monotonic()
+    life()
     failures = 0
-    ready = False
-    while True:
-        started = time.monotonic()
-        try:
-            run()
-        except EdiError as error:
-            if not ready or isinstance(error, _KeepsEndingError):
-                raise
-        ready = True
-        if until():
-            return
+    while not until():
         failures = failures + 1 if time.monotonic() - started < STEADY_SECONDS else 1
         if failures > len(PAUSES):
             raise _KeepsEndingError(f"The {name} keeps ending: see {folder(settings) / f'{name}.log'}.")
         announce(f"The {name} ended unexpectedly; starting it again.")
         time.sleep(PAUSES[failures - 1])
+        started = time.monotonic()
+        try:
+            life()
+        except _KeepsEndingError:
+            raise
+        except EdiError:
+            pass  # it did not start: one more failure
 
 
 def _say(line: str) -> None:
@@ -178,12 +214,12 @@ def _only_one(settings: Settings) -> Iterator[None]:
         lock.acquire(timeout=1)  # others hold it for a moment, to see whether it is free
     except Timeout:
         info = running_server(settings)
-        where = f" at {info.url.removesuffix('/api')} (process {info.pid})" if info else ""
+        where = f" at {info.ui} (process {info.pid})" if info else ""
         raise EdiError(f"`edi serve` runs already for {settings.home}{where}.") from None
     try:
         yield
     finally:
-        (folder(settings) / "server.json").unlink(missing_ok=True)
+        server_file(settings).unlink(missing_ok=True)
         lock.release()
 
 
@@ -236,12 +272,3 @@ def _wait_for_a_death(*children: Popen[bytes] | None) -> None:
 
 def _is_dead(child: Popen[bytes] | None) -> bool:
     return child is not None and child.poll() is not None
-
-
-def _write_server_file(settings: Settings, url: str) -> None:
-    port = urllib.parse.urlsplit(url).port or 0
-    path = folder(settings) / "server.json"
-    fresh = path.with_suffix(".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(asdict(ServerInfo(url, os.getpid(), port, time.time())), file)
-    fresh.replace(path)

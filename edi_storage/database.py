@@ -373,6 +373,28 @@ class EDIDatabase:
             found: str | None = connection.scalar(newest)
             return found
 
+    def unfinished_sessions(self, limit: int = 100) -> list[tuple[SessionData, Lease | None]]:
+        """Sessions that were started and have not ended, oldest first, each with its lease while that is held."""
+        is_held = queries.held(self.clock())
+        lease = [LeaseRow.owner, LeaseRow.fence, LeaseRow.expires_at, is_held.label("is_held")]
+        query = (
+            select(SessionRow.__table__, *lease)
+            .join(LeaseRow, LeaseRow.session_id == SessionRow.id)
+            .where(SessionRow.status == "in_progress")
+            .order_by(SessionRow.created_at, SessionRow.id)
+            .limit(limit)
+        )
+        with reading(self.engine) as connection:
+            rows = connection.execute(query).mappings().all()
+        sessions = [read_session(row) for row in rows]
+        leases = [
+            Lease(session_id=row["id"], owner=row["owner"], fence=row["fence"], expires_at=row["expires_at"])
+            if row["is_held"]
+            else None
+            for row in rows
+        ]
+        return list(zip(sessions, leases, strict=True))
+
     def free_leases(self, is_gone: Callable[[str], bool], session_id: str | None = None) -> int:
         """Free the leases whose owner `is_gone`, of all unfinished sessions or of this one; returns how many."""
         query = select(LeaseRow.session_id, LeaseRow.owner, LeaseRow.fence).where(LeaseRow.owner.is_not(None))
@@ -686,6 +708,12 @@ class EDIDatabase:
                 queries.add_to_cells(connection, new)
                 connection.execute(insert(LearningRunRow).values(run.model_dump()))
         return run
+
+    def last_learned(self) -> datetime | None:
+        """When feedback was last folded in; None when none ever was."""
+        with reading(self.engine) as connection:
+            found: datetime | None = connection.scalar(select(func.max(LearningRunRow.created_at)))
+            return found
 
     def learning_cells(self) -> list[LearningCell]:
         """What was learned so far, most feedback first."""

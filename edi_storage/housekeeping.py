@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from edi_storage.backup import backup, verify_backup
@@ -36,6 +36,15 @@ def prunable(database: EDIDatabase, *, before: datetime, keep: int) -> Iterator[
             if seen > keep and session.status != "in_progress" and session.created_at < before:
                 yield session
         page = database.query_history(limit=_PAGE, before=page[-1])
+
+
+def period(text: str) -> timedelta:
+    """A length of time such as 30d, 12h or 8w. Raises InputError."""
+    found = re.fullmatch(r"(\d{1,4})([hdw])", text.strip().lower())
+    if found is None:
+        raise InputError(f"{text!r} is no length of time: say for example 12h, 30d or 8w.")
+    unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
+    return timedelta(**{unit: int(found[1])})
 
 
 def prune(store: Store, session: SessionData) -> bool:
@@ -68,6 +77,14 @@ def backups(folder: Path) -> list[Path]:
     found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("*.db"))
     dated = [(match["moment"], int(match["number"] or 1), path) for match, path in found if match]
     return [path for _, _, path in sorted(dated, reverse=True)]
+
+
+def last_backup(database: EDIDatabase) -> datetime | None:
+    """When the newest dated copy beside the database was made; None without one, and for a database server."""
+    path = sqlite_file(database.url)
+    found = backups(path.parent / "backups") if path else []
+    match = _NAME.fullmatch(found[0].name) if found else None
+    return datetime.strptime(match["moment"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) if match else None
 
 
 def restore(url: str, source: Path) -> Path | None:

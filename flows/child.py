@@ -19,8 +19,9 @@ from typing import IO
 
 from edi_storage.errors import EdiError
 
-#: How long a child may take until it is ready. A server's first start runs all of Prefect's migrations (7 s here).
-START_SECONDS = 60.0
+#: How long a child may take until it is ready. A server's first start runs all of Prefect's migrations: 7 s, or more
+#: than a minute on a machine that has other things to do.
+START_SECONDS = 180.0
 
 #: How long a child may take to end in good order once its pipe is closed.
 STOP_SECONDS = 4.0

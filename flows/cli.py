@@ -336,9 +336,20 @@ def history(session_id: SessionArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 @handled
-def config(as_json: JsonOption = False) -> None:
+def config(
+    prefect_file: Annotated[
+        bool, typer.Option("--prefect-file", help="Only say where the prefect.yaml for a work pool of your own is.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show the settings, and where each comes from."""
-    terminal.show_settings(as_json)
+    if prefect_file:
+        import deployments
+
+        path = str(Path(deployments.__path__[0]) / "prefect.yaml")
+        terminal.show({"prefect_file": path}, as_json, path)
+    else:
+        terminal.show_settings(as_json)
 
 
 # --- Looking after -----------------------------------------------------------------------------------
@@ -447,12 +458,30 @@ def serve(
         str, typer.Option(help="Address to serve at. Any but this machine's own needs a password in EDI_AUTH_STRING.")
     ] = "127.0.0.1",
     workers: Annotated[int, typer.Option(min=1, max=64, help="Edits that run at the same time.")] = 2,
+    open_ui: Annotated[
+        bool | None,
+        typer.Option(
+            "--open/--no-open",
+            help="Show the form for an edit in the browser. [default: when you sit at a terminal with a display]",
+        ),
+    ] = None,
 ) -> None:
     """Start the control room: Prefect's UI, automatic resume and scheduled learning. Ctrl-C ends it."""
     from deployments.serve import serve as run
+    from deployments.welcome import somebody_is_there
     from edi_storage.settings import load_settings
 
-    run(load_settings(), port=port, host=host, workers=workers)
+    shown = somebody_is_there() if open_ui is None else open_ui
+    run(load_settings(), port=port, host=host, workers=workers, open_ui=shown)
+
+
+@app.command()
+@handled
+def status(as_json: JsonOption = False) -> None:
+    """Show what runs, what waits for you, and what was interrupted. Exit code 1 when the server does not answer."""
+    from flows import status as standing
+
+    standing.show_status(as_json)
 
 
 def as_script() -> Any:  # pragma: no cover - `python -m flows.cli`

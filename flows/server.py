@@ -18,7 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -68,6 +68,8 @@ EMBEDDED: Mapping[str, str] = {
 FULL: Mapping[str, str] = {
     # Runs are planned for the next three minutes instead of the next hour: so few can be missed and caught up.
     "PREFECT_SERVER_SERVICES_SCHEDULER_MIN_SCHEDULED_TIME": "PT3M",
+    # Of the week that Prefect keeps by default: a run of `resume-interrupted` leaves 30 kB of events every minute.
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
 }
 
 
@@ -76,9 +78,18 @@ class ServerInfo:
     """What server.json says about the server that `edi serve` runs."""
 
     url: str
+    #: Of `edi serve` itself.
     pid: int
     port: int
     started_at: float
+    #: How many edits run at once, and the process that runs them.
+    workers: int = 0
+    runner: int = 0
+
+    @property
+    def ui(self) -> str:
+        """Where a person looks at it."""
+        return self.url.removesuffix("/api")
 
 
 @dataclass(frozen=True)
@@ -146,12 +157,36 @@ def _served(settings: Settings) -> str | None:
 
 def running_server(settings: Settings) -> ServerInfo | None:
     """The server that `edi serve` runs for this EDI_HOME, if it is alive."""
+    info = read_server_file(settings)
+    return info if info and answers(info.url) else None
+
+
+def read_server_file(settings: Settings) -> ServerInfo | None:
+    """What the living `edi serve` of this EDI_HOME says of itself, whether its server answers or not."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        info = ServerInfo(**json.loads((folder(settings) / "server.json").read_text()))
+        info = ServerInfo(**json.loads(server_file(settings).read_text()))
         # A left-over file may name a port that somebody else has now: only the living `edi serve` holds the lock.
-        if _is_held(serve_lock(settings)) and answers(info.url):
-            return info
+        return info if is_served(settings) else None
     return None
+
+
+def write_server_file(settings: Settings, info: ServerInfo) -> None:
+    """Say where the server is; written whole or not at all."""
+    path = server_file(settings)
+    fresh = path.with_suffix(".new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(info), file)
+    fresh.replace(path)
+
+
+def server_file(settings: Settings) -> Path:
+    """Where `edi serve` says how it is reached."""
+    return folder(settings) / "server.json"
+
+
+def is_served(settings: Settings) -> bool:
+    """Whether an `edi serve` lives for this EDI_HOME."""
+    return _is_held(serve_lock(settings))
 
 
 def serve_lock(settings: Settings) -> FileLock:
@@ -172,16 +207,19 @@ def answers(url: str) -> bool:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return False
-    # A proxy of the environment is right for a far server and wrong for one on this machine.
-    local = is_local(parts.hostname)
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
     try:
-        with opener.open(f"{url.rstrip('/')}/health", timeout=HEALTH_SECONDS) as response:
+        with opener(url).open(f"{url.rstrip('/')}/health", timeout=HEALTH_SECONDS) as response:
             return bool(response.status == http.HTTPStatus.OK)
     except urllib.error.HTTPError as error:
         return error.code in {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN}
     except (OSError, http.client.HTTPException, ValueError):
         return False
+
+
+def opener(url: str) -> urllib.request.OpenerDirector:
+    """What fetches from this URL: a proxy of the environment is right for a far server, wrong for this machine's."""
+    local = is_local(urllib.parse.urlsplit(url).hostname or "")
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
 
 @contextlib.contextmanager

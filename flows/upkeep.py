@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from edi_storage.errors import InputError
 from edi_storage.settings import load_settings
 from flows.terminal import DONE, FAILED, confirm, counted, print_json, show, store
 
@@ -111,7 +108,7 @@ def restore_backup(source: Path, yes: bool, as_json: bool) -> None:
 
 def prune_sessions(older_than: str, keep: int, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Delete old sessions that have ended."""
-    from edi_storage.housekeeping import prunable, prune
+    from edi_storage.housekeeping import period, prunable, prune
     from edi_storage.models import now_utc
 
     before = now_utc() - period(older_than)
@@ -128,12 +125,3 @@ def prune_sessions(older_than: str, keep: int, dry_run: bool, yes: bool, as_json
         as_json,
         "\n".join([f"{verb} {counted(len(names), 'session')}.", *lines]),
     )
-
-
-def period(text: str) -> timedelta:
-    """A length of time such as 30d, 12h or 8w. Raises InputError."""
-    found = re.fullmatch(r"(\d{1,4})([hdw])", text.strip().lower())
-    if found is None:
-        raise InputError(f"{text!r} is no length of time: say for example 12h, 30d or 8w.")
-    unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
-    return timedelta(**{unit: int(found[1])})

@@ -85,11 +85,15 @@ def serving(home: Path) -> Iterator[Control]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "EDI_HOME": str(home), "EDI_RESUME_SECONDS": str(RESUME_SECONDS)}
+    browser = home / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {home / "opened"}\n')
+    browser.chmod(0o700)
+    settings = {"EDI_HOME": str(home), "EDI_RESUME_SECONDS": str(RESUME_SECONDS)}
+    environment = {**os.environ, **settings, "BROWSER": str(browser)}
     environment.pop("PREFECT_API_URL", None)
     with (home / "serve.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)],
+            [sys.executable, "-m", "flows.cli", "serve", "--port", str(port), "--open"],
             env=environment,
             cwd=PALACE.parents[2],
             stdout=log,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.flows.conftest import PALACE
 from tests.flows.control import RESUME_SECONDS, Control, wait_until
+from tests.flows.test_status import status
 
 
 @pytest.fixture
@@ -81,9 +85,72 @@ def test_learning_and_resuming_have_their_schedules(control: Control) -> None:
     assert intervals("learn-from-feedback") == [3600]
     assert intervals("backup-database") == [7 * 24 * 3600]
     assert intervals("edit-image") == []
+    assert intervals("prune-sessions") == [], "what deletes is switched on by a person"
+
+
+def test_the_ready_lines_lead_to_the_form_and_to_a_private_inbox(control: Control) -> None:
+    ready, form, inbox = (control.home / "serve.log").read_text().splitlines()[:3]
+    ui = control.api.removesuffix("/api")
+    assert ready == f"EDI is ready: {ui} (Ctrl-C ends it)"
+    assert form.split() == [
+        "Edit",
+        "a",
+        "photo:",
+        f"{ui}/deployments/deployment/{control.deployment('edit-image')['id']}/run",
+    ]
+    assert inbox.endswith(str(control.home / "images"))
+    assert (control.home / "images").stat().st_mode & 0o777 == 0o700
+    opened = wait_until(
+        lambda: (control.home / "opened").exists() and (control.home / "opened").read_text(), 30, "--open"
+    )
+    assert opened.strip() == form.split()[-1]
+
+
+def test_the_form_of_prune_sessions_says_what_it_does(control: Control) -> None:
+    fields = control.deployment("prune-sessions")["parameter_openapi_schema"]["properties"]
+    assert [field["title"] for field in fields.values()] == ["Older than", "Always keep", "Only look"]
+    assert all(field["description"] for field in fields.values())
+    assert [field["default"] for field in fields.values()] == ["90d", 1000, False]
+
+
+def test_old_sessions_are_pruned_when_a_person_says_so(control: Control) -> None:
+    def prune(**parameters: Any) -> None:
+        run = control.start("prune-sessions", older_than="8w", **parameters)
+        wait_until(lambda: control.state(run) == "Completed", 60, "the pruning")
+
+    with control.database() as database:
+        old = {"image_path": "old.jpg", "naive_prompt": "warmer", "created_at": datetime.now(UTC) - timedelta(weeks=9)}
+        for name, standing in (("old", "completed"), ("old-unfinished", "in_progress")):
+            database.save_session({"id": name, "status": standing, **old})
+        prune(keep=0, dry_run=True)
+        assert database.get_session("old")
+        prune(keep=0)
+        assert database.get_session("old") is None
+        assert database.get_session("old-unfinished")
+
+
+def test_status_says_who_works_what_is_due_and_what_comes(control: Control) -> None:
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": str(datetime.now(UTC) + timedelta(hours=1))}}
+    asked = {"image_path": str(PALACE), "prompt": "warmer"}
+    path = f"/deployments/{control.deployment('edit-image')['id']}/create_flow_run"
+    queued = control.call(path, parameters=asked, state=later)["id"]
+
+    def planned() -> Any:
+        found = json.loads(status(control.home, "--json"))
+        plans = {plan["deployment"]: plan for plan in found["schedules"]}
+        return (found, plans) if plans["resume-interrupted"]["next"] else None
+
+    found, plans = wait_until(planned, 30, "the next resume")
+    assert (found["server"]["running"], found["server"]["url"]) == (True, control.api.removesuffix("/api"))
+    assert found["workers"] == [{"name": "edi serve", "alive": True, "at_once": 2}]
+    assert [run["id"] for run in found["queue"]] == [queued]
+    assert (plans["resume-interrupted"]["every"], plans["resume-interrupted"]["active"]) == ("every minute", True)
+    assert (plans["prune-sessions"]["active"], plans["prune-sessions"]["next"]) == (False, None)
+    assert f"server       {control.api.removesuffix('/api')} (process " in status(control.home)
 
 
 def test_a_backup_can_be_asked_for(control: Control) -> None:
     run = control.start("backup-database")
     wait_until(lambda: control.state(run) == "Completed", 60, "the backup")
     assert list((control.home / "backups").glob("edi_sessions-*.db"))
+    assert json.loads(status(control.home, "--json"))["last_backup"]

@@ -118,14 +118,15 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def call(url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+def call(url: str, body: Any = None, headers: Mapping[str, str] | None = None, method: str | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     known = csrf_headers(f"{url.partition('/api')[0]}/api") if data else {}
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **known, **(headers or {})})
+    sent = {"Content-Type": "application/json", **known, **(headers or {})}
+    request = urllib.request.Request(url, data, sent, method=method)
     for _ in range(10):
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return json.load(response)
+                return json.loads(response.read() or "null")
         except urllib.error.HTTPError as error:
             # The server's database was busy. Prefect's own client asks again, too.
             if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE:

@@ -1,0 +1,60 @@
+"""What `edi serve` says, and opens, when it is ready."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from edi_storage.errors import EdiError
+from edi_storage.settings import Settings
+from flows.api import Api
+
+
+def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, open_ui: bool) -> None:
+    """Announce where the UI, the form to start an edit and the folder for photos are. open_ui: show that form."""
+    ui = url.removesuffix("/api")
+    form = _edit_form(ui, url)
+    announce(f"EDI is ready: {ui} (Ctrl-C ends it)")
+    if form:
+        announce(f"  Edit a photo:     {form}")
+        announce(f"  Put photos into:  {inbox(settings)}")
+    if open_ui:
+        # In a thread: some browsers' starters return only when the browser is closed.
+        threading.Thread(target=_show, args=(form or ui, announce), daemon=True).start()
+
+
+def inbox(settings: Settings) -> Path:
+    """EDI_HOME/images, made private: a photo in it need only be named in the form."""
+    folder = settings.home / "images"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def somebody_is_there() -> bool:
+    """Whether a person sits at a terminal of this machine with a display, so that a browser window would be seen."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("SSH_CONNECTION"):
+        return False
+    return sys.platform in {"darwin", "win32"} or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _edit_form(ui: str, url: str) -> str:
+    """The address of the form that starts an edit; "" where that deployment is not served."""
+    try:
+        # Patient: it has only just started.
+        known = Api(url, seconds=30).get("/deployments/name/edit-image/edit-image")
+    except EdiError:
+        return ""
+    return f"{ui}/deployments/deployment/{known['id']}/run"
+
+
+def _show(address: str, announce: Callable[[str], None]) -> None:
+    try:
+        shown = webbrowser.open(address)
+    except (OSError, webbrowser.Error):
+        shown = False
+    if not shown:
+        announce(f"  No browser could be opened here: go to {address}")
