@@ -29,7 +29,6 @@ from deployments.welcome import welcome
 from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
 from flows.child import bound_child, end_child, wait_ready
-from flows.inbox import make_inbox
 from flows.server import (
     HOST,
     ServerInfo,
@@ -117,7 +116,6 @@ def serve(
     """
     address = check_host(settings, host), port
     prepare_environment(settings)
-    make_inbox(settings)
     serving = _Serving(
         settings, address, workers, tuple(deployments or deployments_for(settings)), announce or _say, open_ui
     )

@@ -7,11 +7,11 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable
-from pathlib import Path
 
 from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
 from flows.api import Api
+from flows.inbox import make_inbox
 
 
 def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, open_ui: bool) -> None:
@@ -21,17 +21,10 @@ def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, op
     announce(f"EDI is ready: {ui} (Ctrl-C ends it)")
     if form:
         announce(f"  Edit a photo:     {form}")
-        announce(f"  Put photos into:  {inbox(settings)}")
+        announce(f"  Put photos into:  {make_inbox(settings)}")
     if open_ui:
         # In a thread: some browsers' starters return only when the browser is closed.
         threading.Thread(target=_show, args=(form or ui, announce), daemon=True).start()
-
-
-def inbox(settings: Settings) -> Path:
-    """EDI_HOME/images, made private: a photo in it need only be named in the form."""
-    folder = settings.home / "images"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 def somebody_is_there() -> bool:
@@ -48,7 +41,8 @@ def _edit_form(ui: str, url: str) -> str:
         known = Api(url, seconds=30).get("/deployments/name/edit-image/edit-image")
     except EdiError:
         return ""
-    return f"{ui}/deployments/deployment/{known['id']}/run"
+    # Without /v2 Prefect shows its older pages.
+    return f"{ui}/v2/deployments/deployment/{known['id']}/run"
 
 
 def _show(address: str, announce: Callable[[str], None]) -> None:
