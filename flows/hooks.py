@@ -13,6 +13,7 @@ from typing import Any
 from prefect import Flow, State, Task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.exceptions import TerminationSignal
 from prefect.states import AwaitingRetry
 
 from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, SessionFailedError, StorageFullError
@@ -67,17 +68,22 @@ def mark_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
         # Without a deployment nobody would take it up; then `resume-interrupted` continues the session.
         if flow_run.deployment_id is not None:
             with get_client(sync_client=True) as client:
-                if _may_go_on(client, store, flow_run, settings.max_recovery_attempts):
+                # Told to end, as by the end of `edi serve`, the process ran this hook itself: no fault of the session.
+                told = isinstance(state.data, TerminationSignal | KeyboardInterrupt)
+                if _may_go_on(client, store, flow_run, None if told else settings.max_recovery_attempts):
                     revive(client, flow_run, "The run was interrupted and goes on from its last finished stage.")
 
 
-def _may_go_on(client: SyncPrefectClient, store: Store, flow_run: FlowRun, at_most: int) -> bool:
+def _may_go_on(client: SyncPrefectClient, store: Store, flow_run: FlowRun, at_most: int | None) -> bool:
+    """Whether the run has something left to do and may be tried again; `at_most` None: however often it was."""
     session_id = session_id_of(flow_run)
     session = store.database.get_session(session_id)
+    if session is not None and session.status != "in_progress":
+        return False
+    if at_most is None:
+        return True
     if session is None:
         return _planned_again(client, flow_run) < at_most
-    if session.status != "in_progress":
-        return False
     try:
         return store.database.count_recovery(session_id, at_most)
     except LeaseHeldError:
