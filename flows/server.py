@@ -50,6 +50,8 @@ ENVIRONMENT: Mapping[str, str] = {
     # Logs go to the API, where the UI shows them; the console is for EDI's own lines. ERROR would print tracebacks.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # Five lines a stage about hooks and states, between which nobody would find a sentence. Failures are still told.
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
     # The sentences of the stages, which the terminal shows too.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "edi",
     # Among them Prefect's own lines ("Running hook ...", "Finished in state Completed()") would drown them.

@@ -58,7 +58,10 @@ class _BuiltIn:
 
 def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     """Only an engine's passing failure is worth another try."""
-    return isinstance(state.result(raise_on_failure=False), EngineError)
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, EngineError):
+        log.warning("The engine failed, and is tried again: %s", error)
+    return isinstance(error, EngineError)
 
 
 def stage(work: Work) -> StageTask:

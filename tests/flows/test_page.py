@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from edi_storage.settings import Settings
 from edi_storage.store import open_store
+from flows import album
 from flows.page import page
 from tests.flows.conftest import PALACE, Edi
 
@@ -31,7 +36,11 @@ def test_a_page_shows_before_after_and_what_was_found(edi: Edi, tmp_path: Path) 
     assert before.size == after.size == (640, 427)
     assert np.abs(np.asarray(before, int) - np.asarray(after, int)).mean() > 5
     with open_store(Settings(home=edi.home)) as store:
-        assert len(masks) == len(store.database.get_entities("mine")) > 1
+        history = store.database.load_session("mine")
+    assert len(masks) == 1 + len(history.entities) > 2, "all entities in one picture, and each in its own"
+    for entity in history.entities:
+        assert f"{entity.label}</strong>" in html
+    assert "1.00 = 0.4 x 4/4 kept + 0.4 x 1/1 changed as asked" in html
     assert "&lt;b&gt;lovely&lt;/b&gt; &amp; dark" in html
     assert re.findall(r"https?://", html) == []
     assert "default-src 'none'" in html
@@ -49,6 +58,34 @@ def test_a_page_is_not_written_over_a_file_unless_asked(edi: Edi, tmp_path: Path
     edi("show", "mine", "--html", str(file), "--overwrite")
     assert "The photo is not in the store." in file.read_text(encoding="utf-8")
     assert "name a file in a folder" in edi("show", "mine", "--html", str(tmp_path / "no" / "a.html"), expect=2).stderr
+
+
+def test_a_page_is_opened_in_the_browser_from_a_private_file(edi: Edi, tmp_path: Path) -> None:
+    with open_store(Settings(home=edi.home)) as store:
+        store.database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "warmer"})
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o700)
+    edi.environment = {**edi.environment, "BROWSER": f"{browser} %s", "TMPDIR": str(tmp_path)}
+    file = Path(edi.json("show", "mine", "--open")["html"])
+    assert (tmp_path / "opened").read_text().strip() == file.as_uri()
+    assert "warmer" in file.read_text(encoding="utf-8")
+    assert (file.stat().st_mode | file.parent.stat().st_mode) & 0o077 == 0
+
+
+def test_each_photo_is_decoded_once_for_a_page(edi: Edi, monkeypatch: pytest.MonkeyPatch) -> None:
+    edi("edit", str(PALACE), "make the sky dramatic", "--session-id", "mine")
+    decoded: list[str] = []
+
+    def note(name: str, real: Callable[[bytes], Any]) -> None:
+        monkeypatch.setattr(album, name, lambda data: decoded.append(name) or real(data))
+
+    note("decode_photo", album.decode_photo)
+    note("decode_mask", album.decode_mask)
+    with open_store(Settings(home=edi.home)) as store:
+        history = store.database.load_session("mine")
+        page(store, history)
+    assert Counter(decoded) == {"decode_photo": 2, "decode_mask": len(history.entities)}
 
 
 def test_a_page_believes_no_text(tmp_path: Path) -> None:

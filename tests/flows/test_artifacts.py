@@ -1,0 +1,372 @@
+"""What a person sees of a session in the Prefect UI, read back from a real Prefect server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from edi_storage.errors import EngineError, SessionFailedError
+from edi_storage.settings import Settings
+from edi_storage.state import Step
+from edi_storage.store import Store, open_store
+from flows import words
+from flows.markdown import bare, plain
+from tests.flows.conftest import PALACE, Edi
+
+Artifact = dict[str, Any]
+
+#: Prefect keeps every version in its own database, and the browser loads the page at once.
+MOST = 200_000
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> Iterator[Store]:
+    monkeypatch.setenv("EDI_HOME", str(tmp_path / "home"))
+    with open_store(Settings()) as opened:
+        yield opened
+
+
+def edit(session_id: str, prompt: str = "make the sky dramatic", **more: Any) -> dict[str, Any]:
+    from flows.edit import edit_image
+
+    result: dict[str, Any] = edit_image(image_path=str(PALACE), prompt=prompt, session_id=session_id, **more)
+    return result
+
+
+def artifacts(server: str, **asked: Any) -> list[Artifact]:
+    """Artifacts of the server, oldest first."""
+    body = {"artifacts": {name: {"any_": [value]} for name, value in asked.items()}, "limit": 200}
+    found: list[Artifact] = httpx.post(f"{server}/artifacts/filter", json=body).raise_for_status().json()
+    return sorted(found, key=lambda artifact: artifact["created"])
+
+
+def versions(server: str, session_id: str) -> list[str]:
+    from flows.artifacts import key_of
+
+    return [artifact["data"] for artifact in artifacts(server, key=key_of(session_id))]
+
+
+def pictures(page: str) -> dict[str, Image.Image]:
+    found = dict(re.findall(r"!\[([^\]]+)\]\(data:image/jpeg;base64,([^)]+)\)", page))
+    return {name: Image.open(io.BytesIO(base64.b64decode(data))) for name, data in found.items()}
+
+
+def rows(page: str, head: str) -> list[list[str]]:
+    """The cells of the table whose head begins so."""
+    lines = page[page.index(f"| {head} |") :].splitlines()
+    table = lines[: next((number for number, line in enumerate(lines) if not line.startswith("|")), len(lines))]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table[2:]]
+
+
+def test_a_person_can_watch_a_session_grow(store: Store, server: str) -> None:
+    done = edit("grown")
+    found, ended = versions(server, "grown")
+    assert found.startswith("## Working out what the prompt means.")
+    assert set(pictures(found)) == {"before", "what was found"}
+    assert "not yet" in found
+    assert ended.startswith(f"## Done: good, alignment {done['alignment_score']:.2f}.")
+    shown = pictures(ended)
+    assert set(shown) == {"before", "after", "what was found"}
+    assert shown["before"].size == shown["after"].size == (384, 256)
+    before, after = (np.asarray(shown[name].convert("RGB"), int) for name in ("before", "after"))
+    assert np.abs(before - after).mean() > 5
+    assert all(len(page) < MOST for page in (found, ended))
+
+
+def test_the_page_says_what_the_rows_say(store: Store, server: str) -> None:
+    result = edit("exact")
+    page = versions(server, "exact")[-1]
+    history = store.database.load_session("exact")
+    shown = {cells[-1]: cells for cells in rows(page, "no.")}
+    assert set(shown) == {f"`{entity.entity_id}`" for entity in history.entities}
+    for entity in history.entities:
+        _, what, share, certainty, _, became, _ = shown[f"`{entity.entity_id}`"]
+        assert (what, share) == (entity.label, words.percent(entity.area_percent))
+        assert certainty == f"{100 * entity.confidence:.0f} %"
+        assert ("changed as asked" in became) == (entity.entity_id in result["intent"]["target_entities"])
+    assert [cells[0] for cells in rows(page, "no.")] == [str(number) for number in range(1, len(shown) + 1)]
+    assert " → ".join(f"{prompt.quality_score or 0:.2f}" for prompt in history.prompts) in page
+    assert plain(history.prompts[-1].positive_prompt) in page
+    assert page.count("<tr>") == 1 + len(history.prompts)
+    (scored,) = history.validations
+    parts = re.search(r"\*\*([\d.]+)\*\* = 0\.4 x (\d+)/(\d+) .* \+ 0\.4 x (\d+)/(\d+) .* \(1 - (\d+)/(\d+)", page)
+    assert parts
+    score, kept, to_keep, done, asked, spilt, total = map(float, parts.groups())
+    assert (kept, done, spilt) == (scored.preserved_count, scored.modified_count, scored.unintended_count)
+    assert score == pytest.approx(0.4 * kept / to_keep + 0.4 * done / asked + 0.2 * (1 - spilt / total), abs=0.005)
+    assert f"`{result['edited_image_path']}`" in page
+    assert "edi feedback exact accept" in page
+
+
+def test_each_entity_is_numbered_where_it_is(store: Store, server: str) -> None:
+    from flows.album import album
+    from flows.pictures import colour_of, labelled
+
+    edit("numbered")
+    history = store.database.load_session("numbered")
+    small = album(store, history, 320)
+    assert small.before is not None
+    for number, entity in enumerate(words.largest_first(history.entities), 1):
+        mask = small.masks[entity.entity_id]
+        shown = labelled(small.before, {number: mask}).astype(int)
+        red, green, blue = (int(colour_of(number)[place : place + 2], 16) for place in (1, 3, 5))
+        inside, outside = shown[mask > 0.95], shown[mask < 0.05]
+        assert np.ptp(outside, axis=1).max() == 0, "what is not the entity is grey"
+        expected = small.before[mask > 0.95] * 0.45 + np.array([red, green, blue]) * 0.55
+        assert np.abs(inside - expected).max(axis=1).mean() < 8, "all but the number is the entity in its colour"
+
+
+def test_a_killed_edit_says_what_was_restored(edi: Edi, server: str) -> None:
+    edi.killed("begin", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", "Came_Back")
+    edi.json("resume", "Came_Back")
+    first, ended = versions(server, "Came_Back")
+    assert "### Restored" not in first
+    restored = "upload, analysis, intent, refine 0, refine 1, refine 2, refine 3"
+    assert f"Finished before this run and not run again: {restored}." in ended
+    assert set(pictures(ended)) == {"before", "after", "what was found"}
+
+
+def test_ids_that_prefect_has_no_letters_for_have_keys_of_their_own() -> None:
+    from flows.artifacts import key_of
+
+    keys = [key_of(session_id) for session_id in ("mine", "Mine", "a-b", "a_b", "A-b", "a--b")]
+    assert keys[0] == "session-mine"
+    assert len(set(keys)) == len(keys)
+    assert all(re.fullmatch(r"[a-z0-9-]+", key) for key in keys)
+
+
+def test_a_question_is_asked_in_the_artifact_with_its_choices(store: Store, server: str) -> None:
+    asked = edit("unclear", "make it better")["intent"]["question"]
+    page = versions(server, "unclear")[-1]
+    assert page.startswith(f"## Waiting for your answer: {plain(asked['text'])}")
+    for number, choice in enumerate(asked["choices"], 1):
+        assert f"{number}. {plain(choice)}" in page
+    edit("unclear", "make it better", answer=1)
+    assert "Your answer was 1." in versions(server, "unclear")[-1]
+
+
+def test_a_verdict_is_waited_for_in_the_artifact(store: Store, server: str) -> None:
+    edit("judged", review="ask")
+    assert versions(server, "judged")[-1].startswith("## Waiting for your verdict on attempt 1, alignment ")
+
+
+def test_a_session_that_fails_says_why(store: Store, server: str) -> None:
+    with pytest.raises(SessionFailedError):
+        edit("impossible", "add a unicorn")
+    page = versions(server, "impossible")[-1]
+    assert page.startswith("## Failed: ")
+    assert "ComfyUI" in page
+
+
+def test_a_session_that_is_interrupted_says_so(store: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import stages
+    from flows.engines.editing import EmbeddedEditor
+
+    def fails(self: EmbeddedEditor, *args: Any) -> Any:
+        raise EngineError("the backend is down")
+
+    monkeypatch.setattr(EmbeddedEditor, "edit", fails)
+    monkeypatch.setitem(stages.STAGES, "edit", stages.edit.with_options(retries=0))
+    with pytest.raises(EngineError):
+        edit("halted")
+    assert versions(server, "halted")[-1].startswith("## Interrupted. Last at: Editing the photo.")
+
+
+def test_pictures_that_are_lost_do_not_cost_the_session(store: Store, server: str) -> None:
+    edit("faded", review="ask")
+    history = store.database.load_session("faded")
+    for artifact in history.artifacts:
+        Path(store.files.full_path(artifact.path)).write_bytes(b"no picture")
+    store.database.save_feedback("faded", {"feedback_type": "accept"})
+    assert edit("faded")["waiting_for"] == "review"
+    page = versions(server, "faded")[-1]
+    assert pictures(page) == {}
+    assert "The stored photo cannot be read any more" in page
+
+
+def test_an_artifact_that_cannot_be_made_is_one_warning(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from flows import artifacts as shown
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the server has no room")
+
+    monkeypatch.setattr(shown, "create_markdown_artifact", refuses)
+    monkeypatch.setattr(logging.getLogger("edi"), "propagate", True)
+    assert edit("unseen")["status"] == "completed"
+    told = [record.getMessage() for record in caplog.records if record.name == "edi" and record.levelname == "WARNING"]
+    assert set(told) == {"The session could not be shown in the Prefect UI: the server has no room"}
+
+
+def test_text_of_persons_is_shown_and_not_obeyed() -> None:
+    hostile = "a | b\n# c <img src=x onerror=alert(1)> [d](javascript:e) `f` **g** &lt; http://h _i_ $j$ ![k](l)"
+    text = plain(hostile)
+    assert "\n" not in text
+    assert not re.search(r"(?<!\\)[|<>\[\]`*_&$#!]", text)
+    assert not re.search(r"[|<>\[\]`*_&$#!\\]", bare(hostile))
+    assert [plain(start) for start in ("- a", "+ a", "1. a", "= a")] == ["\\- a", "\\+ a", "1\\. a", "\\= a"]
+    assert len(plain("x" * 10_000)) < 2_000
+
+
+def test_a_prompt_of_two_thousand_letters_stays_a_small_page(store: Store, server: str) -> None:
+    prompt = ("make the sky dramatic, keep the house " + "| **loud** <b>words</b> " * 90)[:2000]
+    edit("loud", prompt)
+    page = versions(server, "loud")[-1]
+    assert len(page) < MOST
+    assert "<b>" not in page
+
+
+def test_a_noisy_picture_is_made_small_enough() -> None:
+    from flows.pictures import data_uri
+
+    noise = np.random.default_rng(7).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    uri = data_uri(noise, 560, most=50_000)
+    assert len(uri) <= 50_000
+    assert max(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size) > 100
+
+
+# --- The bar of a long stage --------------------------------------------------------------------------
+
+
+def slow_editor(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
+    """The embedded editor, with some reports on the way. Returns how long each report kept the engine waiting."""
+    from flows.engines.editing import EmbeddedEditor
+
+    real, waits = EmbeddedEditor.edit, []
+
+    def slow(self: EmbeddedEditor, request: Any, progress: Any) -> Any:
+        for number in range(20):
+            started = time.perf_counter()
+            progress(number / 20, f"part {number}", {})
+            waits.append(time.perf_counter() - started)
+            time.sleep(seconds / 20)
+        return real(self, request, progress)
+
+    monkeypatch.setattr(EmbeddedEditor, "edit", slow)
+    return waits
+
+
+def bars(server: str, flow_run_id: str) -> list[Artifact]:
+    return [found for found in artifacts(server, flow_run_id=flow_run_id) if found["type"] == "progress"]
+
+
+def test_a_long_stage_has_a_bar_that_ends_full(store: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import progress
+
+    seen: list[tuple[float, str]] = []
+    real = progress.update_progress_artifact
+
+    def update(bar: Any, percent: float, description: str) -> Any:
+        seen.append((percent, description))
+        return real(bar, percent, description=description)
+
+    monkeypatch.setattr(progress, "update_progress_artifact", update)
+    waits = slow_editor(monkeypatch, 5.0)
+    edit("long")
+    run_id = str(store.database.get_commits("long")[-1].flow_run_id)
+    bar = next(found for found in bars(server, run_id) if found["description"].startswith("edit"))
+    assert bar["data"] == 100.0
+    assert re.fullmatch(r"edit: done in \d+ s", bar["description"])
+    assert bar["task_run_id"]
+    moved = [percent for percent, description in seen if re.fullmatch(r"edit: part \d+, \d+ s so far", description)]
+    assert len(moved) >= 2
+    assert moved == sorted(moved)
+    assert len(set(moved)) == len(moved)
+    assert len(moved) <= 6, "once a second, however often the engine reports"
+    assert sorted(waits)[len(waits) // 2] < 0.01, "no report waits for the server"
+
+
+def test_short_stages_leave_no_bar(store: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import progress
+
+    # This machine may be busy: what is long is said here.
+    monkeypatch.setattr(progress.ProgressBar.__init__, "__defaults__", (60.0, 1.0))
+    edit("quick")
+    assert bars(server, str(store.database.get_commits("quick")[-1].flow_run_id)) == []
+
+
+def test_a_bar_that_cannot_be_made_costs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import progress
+
+    tried: list[float] = []
+
+    def refuses(percent: float, **_: Any) -> Any:
+        tried.append(percent)
+        raise RuntimeError("no server")
+
+    monkeypatch.setattr(progress, "create_progress_artifact", refuses)
+    slow_editor(monkeypatch, 3.0)
+    assert edit("barless")["status"] == "completed"
+    assert tried
+
+
+def test_stages_report_in_order_and_keep_the_handle_of_an_outside_job(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.engines.editing import EmbeddedEditor
+    from flows.session import SessionRun
+
+    reports: list[tuple[str, float, Any]] = []
+    real_edit, real = EmbeddedEditor.edit, SessionRun.progress
+
+    def with_job(self: EmbeddedEditor, request: Any, progress: Any) -> Any:
+        progress(0.5, "sent", {"outside": {"job": "7"}})
+        return real_edit(
+            self, request, lambda fraction, message, _: progress(fraction, message, {"outside": {"job": "7"}})
+        )
+
+    def note(self: SessionRun, fraction: float, message: str, handles: Any) -> None:
+        assert self._step is not None
+        reports.append((self._step.label, fraction, dict(handles)))
+        real(self, fraction, message, handles)
+
+    monkeypatch.setattr(EmbeddedEditor, "edit", with_job)
+    monkeypatch.setattr(SessionRun, "progress", note)
+    edit("ordered")
+    for label in ("analysis", "validation"):
+        fractions = [fraction for step, fraction, _ in reports if step == label]
+        assert fractions == sorted(fractions)
+        assert 0 <= fractions[0] <= fractions[-1] <= 1
+    assert [handles for step, _, handles in reports if step == "edit"][-1] == {"outside": {"job": "7"}}
+    assert [handles for step, _, handles in reports if step == "validation"][-1] == {}
+
+
+# --- The sentences ------------------------------------------------------------------------------------
+
+
+def test_the_log_tells_the_story(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("edi"), "propagate", True)
+    edit("told")
+    told = [record.getMessage() for record in caplog.records if record.name == "edi"]
+    expected = [
+        r"Opened palace\.jpg \(640 x 427, JPEG\)\.",
+        r"Found sky \(\d+ %\), .*\.",
+        r"Understood: dramatic sky on sky, with confidence 0\.\d\d\.",
+        r"To be kept as they are: .*building.*\.",
+        r"Refined the prompt in 4 steps; its quality: [\d., ]+\.",
+        r"Edited: dramatic sky on sky\.",
+        r"Alignment 1\.00 = 0\.4 x 4/4 kept \+ 0\.4 x 1/1 changed as asked \+ 0\.2 x .*: good\.",
+        r"Done: attempt 1 is kept, alignment 1\.00, good\.",
+    ]
+    assert len(told) == len(expected), told
+    for sentence, pattern in zip(told, expected, strict=True):
+        assert re.fullmatch(pattern, sentence), sentence
+
+
+def test_what_was_restored_is_told_by_attempt() -> None:
+    steps = [Step("upload"), Step("refinement", 1, 0), Step("refinement", 2, 0), Step("edit", 2)]
+    assert words.restored(steps) == "upload, refine 0; attempt 2: refine 0, edit"
