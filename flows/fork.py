@@ -16,48 +16,45 @@ from flows.forking import planned
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
 from flows.session import log
 
+#: Longer prompts are not naive prompts but a mistake, such as a pasted file.
+MAX_PROMPT = 2000
+
+
+def _shown(title: str, description: str, **limits: Any) -> Any:
+    """A field of the form. Prefect puts the parameter's name in the place of a plain title, but leaves extras alone."""
+    return Field(json_schema_extra={"title": title, "description": description}, **limits)
+
+
 Parent = Annotated[
     str,
-    Field(
-        title="Session to go back in",
-        description="Its id, the start of one, or 'last' for the newest. It stays as it is.",
+    _shown(
+        "Session to go back in",
+        "Its id, the start of one, or 'last' for the newest. It stays as it is.",
         min_length=1,
         max_length=64,
     ),
 ]
 Stage = Annotated[
     Literal["analysis", "intent", "refinement", "edit", "validation"],
-    Field(
-        title="Go back to",
-        description="This stage and what follows are done anew; everything before it is shared. "
-        "Another prompt needs intent, another strength refinement, or before.",
+    _shown(
+        "Go back to",
+        "This stage and what follows are done anew; everything before it is shared. Another prompt needs intent, "
+        "another strength refinement, or before.",
     ),
 ]
-Attempt = Annotated[
-    int, Field(title="In which attempt", description="1 unless a weak result was tried again.", ge=1, le=3)
-]
+Attempt = Annotated[int, _shown("In which attempt", "1 unless a weak result was tried again.", ge=1, le=3)]
 Prompt = Annotated[
-    str, Field(title="Another prompt", description="In your own words. Empty: the same as before.", max_length=2000)
+    str, _shown("Another prompt", "In your own words. Empty: the same as before.", max_length=MAX_PROMPT)
 ]
-Strength = Annotated[
-    float,
-    Field(title="Another strength", description="Up to 1; 0.6 is usual. 0: the same as before.", ge=0, le=1),
-]
+Strength = Annotated[float, _shown("Another strength", "Up to 1; 0.6 is usual. 0: the same as before.", ge=0, le=1)]
 Output = Annotated[
     str,
-    Field(
-        title="Write the result to",
-        description="A file ending in .png, .jpg or .webp. Empty: it is kept with the session only.",
-    ),
+    _shown("Write the result to", "A file ending in .png, .jpg or .webp. Empty: it is kept with the session only."),
 ]
-Overwrite = Annotated[bool, Field(title="Replace that file", description="If it is there already.")]
+Overwrite = Annotated[bool, _shown("Replace that file", "If it is there already.")]
 NewName = Annotated[
     str,
-    Field(
-        title="Name of the new session",
-        description="Empty: one is made up.",
-        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$",
-    ),
+    _shown("Name of the new session", "Empty: one is made up.", pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$"),
 ]
 
 
