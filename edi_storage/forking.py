@@ -85,8 +85,10 @@ def stages_of(commits: Sequence[StageCommit]) -> dict[Step, list[StageCommit]]:
     following = Step("intent", iteration=1) if following == "question" else following
     if isinstance(following, Step):
         reached[following] = list(commits)
-    # Before the first boundary there is nothing to share, and the end is no stage that could come out otherwise.
-    return {step: before for step, before in reached.items() if before and step.stage != "completed"}
+    # Before the first boundary there is nothing to share, and the end is no stage that could come out otherwise. Of a
+    # session that came back from its last checkpoint only, the first boundary may be that it failed.
+    shareable = bool(commits) and step_of(commits[0]) is not None
+    return {step: before for step, before in reached.items() if before and shareable and step.stage != "completed"}
 
 
 def _before(session_id: str, commits: Sequence[StageCommit], stage: str) -> tuple[Step, list[StageCommit]]:
@@ -98,7 +100,7 @@ def _before(session_id: str, commits: Sequence[StageCommit], stage: str) -> tupl
     if label == "upload":
         raise InputError("A fork from upload would share nothing: `edi edit` begins a new session.")
     if not stages:
-        raise InputError(f"Session {session_id} cannot be forked: it has finished no stage yet.")
+        raise InputError(f"Session {session_id} cannot be forked: it has finished no stage that is known.")
     has = ", ".join(step.label for step in stages)
     raise InputError(f"Session {session_id} cannot be forked from {_shown(stage)}: it has {has}.")
 
