@@ -57,7 +57,8 @@ class Fork:
 def plan_fork(store: Store, parent: SessionData, wanted: Wanted) -> Fork:
     """Work out a fork; nothing is written. The parent may be at work: its boundaries do not change any more.
 
-    Raises InputError for a stage that the parent has not reached, and for a change that comes too late at that stage.
+    Raises InputError for a stage that the parent has not reached, and for a change that comes too late at that stage,
+    and for an id that is another session's.
     """
     if parent.failure_reason == DELETING:
         raise InputError(f"Session {parent.session_id} was being deleted: it cannot be forked.")
@@ -73,6 +74,7 @@ def plan_fork(store: Store, parent: SessionData, wanted: Wanted) -> Fork:
     if isinstance(following, str):
         session = session.model_copy(update={"waiting_for": following})
     kept = [commit for commit in shared if commit.stage not in _FATES]
+    _refuse_taken(store, session)
     return Fork(session, _commits(kept, deltas, session), rows_of(after), files)
 
 
@@ -83,8 +85,10 @@ def stages_of(commits: Sequence[StageCommit]) -> dict[Step, list[StageCommit]]:
     following = Step("intent", iteration=1) if following == "question" else following
     if isinstance(following, Step):
         reached[following] = list(commits)
-    # Before the first boundary there is nothing to share, and the end is no stage that could come out otherwise.
-    return {step: before for step, before in reached.items() if before and step.stage != "completed"}
+    # Before the first boundary there is nothing to share, and the end is no stage that could come out otherwise. Of a
+    # session that came back from its last checkpoint only, the first boundary may be that it failed.
+    shareable = bool(commits) and step_of(commits[0]) is not None
+    return {step: before for step, before in reached.items() if before and shareable and step.stage != "completed"}
 
 
 def _before(session_id: str, commits: Sequence[StageCommit], stage: str) -> tuple[Step, list[StageCommit]]:
@@ -96,7 +100,7 @@ def _before(session_id: str, commits: Sequence[StageCommit], stage: str) -> tupl
     if label == "upload":
         raise InputError("A fork from upload would share nothing: `edi edit` begins a new session.")
     if not stages:
-        raise InputError(f"Session {session_id} cannot be forked: it has finished no stage yet.")
+        raise InputError(f"Session {session_id} cannot be forked: it has finished no stage that is known.")
     has = ", ".join(step.label for step in stages)
     raise InputError(f"Session {session_id} cannot be forked from {_shown(stage)}: it has {has}.")
 
@@ -212,7 +216,6 @@ def make_fork(store: Store, fork: Fork, *, later: bool = False) -> SessionData:
     session_id = fork.session.session_id
     known = store.database.get_session(session_id)
     if known is None:
-        refuse_lost(store, session_id)
         _share_files(store, fork)
         known = store.database.add_fork(
             fork.session, fork.commits, fork.rows, later=later, check=lambda: _check_files(store, fork)
@@ -244,6 +247,13 @@ def _check_files(store: Store, fork: Fork) -> None:
     """Under the lock under which doctor would remove them: they must be there when the boundaries are."""
     if not all(store.files.exists(_moved_path(path, fork.session)) for path in fork.files):
         raise EdiError(f"The files of the fork {fork.session.session_id} were removed meanwhile: try again.")
+
+
+def _refuse_taken(store: Store, asked: SessionData) -> None:
+    refuse_lost(store, asked.session_id)
+    known = store.database.get_session(asked.session_id)
+    if known is not None:
+        _refuse_another(known, asked)
 
 
 def _refuse_another(known: SessionData, asked: SessionData) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow, runtime
 
 from edi_storage.forking import Wanted, make_fork
+from edi_storage.models import MAX_PROMPT
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows import form
@@ -37,7 +38,7 @@ Stage = Annotated[
     ),
 ]
 Attempt = Annotated[int, shown("In which attempt", "1 unless a weak result was tried again.", ge=1, le=3)]
-Prompt = Annotated[str, shown("Another prompt", "In your own words. Empty: the same as before.", max_length=2000)]
+Prompt = Annotated[str, shown("Another prompt", "In your own words. Empty: the same as before.", max_length=MAX_PROMPT)]
 Strength = Annotated[
     float,
     shown("Another strength", "Up to 1; 0.6 is usual. 0: the same as before.", ge=0, le=1),

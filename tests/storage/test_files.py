@@ -133,6 +133,28 @@ def test_put_refuses_an_id_that_is_no_file_name(store: FileStore) -> None:
         store.put("../s1", b"", ".png")
 
 
+def test_a_shared_file_outlives_either_of_its_sessions(store: FileStore) -> None:
+    path = store.put("one", b"mask", ".png")
+    shared = store.share(path, "two")
+    assert shared == path.replace("one/", "two/")
+    store.write_whole(shared, b"damaged")
+    assert store.read(path) == b"mask", "nothing is written into a file that has its name"
+    assert store.share(path, "two") == shared
+    store.remove_tree("one")
+    assert store.read(shared) == b"mask"
+
+
+def test_a_missing_or_damaged_file_is_not_shared(store: FileStore) -> None:
+    path = store.put("one", b"mask", ".png")
+    store.write_whole(path, b"other")
+    with pytest.raises(StorageError, match="is damaged"):
+        store.share(path, "two")
+    store.remove(path)
+    with pytest.raises(FileMissingError):
+        store.share(path, "two")
+    assert store.list("two") == []
+
+
 def test_set_aside_keeps_the_bytes_under_a_dated_name(store: FileStore) -> None:
     names = []
     for data in (b"bad", b"worse", b"worst"):

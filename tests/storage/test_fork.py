@@ -336,8 +336,20 @@ def test_an_unfinished_session_is_forked_from_where_it_stands_but_no_later(store
 
 def test_a_session_that_has_finished_nothing_has_nothing_to_share(store: Store) -> None:
     store.database.begin_session(SESSION, "me", 30)
-    with pytest.raises(InputError, match="it has finished no stage yet"):
+    with pytest.raises(InputError, match="it has finished no stage that is known"):
         forked(store, store.database.require_session(ID), "analysis")
+
+
+def test_a_failed_session_of_which_only_its_end_came_back_has_nothing_to_share(settings: Settings) -> None:
+    with open_store(settings) as store:
+        edited(store, upto=3)
+        end_session(store, store.database.acquire(ID, "me", 30), "no engine can")
+        for file in store.checkpoints.list_checkpoints(ID)[:-1]:
+            store.files.remove(file.path)
+    lose_database(settings)
+    doctor(settings, repair=True)
+    with open_store(settings) as store, pytest.raises(InputError, match="it has finished no stage"):
+        forked(store, store.database.require_session(ID), "intent")
 
 
 def test_a_fork_of_a_failed_session_has_not_failed(settings: Settings, store: Store) -> None:
