@@ -125,7 +125,7 @@ def call(url: str, body: Any = None, headers: Mapping[str, str] | None = None, m
     request = urllib.request.Request(url, data, sent, method=method)
     for _ in range(10):
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return json.loads(response.read() or "null")
         except urllib.error.HTTPError as error:
             # The server's database was busy. Prefect's own client asks again, too.
