@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from subprocess import Popen
 from urllib.parse import urlsplit
@@ -134,6 +134,7 @@ class _Serving:
     announce: Callable[[str], None]
     #: Once only: a runner that is started again must not open another window.
     open_ui: bool
+    since: float = field(default_factory=time.time)
 
     def server_life(self) -> None:
         """A server, and in its time as many runners as it takes."""
@@ -144,9 +145,8 @@ class _Serving:
     def runner_life(self, url: str, server: Popen[bytes] | None) -> None:
         """A runner, until it or its server is dead."""
         with _runner(self.settings, url, self.workers, self.deployments) as runner:
-            info = ServerInfo(
-                url, os.getpid(), urlsplit(url).port or 0, time.time(), workers=self.workers, runner=runner.pid
-            )
+            port = urlsplit(url).port or 0
+            info = ServerInfo(url, os.getpid(), port, self.since, workers=self.workers, runner=runner.pid)
             write_server_file(self.settings, info)
             welcome(self.settings, url, self.announce, open_ui=self.open_ui)
             self.open_ui = False
@@ -215,6 +215,8 @@ def _only_one(settings: Settings) -> Iterator[None]:
         where = f" at {info.ui} (process {info.pid})" if info else ""
         raise EdiError(f"`edi serve` runs already for {settings.home}{where}.") from None
     try:
+        # What a killed one left would be taken for ours until our server is ready.
+        server_file(settings).unlink(missing_ok=True)
         yield
     finally:
         server_file(settings).unlink(missing_ok=True)

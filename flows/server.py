@@ -52,11 +52,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # Five lines a stage about hooks and states, between which nobody would find a sentence. Failures are still told.
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "WARNING",
     # The sentences of the stages, which the terminal shows too.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "edi",
-    # Among them Prefect's own lines ("Running hook ...", "Finished in state Completed()") would drown them.
-    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "WARNING",
-    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
     # Seconds until a person sees them; 2 by default.
     "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
 }

@@ -49,6 +49,10 @@ def test_prefect_yaml_deploys_what_edi_serve_serves() -> None:
     assert {entry["version"] for entry in file["deployments"]} == {VERSION}
 
 
+def test_the_readme_gives_the_commands_of_the_file() -> None:
+    assert "\n".join(documented()) in (CHECKOUT / "README.md").read_text()
+
+
 def _of_file(entry: Mapping[str, Any]) -> tuple[str, float | None, bool | None, bool]:
     plans = entry.get("schedules", [])
     interval, active = (plans[0]["interval"], plans[0].get("active", True)) if plans else (None, None)
@@ -73,6 +77,8 @@ def test_an_installed_wheel_edits_on_a_work_pool_with_no_checkout(tmp_path: Path
         wanted = {"image_path": str(PALACE), "prompt": "make it black and white"}
         run = _call(f"{server}/deployments/{deployment['id']}/create_flow_run", {"parameters": wanted})["id"]
         _until_completed(server, run, said)
+        standing = json.loads(_run("edi status --json", environment, tmp_path))
+        assert [worker["alive"] for worker in standing["workers"]] == [True]
     with EDIDatabase(str(tmp_path / "home" / "edi_sessions.db")) as database:
         assert database.require_session(run).status == "completed"
 

@@ -125,7 +125,7 @@ def call(url: str, body: Any = None, headers: Mapping[str, str] | None = None, m
     request = urllib.request.Request(url, data, sent, method=method)
     for _ in range(10):
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return json.loads(response.read() or "null")
         except urllib.error.HTTPError as error:
             # The server's database was busy. Prefect's own client asks again, too.
@@ -269,6 +269,35 @@ def test_a_child_that_does_not_start_is_an_error_at_first_and_later_one_more_fai
     starts = iter([False])
     with pytest.raises(EdiError, match="Port 4200 is not free"):
         serving._keep("server", Settings(home=tmp_path), start, runs.append)
+
+
+#: Whether a browser would be opened by default: with a display, without one, and with one but from another machine.
+WHO_IS_THERE = """
+import os
+from deployments.welcome import somebody_is_there
+for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION"):
+    os.environ.pop(name, None)
+found = [somebody_is_there()]
+for name in ("DISPLAY", "SSH_CONNECTION"):
+    os.environ[name] = ":0"
+    found.append(somebody_is_there())
+print(found, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a display")
+def test_a_browser_opens_by_itself_only_where_somebody_sees_it() -> None:
+    script = [sys.executable, "-c", WHO_IS_THERE]
+    environment = {**os.environ, **import_environment()}
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        try:
+            subprocess.run(script, env=environment, stdin=theirs, stdout=theirs, check=True)
+        finally:
+            os.close(theirs)
+        assert terminal.read(100).strip() == b"[False, True, False]"
+    piped = subprocess.run(script, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    assert piped.stdout.strip() == b"[False, False, False]"
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,8 @@ def _cancelled(bench: Bench, place: Place) -> None:
         place.kill(FAULTS["reboot"])
         place.serve()
         # One resume comes right after the start, others later.
-        enough = place.resumes() + 2
-        _until(lambda: place.resumes() >= enough, "two more resumes")
+        started = datetime.now(UTC)
+        _until(lambda: place.resumes_since(started) >= 2, "two more resumes")
         [ending] = bench.call(_endings, place.home, [session])
         if ending != "failed: cancelled by a person":
             bench.violation("cancelled", f"the session is {ending}")
@@ -213,10 +214,14 @@ class Place:
 
         _until(lambda: all(self.control.state(run) == "Completed" for run in sessions), "the end of every run", stand)
 
-    def resumes(self) -> int:
-        """How many runs of `resume-interrupted` are done."""
+    def resumes_since(self, moment: datetime) -> int:
+        """How many runs of `resume-interrupted` that began after this moment are done."""
         identifier = self.control.deployment("resume-interrupted")["id"]
-        done = {"state": {"type": {"any_": ["COMPLETED"]}}, "deployment_id": {"any_": [identifier]}}
+        done = {
+            "state": {"type": {"any_": ["COMPLETED"]}},
+            "deployment_id": {"any_": [identifier]},
+            "start_time": {"after_": str(moment)},
+        }
         return int(self.control.call("/flow_runs/count", flow_runs=done))
 
     def open_runs(self) -> list[str]:
