@@ -37,17 +37,10 @@ def backends(url: str) -> list[int]:
     return [pid for (pid,) in found]
 
 
-def wait(url: str, seconds: float = 60) -> None:
+def wait(url: str) -> None:
     """Until the server takes connections (again)."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            with administration(url):
-                return
-        except psycopg.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
+    with administration(url):
+        pass
 
 
 def drop(url: str) -> None:
@@ -80,7 +73,21 @@ def conninfo(url: str) -> str:
 
 @contextmanager
 def administration(url: str) -> Iterator[Any]:
-    """A function that executes a statement with names in it, in the server's own database."""
+    """A function that executes a statement with names in it, in the server's own database.
+
+    A server that was killed is waited for until it takes connections again, at most a minute.
+    """
     parsed: URL = make_url(url).set(database="postgres", drivername="postgresql")
-    with psycopg.connect(parsed.render_as_string(hide_password=False), autocommit=True) as connection:
+    with _connect(parsed.render_as_string(hide_password=False)) as connection:
         yield lambda statement, *names: connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def _connect(url: str) -> psycopg.Connection[Any]:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return psycopg.connect(url, autocommit=True)
+        except psycopg.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)

@@ -27,7 +27,9 @@ def main() -> int:
         return 2
     started = time.monotonic()
     rows = {name: fault.run for name, fault in chosen.items()}
-    with running(rows, full=options.full, seed=options.seed, jobs=options.jobs) as futures:
+    # On a server one row at a time: some of them kill it, and all would feel it.
+    jobs = options.jobs or (1 if homes.SERVER else None)
+    with running(rows, full=options.full, seed=options.seed, jobs=jobs) as futures:
         for done in as_completed(futures.values()):
             _tell(done.result())
     results = [done.result() for done in futures.values()]
@@ -58,7 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="ROW", help="rows with this in their name")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="draw the same chances again")
     parser.add_argument("--readme", action="store_true", help="write the table into the README; with --only its line")
-    parser.add_argument("--jobs", type=int, metavar="N", help="rows at the same time; the cores if left out, at most 2")
+    parser.add_argument("--jobs", type=int, metavar="N", help="rows at the same time; by default 2, on a server 1")
     options = parser.parse_args()
     if options.readme and (homes.SERVER or not options.full):
         parser.error("--readme takes the long numbers of a SQLite file: --full, without EDI_TEST_DATABASE_URL")
