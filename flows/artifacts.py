@@ -57,6 +57,8 @@ def show_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
     try:
         with open_store(load_settings()) as store, get_client(sync_client=True) as client:
             history = store.database.load_session(session_id_of(flow_run))
+            if store.database.lease_of(history.session.session_id):
+                return  # another run works on it, and shows it as it is
             text = session_page(history, album(store, history, SMALL), store.files.full_path, stopped=True)
             client.create_artifact(_artifact(history, text, flow_run.id))
     except NotFoundError:

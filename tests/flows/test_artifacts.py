@@ -121,7 +121,7 @@ def test_each_entity_is_numbered_where_it_is(store: Store, server: str) -> None:
         mask = small.masks[entity.entity_id]
         shown = labelled(small.before, {number: mask}).astype(int)
         red, green, blue = (int(colour_of(number)[place : place + 2], 16) for place in (1, 3, 5))
-        inside, outside = shown[mask > 0.95], shown[mask < 0.05]
+        inside, outside = shown[mask > 0.95], shown[mask == 0]
         assert np.ptp(outside, axis=1).max() == 0, "what is not the entity is grey"
         expected = small.before[mask > 0.95] * 0.45 + np.array([red, green, blue]) * 0.55
         assert np.abs(inside - expected).max(axis=1).mean() < 8, "all but the number is the entity in its colour"
@@ -181,6 +181,30 @@ def test_a_session_that_is_interrupted_says_so(store: Store, server: str, monkey
     with pytest.raises(EngineError):
         edit("halted")
     assert versions(server, "halted")[-1].startswith("## Interrupted. Last at: Editing the photo.")
+
+
+def test_a_run_that_is_turned_away_leaves_the_page_of_the_one_at_work(store: Store, server: str) -> None:
+    from edi_storage.errors import LeaseHeldError
+    from tests.storage.sessions import SESSION
+
+    mine = SESSION.model_copy(update={"session_id": "taken", "image_path": str(PALACE)})
+    lease = store.database.begin_session(mine, "somebody-else:1:x", 600)
+    with pytest.raises(LeaseHeldError):
+        edit("taken", mine.naive_prompt)
+    assert versions(server, "taken") == []
+    store.database.release(lease)
+
+
+def test_each_attempt_has_its_line(edi: Edi, server: str) -> None:
+    edi("edit", str(PALACE), "make the sky dramatic", "--review", "ask", "--session-id", "twice", expect=3)
+    edi("feedback", "twice", "reject", "--reason", "too strong")
+    edi("resume", "twice", expect=3)
+    page = versions(server, "twice")[-1]
+    assert page.startswith("## Waiting for your verdict on attempt 2, alignment ")
+    assert re.findall(r"^- Attempt (\d), dramatic sky on sky: alignment \*\*\d", page, re.MULTILINE) == ["1", "2"]
+    assert re.search(r"version by version: attempt 1: [\d. →]+; attempt 2: [\d. →]+\.", page)
+    assert "<summary>All 8 versions</summary>" in page
+    assert "Your verdict: reject." in page
 
 
 def test_pictures_that_are_lost_do_not_cost_the_session(store: Store, server: str) -> None:
