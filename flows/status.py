@@ -66,7 +66,9 @@ def server_status(settings: Settings) -> Json:
         found["workers"] = [{"name": "edi serve", "alive": not no_longer_runs(info.runner), "at_once": info.workers}]
     if url:
         try:
-            found |= _told_by(Api(url), found["workers"])
+            Api(url).get("/health")
+            # It is there; what it has to look up may take a while on a busy machine.
+            found |= _told_by(Api(url, seconds=30), found["workers"])
             server["running"] = True
         except EdiError as error:
             server["problem"] = str(error)
