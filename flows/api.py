@@ -17,7 +17,7 @@ from edi_storage.errors import EdiError
 from flows.server import opener
 
 #: A server that takes longer to answer than this is as good as none to a person who asks how things stand.
-ANSWER_SECONDS = 3.0
+ANSWER_SECONDS = 5.0
 
 
 class Api:

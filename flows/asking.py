@@ -19,7 +19,7 @@ from edi_storage.recovery import give_verdict
 from edi_storage.store import Store
 from flows import form
 from flows.album import album
-from flows.markdown import before_and_after
+from flows.markdown import before_and_after, plain
 
 log = logging.getLogger("edi")
 
@@ -61,7 +61,7 @@ def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
     choices: Any = Annotated[Literal[tuple(question.choices)], Field(title="Your choice")]
     model: Any = create_model("Answer", __base__=RunInput, answer=(choices, question.choices[0]))
     log.info("Waiting for you: %s", question.text)
-    text = f"## {result['prompt']}\n\n{_pictures(store, result['session_id'])}\n\n**{question.text}**"
+    text = f"## {plain(result['prompt'])}\n\n{_pictures(store, result['session_id'])}\n\n**{plain(question.text)}**"
     given = _suspend(model.with_initial_data(description=text), "question")
     return question.choices.index(given.answer) + 1
 
@@ -70,7 +70,7 @@ def _judge(store: Store, result: dict[str, Any]) -> None:
     session_id, attempt = result["session_id"], result["attempts"]
     log.info("Waiting for your verdict on attempt %d (alignment %.2f).", attempt, result["alignment_score"])
     text = (
-        f"## {result['prompt']}\n\n{_pictures(store, session_id)}\n\n"
+        f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id)}\n\n"
         f"Attempt {attempt}, alignment {result['alignment_score']:.2f}. Reject it to have it tried again."
     )
     given = _suspend(Verdict.with_initial_data(description=text), f"verdict-{attempt}")

@@ -30,6 +30,7 @@ from flows import form
 from flows.edit import edit_image
 from flows.engines.wishes import Wishes
 from flows.inbox import find_photo, make_inbox, photos_in
+from flows.markdown import bare, plain
 from flows.names import batch_name
 from flows.output import outcome
 from flows.plain import in_plain_words
@@ -73,17 +74,20 @@ def edit_batch(
     jobs = [
         {
             "photo": photo,
-            "session_id": session_id_of(batch, photo),
+            "session_id": session_id_of(batch, photo, prompt, wishes),
             "prompt": prompt,
-            "options": {**options, "max_attempts": max_attempts, "output": _output(folder, photo)},
+            "options": {**options, "max_attempts": max_attempts, "output": output},
         }
-        for photo in found
+        for photo, output in zip(found, _outputs(folder, found), strict=True)
     ]
     rows = _work_off(jobs, workers, batch)
     create_table_artifact(
-        [{column: row[column] for column in ("photo", "decision", "score", "session")} for row in rows],
+        [
+            {"photo": plain(row["photo"]), **{column: row[column] for column in ("decision", "score", "session")}}
+            for row in rows
+        ],
         key=f"batch-{batch.lower()}".replace("_", "-"),
-        description=f"{prompt}: {_summary(rows)}",
+        description=f"{bare(prompt)}: {_summary(rows)}",
     )
     log.info("Batch %s: %s.", batch, _summary(rows))
     return {"batch_id": batch, "prompt": prompt, "photos": len(rows), "results": rows}
@@ -108,14 +112,14 @@ def find_photos(named: Sequence[str], settings: Settings) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def session_id_of(batch: str, photo: str) -> str:
-    """The session of one photo in a batch; another one when the file was replaced by another picture meanwhile."""
+def session_id_of(batch: str, photo: str, *asked: Any) -> str:
+    """The session of one photo in a batch; another one when the file was replaced, or something else is asked."""
     try:
         status = Path(photo).stat()
         version = f"{status.st_size} {status.st_mtime_ns}"
     except OSError:
         version = ""
-    return f"{batch}-{_digest(photo, version)}"
+    return f"{batch}-{_digest(photo, version, *asked)}"
 
 
 def _batch_id(photos: Sequence[str], *asked: Any) -> str:
@@ -140,8 +144,16 @@ def _make_folder(folder: str, photos: Sequence[str]) -> None:
         raise InputError(f"{folder} cannot be made: {error.strerror or error}.") from error
 
 
-def _output(folder: str, photo: str) -> str:
-    return str(Path(folder) / Path(photo).name) if folder else ""
+def _outputs(folder: str, photos: Sequence[str]) -> list[str]:
+    """The file of each result, called like its photo; photos of the same name get a few letters more."""
+    if not folder:
+        return [""] * len(photos)
+    names = Counter(Path(photo).name.lower() for photo in photos)
+    return [str(Path(folder) / _name(Path(photo), names[Path(photo).name.lower()] > 1)) for photo in photos]
+
+
+def _name(photo: Path, is_shared: bool) -> str:
+    return f"{photo.stem}-{_digest(str(photo))[:6]}{photo.suffix}" if is_shared else photo.name
 
 
 def _work_off(jobs: Sequence[dict[str, Any]], workers: int, batch: str) -> list[Row]:
@@ -171,7 +183,8 @@ def edit_one(photo: str, session_id: str, prompt: str, options: dict[str, Any]) 
     error = ""
     try:
         if not _has_ended(session_id):
-            edit_image(image_path=photo, prompt=prompt, session_id=session_id, **options)
+            # Nobody waits beside a batch: what is not sure is listed as such.
+            edit_image(image_path=photo, prompt=prompt, session_id=session_id, review="auto", **options)
     except EdiError as problem:
         error = str(problem)
     except Exception as problem:  # noqa: BLE001 - one photo must not keep the others from being edited

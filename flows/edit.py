@@ -122,8 +122,9 @@ def _check(session: SessionData) -> None:
 
 def _answer(run: SessionRun, answer: int) -> int | None:
     """The answer to the open question: the one given now, which is kept at once, or the one kept before."""
-    if not answer:
-        kept: int | None = run.session.options.get("answer")
+    kept: int | None = run.session.options.get("answer")
+    # A run that is taken up again brings the answer that it was started with.
+    if answer in (0, kept):
         return kept
     question = run.intent.question if run.state.get("intent") else None
     if question is None or run.intent.answer:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from prefect import flow, runtime
 
 from edi_storage.forking import Wanted, make_fork
-from edi_storage.models import MAX_PROMPT
+from edi_storage.models import MAX_PROMPT, SessionData
 from edi_storage.settings import load_settings
-from edi_storage.store import open_store
+from edi_storage.store import Store, open_store
 from flows import form
 from flows.artifacts import show_end
 from flows.edit import edit_image
@@ -59,6 +59,14 @@ def _run_name() -> str:
     return f"{str(parameters.get('parent'))[:40]} again from {parameters.get('stage', 'refinement')}"
 
 
+def _made_before(store: Store, session_id: str) -> SessionData | None:
+    """The fork, if this run is taken up again after it was made: its parent may be gone since, its output be there."""
+    if runtime.flow_run.run_count < 2:
+        return None
+    known = store.database.get_session(session_id)
+    return known if known and known.parent_session_id else None
+
+
 # Its hooks know the session by the parameter `session_id`, or else the flow run's id, as those of `edit-image` do.
 @flow(
     name="fork-session",
@@ -90,10 +98,7 @@ def fork_session(
     )
     settings = load_settings()
     with open_store(settings) as store:
-        # A run that was interrupted has made its fork already, and its parent may be gone since.
-        fork = None if session_id else store.database.get_session(wanted.session_id)
-        if fork is None:
-            fork = make_fork(store, planned(store, parent, wanted))
+        fork = _made_before(store, wanted.session_id) or make_fork(store, planned(store, parent, wanted))
     log.info("Forked from %s at %s.", fork.parent_session_id, fork.forked_from_stage)
     # Its body, not a run of its own: so the stages stand in this run, and a person is asked by this run.
     result: dict[str, Any] = edit_image.fn(

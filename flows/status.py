@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import typer
 
@@ -66,7 +67,9 @@ def server_status(settings: Settings) -> Json:
         found["workers"] = [{"name": "edi serve", "alive": not no_longer_runs(info.runner), "at_once": info.workers}]
     if url:
         try:
-            found |= _told_by(Api(url), found["workers"])
+            Api(url).get("/health")
+            # It is there; what it has to look up may take a while on a busy machine.
+            found |= _told_by(Api(url, seconds=30), found["workers"])
             server["running"] = True
         except EdiError as error:
             server["problem"] = str(error)
@@ -95,7 +98,7 @@ def _told_by(api: Api, workers: list[Json]) -> Json:
 
 def _pool_workers(api: Api, pool: str) -> list[Json]:
     """The workers of a work pool; how many runs each takes is its own affair."""
-    found = api.find(f"/work_pools/{pool}/workers/filter", limit=LOOKED_AT)
+    found = api.find(f"/work_pools/{quote(pool)}/workers/filter", limit=LOOKED_AT)
     return [
         {"name": f"{pool}: {worker['name']}", "alive": worker["status"] == "ONLINE", "at_once": None}
         for worker in found

@@ -49,7 +49,8 @@ class Region:
     height: float
 
     def __str__(self) -> str:
-        return ",".join(f"{value:g}" for value in (self.x, self.y, self.width, self.height))
+        # All digits: what is read back must be the same region.
+        return ",".join(repr(value).removesuffix(".0") for value in (self.x, self.y, self.width, self.height))
 
     def box(self, width: int, height: int) -> BoundingBox:
         """The same in pixels of a picture of this size; at least one pixel."""

@@ -101,8 +101,8 @@ def serving(home: Path) -> Iterator[Control]:
             stdin=subprocess.DEVNULL,
         )
     try:
-        wait_until(lambda: "is ready" in (home / "serve.log").read_text(), 90, "the ready line")
+        wait_until(lambda: "is ready" in (home / "serve.log").read_text(), 240, "the ready line")
         yield Control(home, port)
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0, (home / "serve.log").read_text()
+        assert process.wait(60) == 0, (home / "serve.log").read_text()

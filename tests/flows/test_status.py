@@ -28,16 +28,18 @@ finally:
 """
 
 
-def status(home: Path, *arguments: str, expect: int = 0, **more: str) -> str:
+def status(home: Path, *arguments: str, expect: int | None = 0, **more: str) -> str:
+    """What it prints; it must exit with `expect`, or in any way where a busy server may not answer in time."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "EDI_"))}
     done = subprocess.run(
         [sys.executable, "-c", STATUS, *arguments],
         env={**kept, **import_environment(), "EDI_HOME": str(home), **more},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
-    assert (done.returncode, done.stderr) == (expect, "")
+    assert done.stderr == ""
+    assert expect in {done.returncode, None}, done.stdout
     return done.stdout
 
 
