@@ -69,7 +69,7 @@ Review = Annotated[
 ]
 Attempts = Annotated[
     int,
-    shown("Attempts", "A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
+    shown("Attempts", "1 to 3. A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
 ]
 Output = Annotated[
     str,
