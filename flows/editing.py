@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -170,9 +171,12 @@ def edit(request: Request, person: Person) -> Result:
 def batch(photos: Sequence[str], request: Mapping[str, Any]) -> Result:
     """Run the batch that `edit_batch` describes, on files and folders. Raises InputError before anything is started."""
     from flows.engines.wishes import Wishes
+    from flows.form import BATCH_ID
 
     Wishes.checked(**{name: request[name] for name in ("strength", "protect", "region")})
     prompt = _checked_prompt("--prompt", request["prompt"])
+    if not re.fullmatch(BATCH_ID, request["batch_id"]):
+        raise InputError("--batch-id must be up to 40 letters, digits, '_' or '-', and start with a letter or a digit.")
     missing = [photo for photo in photos if not os.path.exists(find_photo(photo, inbox_of(load_settings())))]
     if missing:
         raise InputError(f"There is no file {missing[0]}; check the path.")

@@ -11,7 +11,10 @@ from pydantic import Field, WithJsonSchema
 
 from edi_storage import models
 from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, FeedbackType, Reason
-from flows.engines.wishes import STRENGTHS
+from flows.engines.wishes import MAX_PROTECT, MAX_REGION, STRENGTHS
+
+#: A batch's id, or nothing; the ids of its sessions are longer.
+BATCH_ID = "^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$"
 
 
 def shown(title: str, description: str, **limits: Any) -> Any:
@@ -49,7 +52,7 @@ Protect = Annotated[
         "What to protect",
         "Things in the photo that must not change, with commas between: 'the car, people'. Empty: nothing "
         "in particular.",
-        max_length=500,
+        max_length=MAX_PROTECT,
     ),
 ]
 Region = Annotated[
@@ -58,7 +61,7 @@ Region = Annotated[
         "Only inside this region",
         "Left, top, width and height in percent of the picture: '0,0,100,40' is the upper two fifths, "
         "'50,0,50,100' the right half. Nothing outside of it changes. Empty: the whole picture.",
-        max_length=60,
+        max_length=MAX_REGION,
     ),
 ]
 Review = Annotated[
@@ -70,7 +73,7 @@ Review = Annotated[
 ]
 Attempts = Annotated[
     int,
-    shown("Attempts", "A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
+    shown("Attempts", "1 to 3. A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
 ]
 Output = Annotated[
     str,
@@ -86,7 +89,6 @@ Answer = Annotated[
         "Answer to its question",
         "Only to continue a session that asked you something: the number of your choice. 0: none.",
         ge=0,
-        le=20,
     ),
 ]
 SessionName = Annotated[
@@ -116,7 +118,7 @@ BatchName = Annotated[
         "Batch",
         "Empty: a name that follows from the fields above, so that the same batch again does only what is left. "
         "A new name does it all anew.",
-        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$",
+        pattern=BATCH_ID,
     ),
 ]
 

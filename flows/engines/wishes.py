@@ -32,7 +32,9 @@ STRENGTHS: Final[Mapping[str, float | None]] = {
     "strong": 0.85,
     "very strong": 1.0,
 }
-_LONGEST: Final = 500
+#: Longest texts for what to protect and for a region.
+MAX_PROTECT: Final = 500
+MAX_REGION: Final = 60
 #: An entity with less of the region than this fraction is not in it ...
 _LEAST_INSIDE: Final = 0.02
 #: ... and one with less than this fraction of itself outside it is all in it.
@@ -104,15 +106,16 @@ def _protect(given: str) -> str:
         check_text(given)
     except ValueError as error:
         raise InputError(f"What to protect {error}.") from None
-    text = " ".join(given.split())
-    if len(text) > _LONGEST:
-        raise InputError(f"What to protect has {len(text)} characters: name it in at most {_LONGEST}.")
-    return text
+    if len(given) > MAX_PROTECT:
+        raise InputError(f"What to protect has {len(given)} characters: name it in at most {MAX_PROTECT}.")
+    return " ".join(given.split())
 
 
 def _region(given: str) -> Region | None:
     if not given.strip():
         return None
+    if len(given) > MAX_REGION:
+        raise InputError(f"The region has {len(given)} characters: four numbers take at most {MAX_REGION}.")
     parts = re.split(r"[\s,;%]+", given.strip(" \t%,;"))
     try:
         x, y, width, height = (float(part) for part in parts)

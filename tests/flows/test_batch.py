@@ -103,8 +103,10 @@ def test_a_photo_that_asks_a_question_waits_and_the_others_are_edited(edi: Edi, 
         ("FOLDER", "--prompt", "warmer", "--region", "1,2"),
         ("FOLDER", "--prompt", "warmer", "--output-folder", "FOLDER"),
         ("FOLDER/nobody.jpg", "--prompt", "warmer"),
+        ("FOLDER", "--prompt", "warmer", "--batch-id", "../up"),
+        ("FOLDER", "--prompt", "warmer", "--protect", " " * 600),
     ],
-    ids=["empty inbox", "no prompt", "bad region", "results among the photos", "no such photo"],
+    ids=["empty inbox", "no prompt", "bad region", "results among the photos", "no such photo", "bad id", "long"],
 )
 def test_bad_input_to_a_batch_is_one_sentence(edi: Edi, folder: Path, arguments: tuple[str, ...]) -> None:
     refused = edi("batch", *(word.replace("FOLDER", str(folder)) for word in arguments), expect=2)
