@@ -492,12 +492,9 @@ def _open_in_browser(path: Path) -> None:
 
 def _understood(history: SessionHistory) -> list[str]:
     """What the prompt was taken to mean, how it was put to the editor, and what came of each attempt."""
-    intent = history.intent
-    lines = []
-    if intent:
-        where = ", ".join(intent.target_entities) if intent.preserve_entities else "the whole picture"
-        look = intent.action.replace("_", " ") or intent.edit_type
-        lines.append(f"intent    {look} on {where} (confidence {intent.confidence:.2f})")
+    from flows import words
+
+    lines = [f"intent    {words.understood(history.intent, history.entities)}"] if history.intent else []
     if history.prompts:
         lines.append(f"prompt    {history.prompts[-1].positive_prompt}")
     lines += [

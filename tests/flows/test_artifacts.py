@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -70,8 +71,9 @@ def rows(page: str, head: str) -> list[list[str]]:
 
 
 def test_a_person_can_watch_a_session_grow(store: Store, server: str) -> None:
-    done = edit("grown")
-    found, ended = versions(server, "grown")
+    session_id = f"grown-{uuid4().hex}"
+    done = edit(session_id)
+    found, ended = versions(server, session_id)
     assert found.startswith("## Working out what the prompt means.")
     assert set(pictures(found)) == {"before", "what was found"}
     assert "not yet" in found
@@ -128,9 +130,10 @@ def test_each_entity_is_numbered_where_it_is(store: Store, server: str) -> None:
 
 
 def test_a_killed_edit_says_what_was_restored(edi: Edi, server: str) -> None:
-    edi.killed("begin", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", "Came_Back")
-    edi.json("resume", "Came_Back")
-    first, ended = versions(server, "Came_Back")
+    session_id = f"Came_Back_{uuid4().hex}"
+    edi.killed("begin", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", session_id)
+    edi.json("resume", session_id)
+    first, ended = versions(server, session_id)
     assert "### Restored" not in first
     restored = "upload, analysis, intent, refine 0, refine 1, refine 2, refine 3"
     assert f"Finished before this run and not run again: {restored}." in ended
