@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 from prefect import flow, runtime
+from prefect.client.orchestration import get_client
 
 from edi_storage.errors import InputError, SessionFailedError, UnsupportedEditError
 from edi_storage.models import MAX_ATTEMPTS, SessionData
@@ -21,6 +23,7 @@ from flows.inbox import inbox_of, photo_for
 from flows.names import edit_name
 from flows.output import check_output, outcome
 from flows.plain import in_plain_words
+from flows.reviving import has_worked
 from flows.session import SessionRun, open_session
 from flows.stages import STAGES
 
@@ -61,10 +64,13 @@ def edit_image(
     flow_run_id = str(runtime.flow_run.id)
     name = session_id or flow_run_id
     with open_store(settings) as store:
+        known = store.database.get_session(name)
+        if known is None:
+            _refuse_deleted(name)
         session = SessionData.checked(
             {
                 "session_id": name,
-                "image_path": photo_for(store.database.get_session(name), image_path, inbox_of(settings)),
+                "image_path": photo_for(known, image_path, inbox_of(settings)),
                 "naive_prompt": prompt,
                 "options": {
                     "review": review,
@@ -79,6 +85,14 @@ def edit_image(
         while result["waiting_for"] and asking.can_suspend():
             result = run_session(store, settings, session, asking.ask(store, result), flow_run_id)
         return result
+
+
+def _refuse_deleted(session_id: str) -> None:
+    """A run that comes back, with an answer or after a crash, must not make anew what was deleted meanwhile."""
+    if runtime.flow_run.run_count > 1:
+        with get_client(sync_client=True) as client:
+            if has_worked(client, UUID(str(runtime.flow_run.id))):
+                raise InputError(f"Session {session_id} was deleted. Start a new edit if you want the photo edited.")
 
 
 def run_session(
@@ -122,7 +136,7 @@ def _check(session: SessionData) -> None:
 
 def _answer(run: SessionRun, answer: int) -> int | None:
     """The answer to the open question: the one given now, which is kept at once, or the one kept before."""
-    kept: int | None = run.session.options.get("answer")
+    kept: int | None = run.session.options.get("answer") or run.state.get("intent", {}).get("answer")
     # A run that is taken up again brings the answer that it was started with.
     if answer in (0, kept):
         return kept

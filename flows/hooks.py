@@ -22,13 +22,16 @@ from edi_storage.owner import owner_name
 from edi_storage.recovery import end_session, export_checkpoints
 from edi_storage.settings import load_settings
 from edi_storage.store import Store, open_store
-from flows.reviving import revive, session_id_of
+from flows.reviving import has_worked, revive, session_id_of
 from flows.session import SessionRun
 
 log = logging.getLogger("edi")
 
 #: Why a session ended that a person has cancelled.
 CANCELLED = "cancelled by a person"
+
+#: A run that is told to end again and again, as by a guard of the memory, comes back so often.
+_TOLD_AT_MOST = 20
 
 #: Long enough for one UPDATE.
 _LEASE_SECONDS = 10
@@ -70,20 +73,21 @@ def mark_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
             with get_client(sync_client=True) as client:
                 # Told to end, as by the end of `edi serve`, the process ran this hook itself: no fault of the session.
                 told = isinstance(state.data, TerminationSignal | KeyboardInterrupt)
-                if _may_go_on(client, store, flow_run, None if told else settings.max_recovery_attempts):
+                if _may_go_on(client, store, flow_run, settings.max_recovery_attempts, told=told):
                     revive(client, flow_run, "The run was interrupted and goes on from its last finished stage.")
 
 
-def _may_go_on(client: SyncPrefectClient, store: Store, flow_run: FlowRun, at_most: int | None) -> bool:
-    """Whether the run has something left to do and may be tried again; `at_most` None: however often it was."""
+def _may_go_on(client: SyncPrefectClient, store: Store, flow_run: FlowRun, at_most: int, *, told: bool) -> bool:
+    """Whether the run has something left to do and may be tried again; when it was `told` to end, more often."""
     session_id = session_id_of(flow_run)
     session = store.database.get_session(session_id)
-    if session is not None and session.status != "in_progress":
-        return False
-    if at_most is None:
-        return True
     if session is None:
-        return _planned_again(client, flow_run) < at_most
+        # Either it was not made yet, or it was deleted.
+        return _planned_again(client, flow_run) < at_most and not has_worked(client, flow_run.id)
+    if session.status != "in_progress":
+        return False
+    if told:
+        return _planned_again(client, flow_run) < _TOLD_AT_MOST
     try:
         return store.database.count_recovery(session_id, at_most)
     except LeaseHeldError:

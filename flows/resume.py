@@ -11,7 +11,6 @@ from typing import Any
 
 from prefect import flow, runtime
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
 
 from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, StorageFullError
 from edi_storage.files import StorageError
@@ -26,7 +25,7 @@ from flows.hooks import CANCELLED
 from flows.names import timed_name
 from flows.output import outcome
 from flows.plain import in_plain_words
-from flows.reviving import revive, runs_of, way_on
+from flows.reviving import close, revive, run_of, session_id_of, waiting_runs, way_on
 from flows.session import log
 
 #: Seconds; long enough for one boundary.
@@ -47,39 +46,32 @@ def resume_interrupted(limit: form.Limit = 100) -> list[dict[str, Any]]:
         if runtime.deployment.id:
             _look_after_waiting(store, settings, limit)
         found = store.database.interrupted_sessions(limit)
-        own_runs = _own_runs(store, found) if runtime.deployment.id else {}
-        results = [
-            result
-            for session in found
-            if (result := _resume(store, settings, session, own_runs.get(session.session_id)))
-        ]
+        results = [result for session in found if (result := _resume(store, settings, session.session_id))]
     log.info("Interrupted sessions: %d found, %d worked on.", len(found), len(results))
     return results
 
 
-def _own_runs(store: Store, sessions: list[SessionData]) -> dict[str, FlowRun]:
-    with get_client(sync_client=True) as client:
-        return runs_of(client, store, sessions)
-
-
 def _look_after_waiting(store: Store, settings: Settings, limit: int) -> None:
     """End what a person has cancelled while it waited, and the waiting for a person who never came."""
-    waiting = store.database.waiting_sessions(limit)
-    own_runs = _own_runs(store, waiting)
     patience = timedelta(hours=settings.review_hours)
-    for session in waiting:
-        now = datetime.now(UTC)
-        if way_on(session, own_runs.get(session.session_id), now) == "end":
-            _end(store, session, CANCELLED)
-        elif session.updated_at is not None and now - session.updated_at > patience:
-            _go_on_unanswered(store, settings, session)
+    with get_client(sync_client=True) as client:
+        for session in store.database.waiting_sessions(limit):
+            now = datetime.now(UTC)
+            if way_on(session, run_of(client, store, session.session_id), now) == "end":
+                _end(store, session.session_id, CANCELLED)
+            elif session.updated_at is not None and now - session.updated_at > patience:
+                _go_on_unanswered(store, settings, session)
+        for run in waiting_runs(client):
+            about = store.database.get_session(session_id_of(run))
+            if about is None or about.status != "in_progress":
+                close(client, run, about)
 
 
 def _go_on_unanswered(store: Store, settings: Settings, session: SessionData) -> None:
     nobody = f"nobody answered within {settings.review_hours:g} hours"
     log.info("Session %s: %s.", session.session_id, nobody)
     if settings.unanswered == "fail":
-        _end(store, session, nobody)
+        _end(store, session.session_id, nobody)
     elif session.waiting_for == "question":
         # The first choice is the likeliest.
         store.database.save_answer(session.session_id, 1)
@@ -87,32 +79,17 @@ def _go_on_unanswered(store: Store, settings: Settings, session: SessionData) ->
         store.database.give_up_review(session.session_id)
 
 
-def _end(store: Store, session: SessionData, reason: str) -> None:
+def _end(store: Store, session_id: str, reason: str) -> None:
     try:
-        end_session(store, store.database.acquire(session.session_id, owner_name(), _LEASE_SECONDS), reason)
+        end_session(store, store.database.acquire(session_id, owner_name(), _LEASE_SECONDS), reason)
     except EdiError as error:
-        log.warning("Session %s: %s", session.session_id, error)
+        log.warning("Session %s: %s", session_id, error)
 
 
-def _resume(store: Store, settings: Settings, session: SessionData, run: FlowRun | None) -> dict[str, Any] | None:
+def _resume(store: Store, settings: Settings, session_id: str) -> dict[str, Any] | None:
     """Continue one session; whatever becomes of it must not keep the others from being continued."""
-    session_id = session.session_id
-    way = way_on(session, run, datetime.now(UTC))
     try:
-        if way == "leave":
-            return None
-        if way == "end":
-            _end(store, session, CANCELLED)
-        elif not store.database.count_recovery(session_id, settings.max_recovery_attempts):
-            log.warning(
-                "Session %s was given up: it never got further. `edi resume %s` tries again.", *[session_id] * 2
-            )
-        elif way == "revive" and run is not None:
-            with get_client(sync_client=True) as client:
-                revive(client, run, "It was interrupted and goes on from its last finished stage.")
-            log.info("Session %s goes on in its own run, %s.", session_id, run.name)
-        else:
-            return continue_session(session)
+        return _continue(store, settings, session_id)
     except LeaseHeldError:
         log.info("Session %s is being worked on by now.", session_id)
         return None
@@ -122,6 +99,31 @@ def _resume(store: Store, settings: Settings, session: SessionData, run: FlowRun
         log.warning("Session %s: %s", session_id, error)
     except Exception as error:  # noqa: BLE001 - see above
         log.warning("Session %s: %s", session_id, error)
+    return outcome(store, session_id)
+
+
+def _continue(store: Store, settings: Settings, session_id: str) -> dict[str, Any] | None:
+    """Continue one session on the best way, as things stand now: those before it may have taken minutes."""
+    session = store.database.get_session(session_id)
+    if session is None or session.status != "in_progress" or session.waiting_for:
+        return None
+    with get_client(sync_client=True) as client:
+        # `edi resume` is to work on it now, whether a runner is there or not.
+        run = run_of(client, store, session_id) if runtime.deployment.id else None
+        way = way_on(session, run, datetime.now(UTC))
+        if way == "leave":
+            return None
+        if way == "end":
+            _end(store, session_id, CANCELLED)
+        elif not store.database.count_recovery(session_id, settings.max_recovery_attempts):
+            log.warning(
+                "Session %s was given up: it never got further. `edi resume %s` tries again.", *[session_id] * 2
+            )
+        elif way == "revive" and run is not None:
+            revive(client, run, "It was interrupted and goes on from its last finished stage.")
+            log.info("Session %s goes on in its own run, %s.", session_id, run.name)
+        else:
+            return continue_session(session)
     return outcome(store, session_id)
 
 

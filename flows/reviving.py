@@ -6,15 +6,25 @@ the end; what stands here only spares people a second run of the same edit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.states import AwaitingRetry
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry, Cancelled, Completed
 
 from edi_storage.models import SessionData
 from edi_storage.store import Store
@@ -22,6 +32,9 @@ from edi_storage.store import Store
 #: What is to be done about an unfinished session that nobody works on:
 #: "revive" its run, "leave" it to its run, "end" it as cancelled, or have it continued by "another" run.
 Way = Literal["revive", "leave", "end", "another"]
+
+#: The flows whose runs work on one session.
+_ON_SESSIONS = ("edit-image", "fork-session")
 
 #: A run that was planned or started so lately may be just about to take its session's lease.
 _STARTING = timedelta(seconds=60)
@@ -35,16 +48,29 @@ def session_id_of(flow_run: FlowRun) -> str:
     return str(flow_run.parameters.get("session_id") or flow_run.id)
 
 
-def runs_of(client: SyncPrefectClient, store: Store, sessions: Sequence[SessionData]) -> dict[str, FlowRun]:
-    """By session id, the run that worked on a session last, where this server knows it and it can come back."""
-    ids = {session.session_id: _run_id(store, session.session_id) for session in sessions}
-    wanted = [run_id for run_id in ids.values() if run_id]
-    if not wanted:
-        return {}
-    found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=wanted)), limit=len(wanted))
-    runs = {run.id: run for run in found if run.deployment_id is not None}
+def run_of(client: SyncPrefectClient, store: Store, session_id: str) -> FlowRun | None:
+    """The run that worked on a session last, if this server knows it and it can come back."""
+    run_id = _run_id(store, session_id)
+    try:
+        run = client.read_flow_run(run_id) if run_id else None
+    except ObjectNotFound:
+        return None
     # A fork shares the stages of another session, and so the run that did them.
-    return {name: runs[i] for name, i in ids.items() if i and i in runs and session_id_of(runs[i]) == name}
+    return run if run and run.deployment_id is not None and session_id_of(run) == session_id else None
+
+
+def waiting_runs(client: SyncPrefectClient) -> list[FlowRun]:
+    """The suspended runs that work on sessions, at most 200."""
+    suspended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+    flows = FlowFilter(name=FlowFilterName(any_=list(_ON_SESSIONS)))
+    return client.read_flow_runs(flow_filter=flows, flow_run_filter=suspended, limit=200)
+
+
+def has_worked(client: SyncPrefectClient, run_id: UUID) -> bool:
+    """Whether a stage was finished in this run."""
+    this = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    done = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.COMPLETED])))
+    return bool(client.read_task_runs(flow_run_filter=this, task_run_filter=done, limit=1))
 
 
 def _run_id(store: Store, session_id: str) -> UUID | None:
@@ -80,3 +106,13 @@ def revive(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
     # By force, or Prefect would forget which of its questions were answered.
     again: State[Any] = AwaitingRetry(message=why, scheduled_time=datetime.now(UTC))
     client.set_flow_run_state(run.id, again, force=True)
+
+
+def close(client: SyncPrefectClient, run: FlowRun, session: SessionData | None) -> None:
+    """End a suspended run whose session needs no answer any more: it is over, or was deleted."""
+    over: State[Any] = Cancelled(message="Its session was deleted.")
+    if session is not None and session.status == "completed":
+        over = Completed(message="Its session was finished elsewhere.")
+    elif session is not None:
+        over = Cancelled(message=f"Its session has failed: {session.failure_reason}.")
+    client.set_flow_run_state(run.id, over, force=True)

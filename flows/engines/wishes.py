@@ -35,6 +35,8 @@ STRENGTHS: Final[Mapping[str, float | None]] = {
 #: Longest texts for what to protect and for a region.
 MAX_PROTECT: Final = 500
 MAX_REGION: Final = 60
+#: "everything except the sky" would protect the sky.
+_TURNED = re.compile(r"\b(?:except|but|not|without|other than|apart from)\b", re.IGNORECASE)
 #: An entity with less of the region than this fraction is not in it ...
 _LEAST_INSIDE: Final = 0.02
 #: ... and one with less than this fraction of itself outside it is all in it.
@@ -191,6 +193,8 @@ def as_wished(intent: Intent, scene: SceneAnalysis, masks: Mapping[str, Mask], w
     if wishes.strength is not None:
         steps = [replace(step, strength=wishes.strength) for step in steps]
     protected = _named(wishes.protect, entities)
+    if intent.needs_answer:
+        return intent  # the first guess may change what is protected; the answer decides
     steps = _sparing(steps, protected, entities)
     kept = [entity.entity_id for entity in entities]
     if wishes.region is not None:
@@ -213,6 +217,8 @@ def as_wished(intent: Intent, scene: SceneAnalysis, masks: Mapping[str, Mask], w
 
 def _named(protect: str, entities: Sequence[EntityData]) -> frozenset[str]:
     """The ids of the things that a text such as "the car, people and sky" names."""
+    if turned := _TURNED.search(protect):
+        raise InputError(f"What to protect says '{turned[0]}': name the things themselves that must not change.")
     found: set[str] = set()
     ids = {entity.entity_id for entity in entities}
     for part in re.split(r"[,;]|\band\b|&", protect):
@@ -227,6 +233,8 @@ def _named(protect: str, entities: Sequence[EntityData]) -> frozenset[str]:
                 seen = ", ".join(phrase_of(entity, entities).removeprefix("the ") for entity in entities)
                 raise InputError(f"I do not see '{word}' in this photo to protect it; I found: {seen or 'nothing'}.")
             found |= set(aim.ids)
+    if protect.strip() and not found:
+        raise InputError(f"What to protect names nothing ({protect[:60]!r}): say for example 'the car, people'.")
     return frozenset(found)
 
 

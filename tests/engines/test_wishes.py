@@ -148,6 +148,8 @@ def test_an_unknown_thing_to_protect_is_refused_and_what_was_found_is_named(pala
         ("make the sky dramatic", {"protect": "sky"}, "is protected"),
         ("make it warmer", {"protect": "everything"}, "leaves nothing to change"),
         ("make the sky dramatic", {"region": "0,90,100,10"}, "not inside the region 0,90,100,10"),
+        ("make it warmer", {"protect": "everything except the sky"}, "says 'except'"),
+        ("make it warmer", {"protect": "?!"}, "names nothing"),
     ],
 )
 def test_wishes_that_leave_nothing_to_change_are_refused(palace: Subject, prompt: str, given: Any, told: str) -> None:
@@ -192,6 +194,18 @@ def test_wishes_come_back_from_the_sessions_options(given: dict[str, Any]) -> No
     assert Wishes.of(wishes.as_options()) == wishes
     assert Wishes.of({"review": "auto", "max_attempts": 3, **wishes.as_options()}) == wishes
     assert bool(wishes.as_options()) == bool(given)
+
+
+def test_a_region_is_read_back_from_its_own_text_to_the_last_digit() -> None:
+    wishes = Wishes.checked(region="6.458333333333333,0,93.54166666666667,100")
+    assert Wishes.of(wishes.as_options()) == wishes
+
+
+def test_a_question_is_asked_before_what_is_protected_is_held_against_the_first_guess(palace: Subject) -> None:
+    intent = understand("remove it", palace.scene)
+    assert intent.needs_answer
+    first = palace.scene.entities[0].label
+    assert as_wished(intent, palace.scene, {}, Wishes.checked(protect=first)) == intent
 
 
 @pytest.mark.parametrize("size", [(16, 16), (427, 640), (3000, 17)])

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from edi_storage.database import EDIDatabase
 from edi_storage.models import SessionData
-from edi_storage.recovery import give_verdict
+from edi_storage.recovery import delete_session, end_session, give_verdict
 from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from tests.flows.conftest import PALACE
@@ -90,6 +90,33 @@ def test_a_verdict_given_elsewhere_lets_the_suspended_run_go_on(control: Control
     with open_store(Settings(home=control.home)) as store:
         give_verdict(store, run, "accept")
     assert ended(control, run).decision == "accepted"
+
+
+def test_a_run_whose_session_was_finished_elsewhere_waits_no_longer(control: Control) -> None:
+    run = suspended(control, review="ask")
+    with open_store(Settings(home=control.home)) as store:
+        give_verdict(store, run, "accept")
+        end_session(store, store.database.acquire(run, "somebody", 30), "for the test")
+    wait_until(lambda: control.state(run) == "Cancelled", 90, "the end of the run")
+    assert "has failed: for the test" in control.read_state(run)["message"]
+
+
+def test_a_deleted_session_is_not_made_anew_by_an_answer(control: Control) -> None:
+    run = suspended(control, review="ask")
+    with open_store(Settings(home=control.home)) as store:
+        delete_session(store, run)
+    if control.state(run) == "Suspended":  # else it was cancelled already: all the better
+        control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "accept"})
+    wait_until(lambda: control.state(run) in {"Failed", "Cancelled"}, 90, "the end of the run")
+    with control.database() as database:
+        assert database.get_session(run) is None
+
+
+def test_the_dialog_shows_a_prompt_as_text(control: Control) -> None:
+    run = suspended(control, prompt="make it better ![x](http://127.0.0.1:9/x.png)")
+    assert "![x]" not in form_of(control, run, "description")
+    answer(control, run, answer=form_of(control, run, "schema")["properties"]["answer"]["enum"][0])
+    ended(control, run)
 
 
 def test_a_run_cancelled_while_it_waits_is_over(control: Control) -> None:
