@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, "offline:"))
     app = create_app(ephemeral="--full" not in arguments, final=True)
     config = uvicorn.Config(
-        _NoForeignPages(app, public="--public" in arguments),
+        _NoForeignPages(_OnlyFromHere(app), public="--public" in arguments),
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=1,
@@ -87,6 +87,32 @@ def _queued_events() -> int:
 
     subscriptions = (subscription for topic in Topic._topics.values() for subscription in topic._subscriptions)
     return sum(subscription._queue.qsize() for subscription in subscriptions)
+
+
+class _OnlyFromHere:
+    """Forbids the UI's pages to fetch from anywhere else, which the browser sees to (Content-Security-Policy).
+
+    Prefect's UI asks a statistics company for its configuration on every page, whatever Prefect's settings say.
+    """
+
+    def __init__(self, app: Any) -> None:
+        from prefect.settings import PREFECT_UI_API_URL
+
+        self._app = app
+        # Where the UI finds the API: its pages may have been opened by another name of this machine.
+        api = urllib.parse.urlsplit(PREFECT_UI_API_URL.value() or "").netloc
+        sources = " ".join(["'self'", *(f"{scheme}://{api}" for scheme in ("http", "https", "ws", "wss") if api)])
+        # Pictures in markdown come as data; the graph of a run makes workers out of blobs, and programs out of text.
+        pages = f"default-src {sources} data: blob: 'unsafe-inline' 'unsafe-eval'"
+        self._policy = f"{pages}; object-src 'none'; frame-ancestors 'self'".encode("latin-1")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"content-security-policy", self._policy)]
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy if scope["type"] == "http" else send)
 
 
 class _NoForeignPages:

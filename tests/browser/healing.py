@@ -1,0 +1,32 @@
+"""A crash in front of a person."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.browser.ui import RUN_SECONDS, Ui
+from tests.flows.control import Control, wait_until
+
+
+def kill_and_heal(ui: Ui, served: Control, run: str) -> None:
+    """Kill the process of a run after its analysis, with its page open, and wait until the page says Completed."""
+    with served.database() as database:
+        wait_until(lambda: database.last_seq(run) >= 2, RUN_SECONDS, "the analysis")
+    os.kill(_process_of(run), signal.SIGKILL)
+    ui.wait_for_state("Completed")
+
+
+def _process_of(run: str) -> int:
+    """The process of a flow run: its id, which no other process has, stands in its environment."""
+    wanted = f"PREFECT__FLOW_RUN_ID={run}".encode()
+    (process,) = [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if wanted in _environment(folder)]
+    return process
+
+
+def _environment(folder: Path) -> bytes:
+    try:
+        return (folder / "environ").read_bytes()
+    except OSError:  # it has just ended, or is somebody else's
+        return b""

@@ -1,0 +1,77 @@
+"""What a person does and sees in the Prefect UI that `edi serve` prints, in a real Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from tests.browser.healing import kill_and_heal
+from tests.browser.photos import large_photo
+from tests.browser.ui import COMMENT, RUN_SECONDS, STARS, VERDICT, Ui, shown
+from tests.flows.control import Control, wait_until
+
+with contextlib.suppress(ImportError):  # then `served` says what is missing
+    from playwright.sync_api import expect
+
+
+def test_a_photo_is_edited_from_the_form_and_shown_before_and_after(ui: Ui, photo: Path) -> None:
+    ui.fill_edit(str(photo), "make the sky dramatic", judge="auto")
+    ui.submit()
+    ui.wait_for_state("Completed")
+    artifact = ui.open_artifact("make the sky dramatic")
+    assert shown(artifact, "before") > 100
+    assert shown(artifact, "after") > 100
+
+
+def test_a_wrong_path_is_told_in_one_sentence(ui: Ui, served: Control, tmp_path: Path) -> None:
+    wrong = tmp_path / "beach.jpg"
+    ui.fill_edit(str(wrong), "make it warmer")
+    run = ui.submit()
+    ui.wait_for_state("Failed")
+    # The page reads the logs for the last time when the run ends, and they come a moment later: so look again.
+    about = {"flow_run_id": {"any_": [run]}}
+    wait_until(lambda: served.call("/logs/filter", logs=about, limit=200, offset=0), RUN_SECONDS, "the logs")
+    ui.open_run(run)
+    sentence = f"There is no file {wrong}; check the path."
+    expect(ui.tab("Logs").get_by_text(sentence).first).to_be_visible()
+    expect(ui.tab("Logs").get_by_text("Traceback")).to_have_count(0)
+    # The whole message, and no class names around it.
+    expect(ui.tab("Details").get_by_text(sentence, exact=True).first).to_be_visible()
+
+
+def test_a_verdict_in_the_dialog_is_stored_and_learned(ui: Ui, served: Control, photo: Path) -> None:
+    ui.fill_edit(str(photo), "make it warmer", judge="ask")
+    run = ui.submit()
+    ui.wait_for_state("Suspended")
+    dialog = ui.open_dialog()
+    assert shown(dialog, "before") > 100
+    assert shown(dialog, "after") > 100
+    ui.choose(VERDICT, "accept", dialog)
+    ui.fill(STARS, "4", dialog)
+    ui.fill(COMMENT, "like an evening in June", dialog)
+    ui.send_dialog(dialog)
+    ui.wait_for_state("Completed")
+    with served.database() as database:
+        assert database.require_session(run).decision == "accepted"
+        (said,) = database.get_feedback(run)
+    assert (said.feedback_type, said.rating, said.comment) == ("accept", 4, "like an evening in June")
+
+    ui.quick_run("learn-from-feedback")
+    ui.wait_for_state("Completed")
+    learned = ui.open_artifact("learned")
+    row = learned.get_by_role("row").filter(has_text="100 %").first
+    expect(row).to_contain_text("4.0")
+    expect(row.get_by_role("cell").nth(1)).not_to_be_empty()
+
+
+def test_a_killed_edit_heals_in_its_own_run_which_shows_its_history(ui: Ui, served: Control, tmp_path: Path) -> None:
+    ui.fill_edit(str(large_photo(tmp_path)), "make the sky stormy", judge="auto")
+    run = ui.submit()
+    kill_and_heal(ui, served, run)
+    expect(ui.tab("Logs").get_by_text("restored").first).to_be_visible()
+    details = ui.tab("Details")
+    expect(details).to_contain_text("Run Count2")
+    with served.database() as database:
+        commits = database.get_commits(run)
+    assert len({commit.key for commit in commits}) == len(commits)
+    assert commits[-1].stage == "completed"
