@@ -41,7 +41,7 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.rows import TABLES, read, read_session, session_values, upsert, values_of
-from edi_storage.state import MAX_STATE_BYTES, Json, Rows, feedback_delta, parse_state, reopened_delta, rows_of
+from edi_storage.state import MAX_STATE_BYTES, Rows, feedback_delta, parse_state, reopened_delta, rows_of
 from edi_storage.tables import (
     FeedbackEventRow,
     LearningCellRow,
@@ -318,17 +318,24 @@ class EDIDatabase:
 
     def save_answer(self, session_id: str, answer: int) -> None:
         """Keep a person's answer, so that whoever continues the session has it. Raises NotFoundError."""
-        self._end_waiting(session_id, {"answer": answer})
-
-    def give_up_review(self, session_id: str) -> None:
-        """Nobody judged the attempt: whoever continues the session ends it unreviewed. Raises NotFoundError."""
-        self._end_waiting(session_id, {"unreviewed": True})
-
-    def _end_waiting(self, session_id: str, options: Json) -> None:
         with writing(self.engine, session_id) as connection:
-            session = queries.require_session(connection, session_id)
-            answered = update(SessionRow).values(options={**session.options, **options}, waiting_for=None)
-            connection.execute(answered.where(SessionRow.id == session_id))
+            queries.end_waiting(connection, queries.require_session(connection, session_id), {"answer": answer})
+
+    def give_up_waiting(self, seen: SessionData) -> bool:
+        """Nobody answered: whoever continues the session takes the first choice, or ends it unreviewed.
+
+        False, and nothing is done, when it is not as `seen` any more. Raises NotFoundError, LeaseHeldError.
+        """
+        with writing(self.engine, seen.session_id) as connection:
+            queries.refuse_held(connection, seen.session_id, self.clock())
+            session = queries.require_session(connection, seen.session_id)
+            if (session.waiting_for, session.updated_at) != (seen.waiting_for, seen.updated_at):
+                return False
+            # The first choice is the likeliest.
+            queries.end_waiting(
+                connection, session, {"answer": 1} if seen.waiting_for == "question" else {"unreviewed": True}
+            )
+        return True
 
     def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:
         """Free the lease that a flow run still holds although its process is gone; True when there was one."""

@@ -13,7 +13,7 @@ from edi_storage.backup import backup, verify_backup
 from edi_storage.connection import set_database_aside, sqlite_driver, sqlite_file
 from edi_storage.database import EDIDatabase
 from edi_storage.database_file import explaining_driver, make_private_folder, publish, temporary_beside
-from edi_storage.errors import InputError, LeaseHeldError
+from edi_storage.errors import InputError, LeaseHeldError, NotFoundError
 from edi_storage.models import SessionData
 from edi_storage.recovery import delete_session
 from edi_storage.store import Store
@@ -48,10 +48,10 @@ def period(text: str) -> timedelta:
 
 
 def prune(store: Store, session: SessionData) -> bool:
-    """Delete one session with its pictures; False when somebody works on it after all."""
+    """Delete one session with its pictures; False when somebody works on it after all, or has deleted it."""
     try:
         delete_session(store, session.session_id)
-    except LeaseHeldError:
+    except (LeaseHeldError, NotFoundError):
         return False
     return True
 

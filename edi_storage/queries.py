@@ -309,6 +309,12 @@ def fail(connection: Connection, session_id: str, reason: str, now: datetime) ->
     connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
 
 
+def end_waiting(connection: Connection, session: SessionData, options: Json) -> None:
+    """The session waits no longer; `options` are kept with it for whoever continues it."""
+    answered = update(SessionRow).values(options={**session.options, **options}, waiting_for=None)
+    connection.execute(answered.where(SessionRow.id == session.session_id))
+
+
 def add_to_cells(connection: Connection, events: Subquery) -> None:
     """Add events to the cells of their edit type and label."""
     sums = select(

@@ -7,12 +7,15 @@ is killed. A run without a deployment (`edi edit`) cannot suspend; there the ter
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from prefect import runtime
+from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
-from pydantic import Field, create_model
+from pydantic import Field, ValidationError, create_model
 
 from edi_storage.models import Question
 from edi_storage.recovery import give_verdict
@@ -80,8 +83,12 @@ def _judge(store: Store, result: dict[str, Any]) -> None:
 
 
 def _suspend(model: Any, key: str) -> Any:
-    # The key is what tells Prefect, in the new process, that this was asked already.
-    return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=key)
+    for number in count(1):
+        # The key is what tells Prefect, in the new process, that this was asked already. Without an answer to it, the
+        # process was killed between its suspension and the saving of the form; then it is asked once more.
+        with suppress(ValidationError, ObjectNotFound):
+            return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=f"{key}-{number}")
+    raise AssertionError("never reached")
 
 
 def _pictures(store: Store, session_id: str) -> str:

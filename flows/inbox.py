@@ -66,7 +66,7 @@ def photo_for(known: SessionData | None, name: str, inbox: Path) -> str:
 
     A known session has its own copy: what its photo was called is enough, the file may be gone by now.
     """
-    if known and name in (known.image_path, Path(known.image_path).name):
+    if known and name.strip("\r\n") in (known.image_path, Path(known.image_path).name):
         return known.image_path
     return find_photo(name, inbox)
 

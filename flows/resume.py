@@ -25,7 +25,8 @@ from flows.hooks import CANCELLED
 from flows.names import timed_name
 from flows.output import outcome
 from flows.plain import in_plain_words
-from flows.reviving import close, revive, run_of, session_id_of, waiting_runs, way_on
+from flows.reviving import close, is_moving, revive, run_of, session_id_of, waiting_runs, way_on
+from flows.server import read_server_file
 from flows.session import log
 
 #: Seconds; long enough for one boundary.
@@ -52,19 +53,34 @@ def resume_interrupted(limit: form.Limit = 100) -> list[dict[str, Any]]:
 
 
 def _look_after_waiting(store: Store, settings: Settings, limit: int) -> None:
-    """End what a person has cancelled while it waited, and the waiting for a person who never came."""
-    patience = timedelta(hours=settings.review_hours)
+    """See to it that what waits can be answered, and end what a person has cancelled or never answered."""
     with get_client(sync_client=True) as client:
         for session in store.database.waiting_sessions(limit):
-            now = datetime.now(UTC)
-            if way_on(session, run_of(client, store, session.session_id), now) == "end":
-                _end(store, session.session_id, CANCELLED)
-            elif session.updated_at is not None and now - session.updated_at > patience:
-                _go_on_unanswered(store, settings, session)
+            run = run_of(client, store, session.session_id)
+            way = way_on(session, run, datetime.now(UTC))
+            try:
+                if way == "end":
+                    _end(store, session.session_id, CANCELLED)
+                elif way == "revive" and run is not None:
+                    if store.database.count_recovery(session.session_id, settings.max_recovery_attempts):
+                        revive(client, run, "It was interrupted before it could ask.")
+                elif not is_moving(run) and _has_waited_enough(settings, session):
+                    _go_on_unanswered(store, settings, session)
+            except EdiError as error:
+                log.warning("Session %s: %s", session.session_id, error)
         for run in waiting_runs(client):
             about = store.database.get_session(session_id_of(run))
             if about is None or about.status != "in_progress":
                 close(client, run, about)
+
+
+def _has_waited_enough(settings: Settings, session: SessionData) -> bool:
+    """Whether the time for an answer is over; after a start of `edi serve` there is a little (of 72 hours one) left."""
+    now, patience = datetime.now(UTC), timedelta(hours=settings.review_hours)
+    served = read_server_file(settings)
+    if served and now - datetime.fromtimestamp(served.started_at, UTC) < patience / 72:
+        return False
+    return session.updated_at is not None and now - session.updated_at > patience
 
 
 def _go_on_unanswered(store: Store, settings: Settings, session: SessionData) -> None:
@@ -72,11 +88,8 @@ def _go_on_unanswered(store: Store, settings: Settings, session: SessionData) ->
     log.info("Session %s: %s.", session.session_id, nobody)
     if settings.unanswered == "fail":
         _end(store, session.session_id, nobody)
-    elif session.waiting_for == "question":
-        # The first choice is the likeliest.
-        store.database.save_answer(session.session_id, 1)
     else:
-        store.database.give_up_review(session.session_id)
+        store.database.give_up_waiting(session)
 
 
 def _end(store: Store, session_id: str, reason: str) -> None:

@@ -39,8 +39,11 @@ _ON_SESSIONS = ("edit-image", "fork-session")
 #: A run that was planned or started so lately may be just about to take its session's lease.
 _STARTING = timedelta(seconds=60)
 
-#: A planned run that nobody takes up for so long has no runner or worker any more.
-_ABANDONED = timedelta(minutes=5)
+#: A run that a runner or worker has taken up, but whose process has not begun for so long, has failed to start.
+_NOT_STARTED = timedelta(minutes=5)
+
+#: A planned run that nobody takes up for so long has no runner or worker any more; a shorter time may be a queue.
+_ABANDONED = timedelta(minutes=30)
 
 
 def session_id_of(flow_run: FlowRun) -> str:
@@ -85,20 +88,28 @@ def way_on(session: SessionData, run: FlowRun | None, now: datetime) -> Way:
     state = run.state if run else None
     if state is None:
         return "another"
-    age = now - (state.timestamp or now)
+    age = now - state.timestamp
     match state.type:
         case StateType.CANCELLED:
-            return "end"
+            # A session that moved on after that was taken up again by a person.
+            return "end" if session.updated_at is None or state.timestamp > session.updated_at else "another"
         case StateType.PAUSED:
             return "leave" if session.waiting_for else "revive"
         case StateType.CRASHED | StateType.FAILED:
             return "revive"
-        case StateType.RUNNING | StateType.PENDING:
+        case StateType.RUNNING:
             return "leave" if age < _STARTING else "revive"
+        case StateType.PENDING:
+            return "leave" if age < _NOT_STARTED else "revive"
         case StateType.SCHEDULED:
             return "leave" if age < _ABANDONED else "another"
         case _:
             return "another"
+
+
+def is_moving(run: FlowRun | None) -> bool:
+    """Whether the run is at work or planned, perhaps with an answer that it brings."""
+    return run is not None and run.state_type in {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING}
 
 
 def revive(client: SyncPrefectClient, run: FlowRun, why: str) -> None:

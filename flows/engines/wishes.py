@@ -34,7 +34,7 @@ STRENGTHS: Final[Mapping[str, float | None]] = {
 }
 #: Longest texts for what to protect and for a region.
 MAX_PROTECT: Final = 500
-MAX_REGION: Final = 60
+MAX_REGION: Final = 100
 #: "everything except the sky" would protect the sky.
 _TURNED = re.compile(r"\b(?:except|but|not|without|other than|apart from)\b", re.IGNORECASE)
 #: An entity with less of the region than this fraction is not in it ...

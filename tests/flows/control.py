@@ -88,7 +88,7 @@ def serving(home: Path) -> Iterator[Control]:
     browser = home / "browser"
     browser.write_text(f'#!/bin/sh\necho "$@" > {home / "opened"}\n')
     browser.chmod(0o700)
-    settings = {"EDI_HOME": str(home), "EDI_RESUME_SECONDS": str(RESUME_SECONDS)}
+    settings = {"EDI_HOME": str(home), "EDI_RESUME_SECONDS": str(RESUME_SECONDS), "EDI_REVIEW_HOURS": "1"}
     environment = {**os.environ, **settings, "BROWSER": str(browser)}
     environment.pop("PREFECT_API_URL", None)
     with (home / "serve.log").open("w") as log:
