@@ -54,7 +54,7 @@ def test_a_verdict_in_the_dialog_is_stored_and_learned(ui: Ui, served: Control, 
     with served.database() as database:
         assert database.require_session(run).decision == "accepted"
         (said,) = database.get_feedback(run)
-    assert (said.feedback_type, said.rating, said.comment) == ("accept", 4, "like an evening in June")
+    assert (said.feedback_type, said.rating, said.comments) == ("accept", 4, "like an evening in June")
 
     ui.quick_run("learn-from-feedback")
     ui.wait_for_state("Completed")
