@@ -26,6 +26,9 @@ from flows.markdown import before_and_after, plain
 
 log = logging.getLogger("edi")
 
+#: Prefect's page hides it in a menu.
+_HOW = "To answer, choose Resume in the menu at the top right of this run's page; or use `edi review` in a terminal."
+
 #: Pixels of the longer side of a picture in the dialog, which is not wide.
 _LONGEST = 320
 
@@ -63,7 +66,7 @@ def ask(store: Store, result: dict[str, Any]) -> int:
 def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
     choices: Any = Annotated[Literal[tuple(question.choices)], Field(title="Your choice")]
     model: Any = create_model("Answer", __base__=RunInput, answer=(choices, question.choices[0]))
-    log.info("Waiting for you: %s", question.text)
+    log.info("%s %s", question.text, _HOW)
     text = f"## {plain(result['prompt'])}\n\n{_pictures(store, result['session_id'])}\n\n**{plain(question.text)}**"
     given = _suspend(model.with_initial_data(description=text), "question")
     return question.choices.index(given.answer) + 1
@@ -71,7 +74,9 @@ def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
 
 def _judge(store: Store, result: dict[str, Any]) -> None:
     session_id, attempt = result["session_id"], result["attempts"]
-    log.info("Waiting for your verdict on attempt %d (alignment %.2f).", attempt, result["alignment_score"])
+    log.info(
+        "Attempt %d is made (alignment %.2f): what do you think of it? %s", attempt, result["alignment_score"], _HOW
+    )
     text = (
         f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id)}\n\n"
         f"Attempt {attempt}, alignment {result['alignment_score']:.2f}. Reject it to have it tried again."

@@ -83,7 +83,8 @@ def edit_image(
         )
         result = run_session(store, settings, session, answer, flow_run_id)
         while result["waiting_for"] and asking.can_suspend():
-            result = run_session(store, settings, session, asking.ask(store, result), flow_run_id)
+            answer = asking.ask(store, result)
+            result = run_session(store, settings, session, answer, flow_run_id, show_restored=False)
         return result
 
 
@@ -96,14 +97,23 @@ def _refuse_deleted(session_id: str) -> None:
 
 
 def run_session(
-    store: Store, settings: Settings, session: SessionData, answer: int, flow_run_id: str
+    store: Store,
+    settings: Settings,
+    session: SessionData,
+    answer: int,
+    flow_run_id: str,
+    *,
+    show_restored: bool = True,
 ) -> dict[str, Any]:
-    """Take the session as far as it goes without a person, and return what `edi edit --json` prints."""
+    """Take the session as far as it goes without a person, and return what `edi edit --json` prints.
+
+    show_restored: the stages that were finished before stand among the tasks of this run, as "Restored".
+    """
     with open_session(store, settings, session, flow_run_id) as run:
         if not run.restored:
             _check(run.session)
         run.answer = _answer(run, answer)
-        for step in run.restored:
+        for step in run.restored if show_restored else ():
             _run_step(run, step)
         following = _next(run)
         while isinstance(following, Step):

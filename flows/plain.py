@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
+from prefect import runtime
 from prefect.states import Failed
 
 from edi_storage.errors import EdiError
@@ -28,6 +29,9 @@ def in_plain_words(run: Callable[P, T]) -> Callable[P, T]:
             return run(*args, **kwargs)
         except EdiError as error:
             logging.getLogger("prefect.flow_runs").addFilter(_is_news)
+            # For the page of the run, whose logs a person sees first; `edi` itself says it in the terminal.
+            if runtime.deployment.id and not runtime.task_run.id:
+                logging.getLogger("edi").error("%s", error)  # noqa: TRY400 - the sentence says it all
             return cast("T", Failed(message=str(error), data=cast("Any", error)))
 
     # As types, not as text: Prefect would look the text up among the names of this file.
