@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
-from uuid import UUID
 
 from prefect import flow, runtime
-from prefect.client.orchestration import get_client
 
 from edi_storage.errors import InputError, SessionFailedError, UnsupportedEditError
 from edi_storage.models import MAX_ATTEMPTS, SessionData
@@ -90,10 +88,8 @@ def edit_image(
 
 def _refuse_deleted(session_id: str) -> None:
     """A run that comes back, with an answer or after a crash, must not make anew what was deleted meanwhile."""
-    if runtime.flow_run.run_count > 1:
-        with get_client(sync_client=True) as client:
-            if has_worked(client, UUID(str(runtime.flow_run.id))):
-                raise InputError(f"Session {session_id} was deleted. Start a new edit if you want the photo edited.")
+    if runtime.deployment.id and has_worked(runtime.flow_run.id):
+        raise InputError(f"Session {session_id} was deleted. Start a new edit if you want the photo edited.")
 
 
 def run_session(

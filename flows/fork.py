@@ -18,6 +18,7 @@ from flows.forking import planned
 from flows.form import shown
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
 from flows.plain import in_plain_words
+from flows.reviving import has_worked
 from flows.session import log
 
 Parent = Annotated[
@@ -61,7 +62,7 @@ def _run_name() -> str:
 
 def _made_before(store: Store, session_id: str) -> SessionData | None:
     """The fork, if this run is taken up again after it was made: its parent may be gone since, its output be there."""
-    if runtime.flow_run.run_count < 2:
+    if runtime.flow_run.run_count < 2 and not has_worked(runtime.flow_run.id):
         return None
     known = store.database.get_session(session_id)
     return known if known and known.parent_session_id else None

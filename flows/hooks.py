@@ -83,7 +83,7 @@ def _may_go_on(client: SyncPrefectClient, store: Store, flow_run: FlowRun, at_mo
     session = store.database.get_session(session_id)
     if session is None:
         # Either it was not made yet, or it was deleted.
-        return _planned_again(client, flow_run) < at_most and not has_worked(client, flow_run.id)
+        return _planned_again(client, flow_run) < at_most and not has_worked(flow_run.id)
     if session.status != "in_progress":
         return False
     if told:

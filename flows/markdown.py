@@ -259,7 +259,7 @@ def _rating(history: SessionHistory) -> list[str]:
     ]
     lines = [f"Your verdict: {'; '.join(given)}."] if given else []
     lines.append(
-        f"{'To change it, run' if given else 'Run'} the deployment `record-feedback` with the session id `{session_id}`, "
-        f"or in a terminal: `edi feedback {session_id} accept --rating 5`."
+        f"{'To change it, run' if given else 'Run'} the deployment `record-feedback` with the session id "
+        f"`{session_id}`, or in a terminal: `edi feedback {session_id} accept --rating 5`."
     )
     return ["### Rate it", *lines]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -69,11 +69,12 @@ def waiting_runs(client: SyncPrefectClient) -> list[FlowRun]:
     return client.read_flow_runs(flow_filter=flows, flow_run_filter=suspended, limit=200)
 
 
-def has_worked(client: SyncPrefectClient, run_id: UUID) -> bool:
-    """Whether a stage was finished in this run."""
-    this = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+def has_worked(run_id: UUID | str) -> bool:
+    """Whether a stage was finished in this run. (Its run count does not tell: an answer does not raise it.)"""
+    this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(run_id))]))
     done = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.COMPLETED])))
-    return bool(client.read_task_runs(flow_run_filter=this, task_run_filter=done, limit=1))
+    with get_client(sync_client=True) as client:
+        return bool(client.read_task_runs(flow_run_filter=this, task_run_filter=done, limit=1))
 
 
 def _run_id(store: Store, session_id: str) -> UUID | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from edi_storage.database import EDIDatabase
@@ -20,6 +21,16 @@ def suspended(control: Control, **parameters: Any) -> str:
     run = control.start("edit-image", **{"image_path": str(PALACE), "prompt": "make it warmer", **parameters})
     wait_until(lambda: control.state(run) == "Suspended", 60, "the question")
     return run
+
+
+@pytest.fixture(scope="module")
+def waiting(control: Control) -> list[str]:
+    """Five edits that wait for a verdict, a test each; started together, because each takes seconds to get so far."""
+    asked = {"image_path": str(PALACE), "prompt": "make it warmer", "review": "ask"}
+    runs = [control.start("edit-image", **asked) for _ in range(5)]
+    for run in runs:
+        wait_until(lambda run=run: control.state(run) == "Suspended", 120, "the question")  # type: ignore[misc]
+    return runs
 
 
 def answer(control: Control, run: str, **form: Any) -> None:
@@ -48,6 +59,11 @@ def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(cont
         assert database.require_session(run).waiting_for == "review"
         first = database.get_commits(run)
 
+        assert form_of(control, run, "description").count("data:image/jpeg;base64,") == 2
+        assert set(form_of(control, run, "schema")["properties"]) == {"verdict", "rating", "reasons", "comment"}
+        refused = control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "splendid"})
+        assert refused["status"] == "REJECT"
+
         answer(control, run, verdict="reject", rating=2, reasons=["too strong"], comment="like a sunburn")
         wait_until(lambda: control.state(run) == "Suspended", 60, "the second question")
         assert [prompt.attempt_number for prompt in database.get_prompt_history(run)][-1] == 2
@@ -62,20 +78,9 @@ def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(cont
     assert len({commit.key for commit in commits}) == len(commits)
 
 
-def test_the_dialog_shows_the_pictures_and_the_form(control: Control) -> None:
-    run = suspended(control, review="ask")
-    assert form_of(control, run, "description").count("data:image/jpeg;base64,") == 2
-    fields = form_of(control, run, "schema")["properties"]
-    assert set(fields) == {"verdict", "rating", "reasons", "comment"}
-    refused = control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "splendid"})
-    assert refused["status"] == "REJECT"
-    assert control.state(run) == "Suspended"
-    answer(control, run, verdict="partial")
-    assert ended(control, run).decision == "partial"
-
-
 def test_a_question_is_answered_by_a_choice(control: Control) -> None:
-    run = suspended(control, prompt="make it better")
+    run = suspended(control, prompt="make it better ![x](http://127.0.0.1:9/x.png)")
+    assert "![x]" not in form_of(control, run, "description"), "a prompt is text"
     choices = form_of(control, run, "schema")["properties"]["answer"]["enum"]
     answer(control, run, answer=choices[1])
     assert ended(control, run).status == "completed"
@@ -85,15 +90,15 @@ def test_a_question_is_answered_by_a_choice(control: Control) -> None:
     assert intent.answer == 2
 
 
-def test_a_verdict_given_elsewhere_lets_the_suspended_run_go_on(control: Control) -> None:
-    run = suspended(control, review="ask")
+def test_a_verdict_given_elsewhere_lets_the_suspended_run_go_on(control: Control, waiting: list[str]) -> None:
+    run = waiting[0]
     with open_store(Settings(home=control.home)) as store:
         give_verdict(store, run, "accept")
     assert ended(control, run).decision == "accepted"
 
 
-def test_a_run_whose_session_was_finished_elsewhere_waits_no_longer(control: Control) -> None:
-    run = suspended(control, review="ask")
+def test_a_run_whose_session_was_finished_elsewhere_waits_no_longer(control: Control, waiting: list[str]) -> None:
+    run = waiting[1]
     with open_store(Settings(home=control.home)) as store:
         give_verdict(store, run, "accept")
         end_session(store, store.database.acquire(run, "somebody", 30), "for the test")
@@ -101,8 +106,8 @@ def test_a_run_whose_session_was_finished_elsewhere_waits_no_longer(control: Con
     assert "has failed: for the test" in control.read_state(run)["message"]
 
 
-def test_a_deleted_session_is_not_made_anew_by_an_answer(control: Control) -> None:
-    run = suspended(control, review="ask")
+def test_a_deleted_session_is_not_made_anew_by_an_answer(control: Control, waiting: list[str]) -> None:
+    run = waiting[2]
     with open_store(Settings(home=control.home)) as store:
         delete_session(store, run)
     if control.state(run) == "Suspended":  # else it was cancelled already: all the better
@@ -112,15 +117,8 @@ def test_a_deleted_session_is_not_made_anew_by_an_answer(control: Control) -> No
         assert database.get_session(run) is None
 
 
-def test_the_dialog_shows_a_prompt_as_text(control: Control) -> None:
-    run = suspended(control, prompt="make it better ![x](http://127.0.0.1:9/x.png)")
-    assert "![x]" not in form_of(control, run, "description")
-    answer(control, run, answer=form_of(control, run, "schema")["properties"]["answer"]["enum"][0])
-    ended(control, run)
-
-
-def test_a_run_cancelled_while_it_waits_is_over(control: Control) -> None:
-    run = suspended(control, review="ask")
+def test_a_run_cancelled_while_it_waits_is_over(control: Control, waiting: list[str]) -> None:
+    run = waiting[3]
     control.call(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
     with control.database() as database:
         wait_until(lambda: database.require_session(run).status == "failed", 60, "the end of the session")
@@ -128,8 +126,8 @@ def test_a_run_cancelled_while_it_waits_is_over(control: Control) -> None:
     assert control.state(run) == "Cancelled"
 
 
-def test_what_nobody_answers_is_kept_unreviewed(control: Control) -> None:
-    run = suspended(control, review="ask")
+def test_what_nobody_answers_is_kept_unreviewed(control: Control, waiting: list[str]) -> None:
+    run = waiting[4]
     with control.database() as database:
         _age(database, run)
         session = ended(control, run)
