@@ -72,9 +72,9 @@ def edi(tmp_path: Path, server: str) -> Edi:
     return Edi(tmp_path / "home", {"PREFECT_API_URL": server})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
-    """A running `edi serve`, which all tests share."""
+    """A running `edi serve`. One for each module that wants it: its resumes would slow all other tests down."""
     from tests.flows.control import serving
 
     with serving(tmp_path_factory.mktemp("served")) as control:

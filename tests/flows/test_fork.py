@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from deployments.serve import deployments_for
 from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from tests.flows.conftest import PALACE, Edi
@@ -143,14 +141,6 @@ def test_the_form_says_what_each_field_is_and_asks_for_one_only() -> None:
         assert field["title"] != name, name
         assert field["description"], name
         assert "anyOf" not in field, name
-
-
-def test_every_deployment_of_edi_serve_can_be_deployed_to_a_work_pool() -> None:
-    described = yaml.safe_load((PALACE.parents[2] / "deployments" / "prefect.yaml").read_text())["deployments"]
-    entries = {entry["name"]: entry["entrypoint"] for entry in described}
-    served = deployments_for(Settings())
-    assert entries["fork-session"] == "flows/fork.py:fork_session"
-    assert entries.keys() == {deployment.name for deployment in served}
 
 
 def test_help_answers_without_prefect() -> None:

@@ -96,7 +96,7 @@ def test_the_ready_lines_lead_to_the_form_and_to_a_private_inbox(control: Contro
         "Edit",
         "a",
         "photo:",
-        f"{ui}/deployments/deployment/{control.deployment('edit-image')['id']}/run",
+        f"{ui}/v2/deployments/deployment/{control.deployment('edit-image')['id']}/run",
     ]
     assert inbox.endswith(str(control.home / "images"))
     assert (control.home / "images").stat().st_mode & 0o777 == 0o700
@@ -144,7 +144,10 @@ def test_status_says_who_works_what_is_due_and_what_comes(control: Control) -> N
     assert (found["server"]["running"], found["server"]["url"]) == (True, control.api.removesuffix("/api"))
     assert found["workers"] == [{"name": "edi serve", "alive": True, "at_once": 2}]
     assert [run["id"] for run in found["queue"]] == [queued]
-    assert (plans["resume-interrupted"]["every"], plans["resume-interrupted"]["active"]) == ("every minute", True)
+    assert (plans["resume-interrupted"]["every"], plans["resume-interrupted"]["active"]) == (
+        f"every {RESUME_SECONDS} seconds",
+        True,
+    )
     assert (plans["prune-sessions"]["active"], plans["prune-sessions"]["next"]) == (False, None)
     assert f"server       {control.api.removesuffix('/api')} (process " in status(control.home, expect=None)
 

@@ -16,6 +16,7 @@ from edi_storage import migrations
 from edi_storage.backup import backup, remove_leftovers, verify_backup
 from edi_storage.connection import make_engine, reading, sqlite_url, writing
 from edi_storage.errors import DatabaseDamagedError, DatabaseError, InputError
+from edi_storage.migrations.runner import head
 from tests.storage import seed_database
 
 pytestmark = pytest.mark.sqlite_file("EDI makes no backups of a server's database: pg_dump does")
@@ -69,7 +70,7 @@ def test_a_backup_holds_the_same_rows_and_opens_like_the_original(engine, folder
 
 def test_a_backup_is_one_private_file_named_by_date_and_revision(engine, folder):
     copy = backup(engine, folder, now=lambda: NOON)
-    assert copy == folder / "edi_sessions-20261122T120000Z-0004.db"
+    assert copy == folder / f"edi_sessions-20261122T120000Z-{head()}.db"
     assert sorted(file.name for file in folder.iterdir()) == [".edi.lock", copy.name]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -88,7 +89,7 @@ def test_two_backups_in_the_same_second_are_both_kept(engine, folder):
     first = backup(engine, folder, now=lambda: NOON)
     add_pair(engine, 1)
     second = backup(engine, folder, now=lambda: NOON)
-    assert second.name == "edi_sessions-20261122T120000Z-0004-2.db"
+    assert second.name == f"edi_sessions-20261122T120000Z-{head()}-2.db"
     assert verify_backup(second)["sessions"] == verify_backup(first)["sessions"] + 2
 
 
