@@ -11,10 +11,13 @@ from tests.flows.control import Control, wait_until
 
 
 def kill_and_heal(ui: Ui, served: Control, run: str) -> None:
-    """Kill the process of a run after its analysis, with its page open, and wait until the page says Completed."""
+    """Kill the process of a run after its analysis, and wait until its page says Completed."""
     with served.database() as database:
         wait_until(lambda: database.last_seq(run) >= 2, RUN_SECONDS, "the analysis")
     os.kill(_process_of(run), signal.SIGKILL)
+    wait_until(lambda: served.state(run) == "Completed", RUN_SECONDS, "the healing")
+    # Opened anew: a page that saw the moment in which the run was Crashed takes that for its end.
+    ui.open_run(run)
     ui.wait_for_state("Completed")
 
 
