@@ -14,7 +14,7 @@ from prefect import Flow, State, Task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.exceptions import TerminationSignal
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Cancelled
 
 from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, SessionFailedError, StorageFullError
 from edi_storage.files import StorageError
@@ -22,7 +22,7 @@ from edi_storage.owner import owner_name
 from edi_storage.recovery import end_session, export_checkpoints
 from edi_storage.settings import load_settings
 from edi_storage.store import Store, open_store
-from flows.reviving import has_worked, revive, session_id_of
+from flows.reviving import has_worked, revive, session_id_of, was_cancelled
 from flows.session import SessionRun
 
 log = logging.getLogger("edi")
@@ -69,12 +69,18 @@ def mark_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     with open_store(settings) as store:
         store.database.release_flow_run(session_id, str(flow_run.id))
         # Without a deployment nobody would take it up; then `resume-interrupted` continues the session.
-        if flow_run.deployment_id is not None:
-            with get_client(sync_client=True) as client:
-                # Told to end, as by the end of `edi serve`, the process ran this hook itself: no fault of the session.
-                told = isinstance(state.data, TerminationSignal | KeyboardInterrupt)
-                if _may_go_on(client, store, flow_run, settings.max_recovery_attempts, told=told):
-                    revive(client, flow_run, "The run was interrupted and goes on from its last finished stage.")
+        if flow_run.deployment_id is None:
+            return
+        # Told to end, as by the end of `edi serve`, the process ran this hook itself: no fault of the session.
+        told = isinstance(state.data, TerminationSignal | KeyboardInterrupt)
+        with get_client(sync_client=True) as client:
+            if told and was_cancelled(client, flow_run.id):
+                # The process may not have heard that the one who told it was a person.
+                _end(flow_run, CANCELLED)
+                over: State[Any] = Cancelled(message=CANCELLED)
+                client.set_flow_run_state(flow_run.id, over, force=True)
+            elif _may_go_on(client, store, flow_run, settings.max_recovery_attempts, told=told):
+                revive(client, flow_run, "The run was interrupted and goes on from its last finished stage.")
 
 
 def _may_go_on(client: SyncPrefectClient, store: Store, flow_run: FlowRun, at_most: int, *, told: bool) -> bool:

@@ -84,6 +84,14 @@ def _run_id(store: Store, session_id: str) -> UUID | None:
         return None  # it has a name of its own, and no stage yet
 
 
+def was_cancelled(client: SyncPrefectClient, run_id: UUID) -> bool:
+    """Whether a person has cancelled the run since it was last started."""
+    states = sorted(client.read_flow_run_states(run_id), key=lambda state: state.timestamp)
+    kinds = [state.type for state in states]
+    last_start = len(kinds) - kinds[::-1].index(StateType.RUNNING) if StateType.RUNNING in kinds else 0
+    return bool({StateType.CANCELLING, StateType.CANCELLED} & set(kinds[last_start:]))
+
+
 def way_on(session: SessionData, run: FlowRun | None, now: datetime) -> Way:
     """What is to be done about an unfinished session that nobody works on, whose last run is `run`."""
     state = run.state if run else None
