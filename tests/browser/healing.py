@@ -16,9 +16,15 @@ def kill_and_heal(ui: Ui, served: Control, run: str) -> None:
         wait_until(lambda: database.last_seq(run) >= 2, RUN_SECONDS, "the analysis")
     os.kill(_process_of(run), signal.SIGKILL)
     wait_until(lambda: served.state(run) == "Completed", RUN_SECONDS, "the healing")
+    wait_until(lambda: _has_told(served, run), RUN_SECONDS, "its last sentence in the logs")
     # Opened anew: a page that saw the moment in which the run was Crashed takes that for its end.
     ui.open_run(run)
     ui.wait_for_state("Completed")
+
+
+def _has_told(served: Control, run: str) -> bool:
+    lines = served.call("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, limit=200, offset=0)
+    return any(line["message"].startswith("Done: ") for line in lines)
 
 
 def _process_of(run: str) -> int:
