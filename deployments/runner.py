@@ -161,7 +161,7 @@ async def _close_stale_runs(client: PrefectClient, deployments: dict[UUID, dict[
         if run.deployment_id in deployments:
             # First, or a kill in between would leave a closed run that nobody looks at again.
             await asyncio.to_thread(_run_hooks, deployments[run.deployment_id]["entrypoint"], run, end)
-        if (await client.read_flow_run(run.id)).state_type is not StateType.SCHEDULED:
+        if (await client.read_flow_run(run.id)).state_type not in {StateType.SCHEDULED, StateType.COMPLETED}:
             await client.set_flow_run_state(run.id, end, force=True)
 
 

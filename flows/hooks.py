@@ -22,7 +22,7 @@ from edi_storage.owner import owner_name
 from edi_storage.recovery import end_session, export_checkpoints
 from edi_storage.settings import load_settings
 from edi_storage.store import Store, open_store
-from flows.reviving import has_worked, revive, session_id_of, was_cancelled
+from flows.reviving import close, has_worked, revive, session_id_of, was_cancelled
 from flows.session import SessionRun
 
 log = logging.getLogger("edi")
@@ -79,6 +79,9 @@ def mark_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
                 _end(flow_run, CANCELLED)
                 over: State[Any] = Cancelled(message=CANCELLED)
                 client.set_flow_run_state(flow_run.id, over, force=True)
+            elif (session := store.database.get_session(session_id)) and session.status == "completed":
+                # Killed between its last commit and its own end: nothing is left to do.
+                close(client, flow_run, session)
             elif _may_go_on(client, store, flow_run, settings.max_recovery_attempts, told=told):
                 revive(client, flow_run, "The run was interrupted and goes on from its last finished stage.")
 

@@ -129,10 +129,10 @@ def revive(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
 
 
 def close(client: SyncPrefectClient, run: FlowRun, session: SessionData | None) -> None:
-    """End a suspended run whose session needs no answer any more: it is over, or was deleted."""
+    """End a run that has nothing left to do: its session is over, or was deleted."""
     over: State[Any] = Cancelled(message="Its session was deleted.")
     if session is not None and session.status == "completed":
-        over = Completed(message="Its session was finished elsewhere.")
+        over = Completed(message="Its session is finished.")
     elif session is not None:
         over = Cancelled(message=f"Its session has failed: {session.failure_reason}.")
     client.set_flow_run_state(run.id, over, force=True)

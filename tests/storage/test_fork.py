@@ -278,7 +278,7 @@ def test_a_shared_intent_becomes_as_strong_as_the_fork_wants_it(settings: Settin
 def test_the_parents_output_file_stays_the_parents(store: Store) -> None:
     parent = edited(store)
     assert forked(store, parent, "edit").options["output"] == ""
-    assert forked(store, parent, "edit", new="two", output="/tmp/x.png").options["output"] == "/tmp/x.png"
+    assert forked(store, parent, "edit", new="two", output="/elsewhere/x.png").options["output"] == "/elsewhere/x.png"
 
 
 @pytest.mark.parametrize(
