@@ -69,8 +69,9 @@ def _look_after_waiting(store: Store, settings: Settings, limit: int) -> None:
             except EdiError as error:
                 log.warning("Session %s: %s", session.session_id, error)
         for run in waiting_runs(client):
+            # One that is not known may have been deleted, or be kept in another database that uses this server.
             about = store.database.get_session(session_id_of(run))
-            if about is None or about.status != "in_progress":
+            if about is not None and about.status != "in_progress":
                 close(client, run, about)
 
 

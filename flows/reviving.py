@@ -128,11 +128,9 @@ def revive(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
     client.set_flow_run_state(run.id, again, force=True)
 
 
-def close(client: SyncPrefectClient, run: FlowRun, session: SessionData | None) -> None:
-    """End a run that has nothing left to do: its session is over, or was deleted."""
-    over: State[Any] = Cancelled(message="Its session was deleted.")
-    if session is not None and session.status == "completed":
+def close(client: SyncPrefectClient, run: FlowRun, session: SessionData) -> None:
+    """End a run that has nothing left to do: its session is over."""
+    over: State[Any] = Cancelled(message=f"Its session has failed: {session.failure_reason}.")
+    if session.status == "completed":
         over = Completed(message="Its session is finished.")
-    elif session is not None:
-        over = Cancelled(message=f"Its session has failed: {session.failure_reason}.")
     client.set_flow_run_state(run.id, over, force=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edi_storage import EDIDatabase
+from edi_storage import EDIDatabase, Settings, Store, open_store
 from edi_storage.connection import sqlite_url
 from tests import databases
 from tests.postgres import URL, NoServer, server
@@ -73,6 +73,22 @@ def server_database(migrated: str) -> Iterator[str]:
     url = databases.make(migrated, like=databases.name_of(migrated))
     yield url
     databases.drop(url)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A home of its own, with a database of this kind."""
+    for name in ("EDI_DATABASE_URL", "EDI_STORAGE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
+    return Settings(home=tmp_path / "home", database_url=url)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    """The store of that home."""
+    with open_store(settings) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +33,6 @@ from tests import databases
 from tests.storage.sessions import SESSION, boundaries, commit_all, prompt
 
 ID = SESSION.session_id
-
-
-@pytest.fixture
-def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name in ("EDI_DATABASE_URL", "EDI_STORAGE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
-    return Settings(home=tmp_path / "home", database_url=url)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    with open_store(settings) as opened:
-        yield opened
 
 
 def edited(store: Store, upto: int = 99) -> SessionData:

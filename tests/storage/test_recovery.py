@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -41,20 +40,6 @@ from tests import databases
 from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session
 
 ID = SESSION.session_id
-
-
-@pytest.fixture
-def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name in ("EDI_DATABASE_URL", "EDI_STORAGE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
-    return Settings(home=tmp_path / "home", database_url=url)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    with open_store(settings) as opened:
-        yield opened
 
 
 def put_files(store: Store) -> None:
