@@ -1,0 +1,1 @@
+"""How good the embedded engines are, in figures: `python -m tests.quality`."""
