@@ -11,12 +11,17 @@ from PIL import Image
 
 from edi_storage.models import Operation, ValidationResult
 from flows.engines.base import EditRequest, Pixels, ValidationRequest
+from flows.engines.comparing import compare
 from flows.engines.editing import EmbeddedEditor
 from flows.engines.intent import understand
 from flows.engines.operations import apply
 from flows.engines.refinement import refine
 from flows.engines.validation import EmbeddedValidator, alignment_score, count, decide
 from tests.engines.conftest import Subject
+from tests.quality.constructed import HELD, TUNED
+from tests.quality.edits import shifted
+from tests.quality.scenes import scene
+from tests.quality.validation import measure
 
 
 def validate(subject: Subject, prompt: str, edited: Pixels) -> ValidationResult:
@@ -183,3 +188,32 @@ def test_a_soft_border_is_no_spill(palace: Subject) -> None:
     result = validate(palace, "darken the sky", feathered)
     assert verdict(result, "sky_0") == "modified"
     assert verdict(result, "building_0") == "preserved"
+
+
+@pytest.mark.parametrize(("x", "y"), [(1, 0), (0, -1), (2, 0), (-1, 2)])
+@pytest.mark.parametrize("photo", ["palace", "meadow"])
+def test_a_picture_moved_by_a_pixel_or_two_is_laid_over_the_original(photo: str, x: int, y: int) -> None:
+    drawn = scene(photo)
+    pair = compare(drawn.pixels, shifted(x, y)(drawn.pixels, drawn.masks))
+    assert float(np.quantile(pair.difference, 0.99)) < 1.0
+    assert float(pair.ssim.mean()) > 0.99
+
+
+def test_comparing_leaves_the_pictures_as_they_are(palace: Subject) -> None:
+    before, moved = palace.pixels.copy(), shifted(1, 1)(palace.pixels, {})
+    again = moved.copy()
+    compare(palace.pixels, moved)
+    assert np.array_equal(palace.pixels, before)
+    assert np.array_equal(moved, again)
+
+
+def test_what_moved_far_is_not_laid_over_the_original() -> None:
+    drawn = scene("meadow")
+    pair = compare(drawn.pixels, shifted(6, 0)(drawn.pixels, drawn.masks))
+    assert float(pair.ssim.mean()) < 0.9
+
+
+def test_the_verdicts_on_constructed_edits_are_a_persons() -> None:
+    figures = measure()
+    assert len(TUNED) + len(HELD) >= 40
+    assert [figure.name for figure in figures if not figure.holds] == []
