@@ -61,7 +61,7 @@ Decision = Literal["accepted", "needs_review", "retry", "best_effort", "partial"
 WaitingFor = Literal["question", "review"]
 #: When a person judges an attempt: never, when its score is between 0.6 and 0.8, or always.
 Review = Literal["auto", "unsure", "ask"]
-ArtifactKind = Literal["original", "mask", "edited"]
+ArtifactKind = Literal["original", "mask", "edited", "delta"]
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
@@ -495,6 +495,11 @@ class EntityDelta(Record):
     mean_delta_e: Annotated[float, Field(ge=0)]
     p90_delta_e: Annotated[float, Field(ge=0)]
     ssim: Annotated[float, Field(ge=-1, le=1)]
+    #: How the entity moved, after minus before: mean lightness (L of CIE Lab) and mean chroma; and the ratio, after to
+    #: before, of its fine structure. None in what older validators measured.
+    lightness: float | None = None
+    chroma: float | None = None
+    detail: Annotated[float, Field(ge=0)] | None = None
     note: Text = ""
 
 

@@ -10,7 +10,8 @@ Where things stand in the document:
                     parent {session_id, stage} of a fork
     intent          the fields of `Intent`
     prompts         iteration_0.. of attempt 1, attempt_2_iteration_0.. of later ones, final
-    validation      score, delta, decision, attempts {"1": {edited_image_path, operations, counts ...}},
+    validation      score, delta, decision, attempts {"1": {edited_image_path, operations, counts ...,
+                    delta_image_path}},
                     feedback {key: ...}, failure
 """
 
@@ -214,7 +215,8 @@ def edit_delta(attempt: int, edited_path: str, operations: Iterable[Operation]) 
     }
 
 
-def validation_delta(data: ValidationData, result: ValidationResult, decision: Decision) -> Json:
+def validation_delta(data: ValidationData, result: ValidationResult, decision: Decision, delta_path: str = "") -> Json:
+    """`delta_path` is the stored picture of what changed, "" where there is none."""
     counts = data.model_dump(mode="json", exclude_none=True)
     measured = {
         **counts,
@@ -222,6 +224,7 @@ def validation_delta(data: ValidationData, result: ValidationResult, decision: D
         "hints": result.hints,
         "summary": result.summary,
         "delta": _deltas(result.deltas),
+        **({"delta_image_path": delta_path} if delta_path else {}),
     }
     return {
         "current_stage": "validation",
@@ -270,7 +273,10 @@ def _pair(prompt: PromptRecord) -> Json:
 
 
 def _deltas(deltas: Iterable[EntityDelta]) -> Json:
-    return {delta.entity_id: delta.model_dump(mode="json", exclude={"entity_id"}) for delta in deltas}
+    # Without nulls: in a merge patch they would remove.
+    return {
+        delta.entity_id: delta.model_dump(mode="json", exclude={"entity_id"}, exclude_none=True) for delta in deltas
+    }
 
 
 # --- Which rows a delta (or a whole state) stands for ------------------------------------------------
@@ -358,6 +364,8 @@ def _artifacts(scene: Json, entities: Iterable[EntityData], attempts: Json) -> I
     for number, attempt in attempts.items():
         if "edited_image_path" in attempt:
             yield _file("edited", f"attempt_{number}", attempt["edited_image_path"])
+        if "delta_image_path" in attempt:
+            yield _file("delta", f"attempt_{number}", attempt["delta_image_path"])
 
 
 def _file(kind: Any, name: str, path: str) -> Artifact:

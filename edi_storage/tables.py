@@ -248,7 +248,7 @@ class IntentRow(Base):
 
 class ArtifactRow(Base):
     __tablename__ = "artifacts"
-    __table_args__ = (CheckConstraint("kind IN ('original', 'mask', 'edited')", name="kind"),)
+    __table_args__ = (CheckConstraint("kind IN ('original', 'mask', 'edited', 'delta')", name="kind"),)
 
     session_id: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)

@@ -12,6 +12,7 @@ from edi_storage.store import Store
 from flows.engines.base import Mask, Pixels
 from flows.engines.photo import decode_mask, decode_photo
 from flows.pictures import shrink, shrink_mask
+from flows.words import attempts_of
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class Album:
     before: Pixels | None
     after: Pixels | None
     masks: dict[str, Mask] = field(default_factory=dict)  # by entity id
+    deltas: dict[int, Pixels] = field(default_factory=dict)  # what changed, by attempt
 
 
 def album(store: Store, history: SessionHistory, longest: int, copies: Copies | None = None) -> Album:
@@ -57,10 +59,13 @@ def album(store: Store, history: SessionHistory, longest: int, copies: Copies | 
         return shrink_mask(decode_mask(data), longest)
 
     masks = {e.entity_id: _copy(store, e.mask_path, mask, known) for e in history.entities}
+    paths = {number: attempt.get("delta_image_path") for number, attempt in attempts_of(history).items()}
+    deltas = {number: _copy(store, path, photo, known) for number, path in paths.items()}
     return Album(
         _copy(store, image.get("path"), photo, known),
         _copy(store, history.state.edited_image_path if history.state else None, photo, known),
         {name: found for name, found in masks.items() if found is not None},
+        {number: found for number, found in deltas.items() if found is not None},
     )
 
 

@@ -11,13 +11,15 @@ from edi_storage.models import EntityData, Operation, PromptRecord, SessionHisto
 from edi_storage.state import Json, Step
 from flows import words
 from flows.album import Album
+from flows.engines.heat import LEGEND
 from flows.pictures import data_uri, labelled
 
 #: Pixels of the longer side: two pictures side by side are as wide as the UI's column ...
 _SIDE: Final = 384
 #: ... and one is easy to read. Each takes at most so many characters: the page stays under 200 KB.
 _ALONE: Final = 560
-_MOST_PICTURE: Final = 50_000
+_MOST_PICTURE: Final = 45_000
+_MOST_DELTA: Final = 30_000
 #: Characters of a prompt, and rows of a table, that are shown; naive prompts and scenes have far fewer.
 _MOST_TEXT: Final = 1500
 _MOST_ROWS: Final = 24
@@ -54,7 +56,7 @@ def session_page(
     if stopped and history.session.status == "in_progress":
         headline = f"Interrupted. Last at: {headline}"
     parts = [f"## {headline}", *before_and_after(history, album)]
-    parts += [*_found(history, album), *_understood(history), *_prompt(history), *_score(history)]
+    parts += [*_found(history, album), *_understood(history), *_prompt(history), *_score(history, album)]
     parts += [*_restored(history, restored), *_files(history, full_path), *_rating(history)]
     return "\n\n".join(parts)
 
@@ -119,13 +121,8 @@ def _entity(number: int, entity: EntityData, name: str) -> list[str]:
     ]
 
 
-_VERDICTS: Final = {
-    "preserved": "kept",
-    "modified": "**changed as asked**",
-    "not_applied": "not changed, although asked",
-    "wrong_direction": "changed the wrong way",
-    "unintended": "**changed by accident**",
-}
+#: What a reader looks for first.
+_LOUD: Final = ("modified", "unintended")
 
 
 def _what_became(history: SessionHistory) -> dict[str, str]:
@@ -134,9 +131,14 @@ def _what_became(history: SessionHistory) -> dict[str, str]:
     if not measured:
         return {}
     return {
-        delta.entity_id: f"{_VERDICTS[delta.verdict]} (ΔE {delta.mean_delta_e:.1f})"
+        delta.entity_id: f"{_loudly(delta.verdict)} (ΔE {delta.mean_delta_e:.1f})"
         for delta in words.deltas_of(measured[-1])
     }
+
+
+def _loudly(verdict: str) -> str:
+    told = words.VERDICTS[verdict]
+    return f"**{told}**" if verdict in _LOUD else told
 
 
 # --- What was understood, and how it was put ----------------------------------------------------------
@@ -199,7 +201,7 @@ def _prompt_row(prompt: PromptRecord) -> str:
 # --- What came of it ----------------------------------------------------------------------------------
 
 
-def _score(history: SessionHistory) -> list[str]:
+def _score(history: SessionHistory, album: Album) -> list[str]:
     lines = []
     attempts = words.attempts_of(history)
     for scored in history.validations:
@@ -207,7 +209,15 @@ def _score(history: SessionHistory) -> list[str]:
         lines.append(
             f"- Attempt {scored.attempt_number}, {_done(history, attempt)}: {_sum(attempt, scored.alignment_score)}"
         )
-    return ["### How well it fits", "\n".join(lines)] if lines else []
+    return ["### How well it fits", "\n".join(lines), *_changed(album)] if lines else []
+
+
+def _changed(album: Album) -> list[str]:
+    """What the newest attempt changed, as a heat map."""
+    if not album.deltas:
+        return []
+    newest = max(album.deltas)
+    return [_picture("what changed", data_uri(album.deltas[newest], _ALONE, most=_MOST_DELTA)), LEGEND]
 
 
 def _done(history: SessionHistory, attempt: Json) -> str:

@@ -13,7 +13,7 @@ from edi_storage.disk import LocalFolder
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import Record, SessionData, SessionHistory
-from edi_storage.state import Json, Step
+from edi_storage.state import Json, Step, last_attempt
 from edi_storage.store import Store
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> 
         "image_path": session.image_path,
         "prompt": session.naive_prompt,
         "edited_image_path": store.files.full_path(edited) if edited else None,
+        "delta_image_path": _delta(store, history),
         "output": _delivered(history),
         "alignment_score": session.final_alignment_score if session.final_alignment_score is not None else score,
         "decision": session.decision,
@@ -57,6 +58,15 @@ def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> 
         "restored_stages": [step.label for step in restored],
         "warnings": _warnings(history),
     }
+
+
+def _delta(store: Store, history: SessionHistory) -> str | None:
+    """The picture of what the kept (or else the newest) attempt changed."""
+    if history.state is None:
+        return None
+    kept = str(last_attempt(history.state.model_dump(mode="json")))
+    path = history.state.validation.get("attempts", {}).get(kept, {}).get("delta_image_path")
+    return store.files.full_path(path) if path else None
 
 
 def _delivered(history: SessionHistory) -> str | None:

@@ -14,6 +14,7 @@ from edi_storage.models import Operation, SessionHistory, StageCommit
 from edi_storage.store import Store
 from flows import words
 from flows.album import Album, album
+from flows.engines.heat import LEGEND
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
 #: Pixels of the longer side of the two pictures, of all masks in one, and of one mask.
@@ -36,6 +37,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .standing { font-size: 1.15rem; font-weight: 600; }
 .grid .all { grid-column: span 2; grid-row: span 2; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
+.grid.wider { grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top; }
 tr + tr { border-top: 1px solid var(--line); }
@@ -64,7 +66,7 @@ def page(store: Store, history: SessionHistory) -> str:
         *_entities(history, shown),
         *_understood(history),
         *_prompts(history),
-        *_scores(history),
+        *_scores(history, shown),
         *_stages(history.commits),
         *_feedback(history),
     ]
@@ -144,7 +146,7 @@ def _prompts(history: SessionHistory) -> list[str]:
     return ["<h2>How the prompt grew</h2>", _table(("step", "do", "do not", "quality"), rows)]
 
 
-def _scores(history: SessionHistory) -> list[str]:
+def _scores(history: SessionHistory, shown: Album) -> list[str]:
     attempts = words.attempts_of(history)
     rows = []
     for scored in history.validations:
@@ -159,7 +161,28 @@ def _scores(history: SessionHistory) -> list[str]:
                 words.decision_in_words(attempt["decision"]) if "decision" in attempt else "",
             )
         )
-    return ["<h2>How well it fits</h2>", _table(("attempt", "edit", "alignment", "which is"), rows)] if rows else []
+    if not rows:
+        return []
+    table = _table(("attempt", "edit", "alignment", "which is"), rows)
+    return ["<h2>How well it fits</h2>", table, *_changes(history, shown)]
+
+
+def _changes(history: SessionHistory, shown: Album) -> list[str]:
+    """What each attempt changed, as heat maps beside each other."""
+    figures = []
+    for number, attempt in words.attempts_of(history).items():
+        if "delta_image_path" not in attempt:
+            continue
+        picture = "(its picture is missing: <code>edi doctor --repair</code> makes it again)"
+        if number in shown.deltas:
+            picture = f'<img src="{data_uri(shown.deltas[number], _MIDDLE)}" alt="what attempt {number} changed">'
+        changed = "; ".join(words.changes(words.deltas_of(attempt), history.entities))
+        caption = f"<strong>Attempt {number}</strong><br>{escape(changed)}"
+        figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    if not figures:
+        return []
+    grid = f'<div class="grid wider">{"".join(figures)}</div>'
+    return ["<h2>What it changed</h2>", grid, f'<p class="soft">{escape(LEGEND)}</p>']
 
 
 def _stages(commits: Sequence[StageCommit]) -> list[str]:

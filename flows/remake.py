@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from edi_storage.errors import EngineError
-from edi_storage.models import Artifact, Operation, SessionState
+from edi_storage.models import Artifact, Intent, Operation, SceneAnalysis, SessionState
+from edi_storage.state import Json, rows_of
 from edi_storage.store import Store
 from flows import engines
 from flows.engines.base import Mask
+from flows.engines.heat import delta_picture
 from flows.engines.operations import apply
 from flows.engines.photo import Photo, decode_mask, decode_photo, encode, encode_mask
-from flows.engines.wishes import Wishes, with_region
+from flows.engines.wishes import Wishes, to_measure, with_region
+from flows.words import deltas_of
 
 
 def remake(store: Store, session_id: str, artifact: Artifact) -> None:
@@ -17,7 +20,11 @@ def remake(store: Store, session_id: str, artifact: Artifact) -> None:
     state = store.database.get_state(session_id)
     assert state is not None
     photo = decode_photo(store.files.read(state.scene_analysis["image"]["path"]), state.image_path)
-    data = _mask(state, photo, artifact) if artifact.kind == "mask" else _edited(store, state, photo, artifact)
+    if artifact.kind == "mask":
+        data = _mask(state, photo, artifact)
+    else:
+        make = _delta if artifact.kind == "delta" else _edited
+        data = make(store, state, photo, state.validation["attempts"][artifact.name.removeprefix("attempt_")])
     if store.files.put(session_id, data, ".png") != artifact.path:
         raise EngineError("the engines of this version make another picture")
 
@@ -30,13 +37,21 @@ def _mask(state: SessionState, photo: Photo, artifact: Artifact) -> bytes:
     raise EngineError(f"the engines of this version find no {artifact.name}")
 
 
-def _edited(store: Store, state: SessionState, photo: Photo, artifact: Artifact) -> bytes:
-    number = artifact.name.removeprefix("attempt_")
-    recorded = state.validation["attempts"][number]["operations"]
-    operations = [Operation.model_validate(operation) for operation in recorded]
-    masks: dict[str, Mask] = {
+def _edited(store: Store, state: SessionState, photo: Photo, attempt: Json) -> bytes:
+    operations = [Operation.model_validate(operation) for operation in attempt["operations"]]
+    return encode(apply(photo.pixels, _masks(store, state), operations), photo.alpha, photo.icc_profile)
+
+
+def _delta(store: Store, state: SessionState, photo: Photo, attempt: Json) -> bytes:
+    edited = decode_photo(store.files.read(attempt["edited_image_path"]))
+    scene = SceneAnalysis(entities=rows_of(state.model_dump(mode="json")).entities, spatial_layout="")
+    _, masks = to_measure(scene, _masks(store, state), Intent.model_validate(state.intent))
+    return encode(delta_picture(photo.pixels, edited.pixels, masks, deltas_of(attempt)))
+
+
+def _masks(store: Store, state: SessionState) -> dict[str, Mask]:
+    return {
         entity["entity_id"]: decode_mask(store.files.read(entity["mask_path"]))
         for entity in state.scene_analysis["entities"]
         if entity.get("mask_path")
     }
-    return encode(apply(photo.pixels, masks, operations), photo.alpha, photo.icc_profile)

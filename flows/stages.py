@@ -29,6 +29,7 @@ from flows import VERSION, engines, words
 from flows.album import keep_mask, keep_picture
 from flows.artifacts import show_progress
 from flows.engines.base import Detection, EditRequest, Reasoner, ValidationRequest
+from flows.engines.heat import delta_picture
 from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
 from flows.engines.scoring import count, decide
 from flows.engines.wishes import as_wished, to_measure, with_region, without_region
@@ -240,7 +241,7 @@ def validation(run: SessionRun, step: Step) -> None:
         intent=run.intent,
         operations=[Operation.model_validate(operation) for operation in record["operations"]],
     )
-    result = validator.validate(request, run.part(0.3, 1.0))
+    result = validator.validate(request, run.part(0.3, 0.8))
     counts = count(result)
     data = ValidationData(
         attempt_number=step.attempt,
@@ -250,7 +251,11 @@ def validation(run: SessionRun, step: Step) -> None:
         unintended_count=counts.unintended,
     )
     decision = decide(counts.score, counts.applied, step.attempt, max_attempts(run))
-    run.commit(step, changes.validation_delta(data, result, decision), validator, started)
+    run.tell(0.8, "drawing what it changed")
+    shown = delta_picture(run.photo.pixels, edited.pixels, masks, result.deltas)
+    delta_path = run.put_file(encode(shown), ".png")
+    keep_picture(run.copies, delta_path, shown)
+    run.commit(step, changes.validation_delta(data, result, decision, delta_path), validator, started)
     told = words.decision_in_words(decision)
     log.info("%sAlignment %s: %s.", _of(step), words.formula(result.deltas), told)
     if decision == "retry" and result.hints:

@@ -127,6 +127,29 @@ def deltas_of(attempt: Json) -> list[EntityDelta]:
     return [EntityDelta.model_validate({"entity_id": name, **fields}) for name, fields in measured.items()]
 
 
+#: What happened to an entity, in the words of its verdict.
+VERDICTS = {
+    "preserved": "kept",
+    "modified": "changed as asked",
+    "not_applied": "not changed, although asked",
+    "wrong_direction": "changed the wrong way",
+    "unintended": "changed by accident",
+}
+
+
+def changes(deltas: Iterable[EntityDelta], entities: Iterable[EntityData]) -> list[str]:
+    """What became of each entity, changed ones first: ["sky changed as asked (ΔE 23.1)", "building kept (ΔE 0.4)"].
+
+    The number is the mean colour difference (CIEDE2000).
+    """
+    names = names_of(entities)
+    listed = sorted(deltas, key=lambda delta: -delta.mean_delta_e)
+    return [
+        f"{names.get(delta.entity_id, delta.label)} {VERDICTS[delta.verdict]} (ΔE {delta.mean_delta_e:.1f})"
+        for delta in listed
+    ]
+
+
 def attempts_of(history: SessionHistory) -> dict[int, Json]:
     """What the state holds of each attempt, by its number."""
     known = history.state.validation.get("attempts", {}) if history.state else {}

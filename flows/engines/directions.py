@@ -34,7 +34,7 @@ Change = Literal["as asked", "not seen", "opposite", "nothing to do"]
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """How the pixels of one entity moved, after minus before, in Lab units."""
 
     difference: float  # mean CIEDE2000
@@ -54,13 +54,14 @@ class _Seen:
     distant: float  # 90 % quantile of the difference
 
 
-def _look(pair: Pair, area: Bools) -> _Seen:
+def look(pair: Pair, area: Bools) -> Seen:
+    """Measure how the pixels of an area moved."""
     before, after = pair.before_soft[area], pair.after_soft[area]
     chroma_before, chroma_after = np.hypot(before[:, 1], before[:, 2]), np.hypot(after[:, 1], after[:, 2])
     moved = after.mean(axis=0) - before.mean(axis=0)
     detail_before, detail_after = (float(np.abs(fine[area]).mean()) for fine in pair.detail)
     exposed = (after[:, 0].mean() + 16) / (before[:, 0].mean() + 16)
-    return _Seen(
+    return Seen(
         difference=float(pair.difference[area].mean()),
         moved=float(np.linalg.norm(moved)),
         lightness=float(moved[0]),
@@ -96,42 +97,42 @@ def change_of(step: Step, pair: Pair, area: Bools, mask: Mask | None) -> Change:
     if step.action == "contrast" and step.scope == "whole":
         # An S-curve flattens the lightest and darkest parts: contrast is the picture's, not each part's.
         area = np.ones_like(area)
-    return _JUDGES.get(step.action, _any_change)(_look(pair, area), step)
+    return _JUDGES.get(step.action, _any_change)(look(pair, area), step)
 
 
 def _direction(step: Step) -> float:
     return -1.0 if float(step.parameters.get("direction", 1)) < 0 else 1.0
 
 
-def _exposure(seen: _Seen, step: Step) -> Change:
+def _exposure(seen: Seen, step: Step) -> Change:
     return _towards(seen.lightness * _direction(step), 1.5)
 
 
-def _contrast(seen: _Seen, step: Step) -> Change:
+def _contrast(seen: Seen, step: Step) -> Change:
     return _towards((seen.spread + 8 * seen.crisper) * _direction(step), 0.3)
 
 
-def _saturation(seen: _Seen, step: Step) -> Change:
+def _saturation(seen: Seen, step: Step) -> Change:
     seemingly = _towards(seen.chroma * _direction(step), 0.8)
     return "nothing to do" if seemingly == "not seen" and seen.before_chroma < _GREY else seemingly
 
 
-def _warmth(seen: _Seen, step: Step) -> Change:
+def _warmth(seen: Seen, step: Step) -> Change:
     return _towards(seen.warmth * _direction(step), 1.0)
 
 
-def _black_and_white(seen: _Seen, step: Step) -> Change:
+def _black_and_white(seen: Seen, step: Step) -> Change:
     if seen.before_chroma < _GREY:
         return "as asked" if seen.chroma < -1 else "nothing to do"
     return "as asked" if seen.after_chroma < _GREY and seen.chroma < -1.5 else "not seen"
 
 
-def _sepia(seen: _Seen, step: Step) -> Change:
+def _sepia(seen: Seen, step: Step) -> Change:
     # Deep shadows and what was brown already move little.
     return "as asked" if seen.moved > 0.8 and seen.mean_after[2] > 0 else "not seen"
 
 
-def _blur(seen: _Seen, step: Step) -> Change:
+def _blur(seen: Seen, step: Step) -> Change:
     if seen.detail < _BLURRED:
         return "as asked"
     if seen.detail_before < _PLAIN:
@@ -139,27 +140,27 @@ def _blur(seen: _Seen, step: Step) -> Change:
     return "opposite" if seen.crisper > 0.1 else "not seen"
 
 
-def _sharpen(seen: _Seen, step: Step) -> Change:
+def _sharpen(seen: Seen, step: Step) -> Change:
     seemingly = _towards(seen.crisper * _direction(step), 0.01)
     return "nothing to do" if seemingly == "not seen" and seen.detail_before < _PLAIN else seemingly
 
 
-def _clarity(seen: _Seen, step: Step) -> Change:
+def _clarity(seen: Seen, step: Step) -> Change:
     if seen.crisper > 0 or seen.spread > 0.4:
         return "as asked"
     return "nothing to do" if seen.detail_before < _PLAIN else "not seen"
 
 
-def _vignette(seen: _Seen, step: Step) -> Change:
+def _vignette(seen: Seen, step: Step) -> Change:
     # Only the corners darken: entities in the middle are right as they are.
     return "nothing to do" if abs(seen.lightness) < 0.5 else _towards(-seen.lightness, 0.5)
 
 
-def _enhance(seen: _Seen, step: Step) -> Change:
+def _enhance(seen: Seen, step: Step) -> Change:
     return "as asked" if seen.moved > 1.0 or abs(seen.structure) > 0.4 or seen.crisper > 0 else "not seen"
 
 
-def _any_change(seen: _Seen, step: Step) -> Change:
+def _any_change(seen: Seen, step: Step) -> Change:
     return "as asked" if seen.difference >= PRESERVED_MEAN or seen.distant >= PRESERVED_P90 else "not seen"
 
 
@@ -167,7 +168,7 @@ def _towards(amount: float, least: float) -> Change:
     return "as asked" if amount >= least else ("opposite" if amount <= -least else "not seen")
 
 
-def _drama(seen: _Seen, step: Step) -> Change:
+def _drama(seen: Seen, step: Step) -> Change:
     """Darker, or clearly more structure; a brighter and flatter picture is the opposite."""
     if seen.difference < PRESERVED_MEAN and seen.crisper < 0.05:
         return "not seen"
@@ -176,7 +177,7 @@ def _drama(seen: _Seen, step: Step) -> Change:
     return "opposite" if seen.lightness > 3 else "not seen"
 
 
-def _coloured(seen: _Seen, step: Step) -> Change:
+def _coloured(seen: Seen, step: Step) -> Change:
     """Whether the mean colour came nearer to the one asked for."""
     paint = np.array([[rgb_of(str(step.parameters.get("color", "#808080")))]], dtype=np.float32)
     wanted = np.asarray(cv2.cvtColor(paint, cv2.COLOR_RGB2LAB), dtype=np.float32)[0, 0]
@@ -188,7 +189,7 @@ def _coloured(seen: _Seen, step: Step) -> Change:
     return _towards(before - after, min(2.5, 0.2 * before))
 
 
-_JUDGES: Final[Mapping[str, Callable[[_Seen, Step], Change]]] = {
+_JUDGES: Final[Mapping[str, Callable[[Seen, Step], Change]]] = {
     "black_and_white": _black_and_white,
     "blur": _blur,
     "clarity": _clarity,

@@ -15,7 +15,7 @@ import numpy as np
 from edi_storage.models import EntityData, EntityDelta, ValidationResult
 from flows.engines.base import Progress, ValidationRequest, no_progress
 from flows.engines.comparing import Pair, compare, inside
-from flows.engines.directions import PRESERVED_MEAN, PRESERVED_P90, Change, change_of
+from flows.engines.directions import PRESERVED_MEAN, PRESERVED_P90, Change, Seen, change_of, look
 from flows.engines.scoring import Counts, alignment_score, count, decide
 from flows.engines.steps import Step, steps_of
 
@@ -57,6 +57,7 @@ class _Measured:
     p90: float
     ssim: float
     spot: float  # share of its pixels that differ by more than SPOT
+    seen: Seen | None  # None of what is too small to be looked at
     changes: tuple[Change, ...]  # empty for what is to be preserved
     steps: tuple[Step, ...]
 
@@ -81,6 +82,7 @@ def _measure(entity: EntityData, request: ValidationRequest, pair: Pair) -> _Mea
         p90=float(np.quantile(values, 0.9)),
         ssim=float(pair.ssim[area].mean()) if area.any() else 1.0,
         spot=float((values > SPOT).mean()),
+        seen=look(pair, area) if area.any() else None,
         changes=changes,
         steps=steps,
     )
@@ -88,6 +90,7 @@ def _measure(entity: EntityData, request: ValidationRequest, pair: Pair) -> _Mea
 
 def _delta(measured: _Measured, something_done: bool) -> EntityDelta:
     verdict, note = _verdict(measured, something_done)
+    seen = measured.seen
     return EntityDelta(
         entity_id=measured.entity.entity_id,
         label=measured.entity.label,
@@ -96,6 +99,9 @@ def _delta(measured: _Measured, something_done: bool) -> EntityDelta:
         mean_delta_e=round(measured.mean, 3),
         p90_delta_e=round(measured.p90, 3),
         ssim=round(measured.ssim, 4),
+        lightness=round(seen.lightness, 2) if seen else None,
+        chroma=round(seen.chroma, 2) if seen else None,
+        detail=round(seen.detail, 3) if seen else None,
         note=note,
     )
 

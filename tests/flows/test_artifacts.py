@@ -79,7 +79,7 @@ def test_a_person_can_watch_a_session_grow(store: Store, server: str) -> None:
     assert "not yet" in found
     assert ended.startswith(f"## Done: good, alignment {done['alignment_score']:.2f}.")
     shown = pictures(ended)
-    assert set(shown) == {"before", "after", "what was found"}
+    assert set(shown) == {"before", "after", "what was found", "what changed"}
     assert shown["before"].size == shown["after"].size == (384, 256)
     before, after = (np.asarray(shown[name].convert("RGB"), int) for name in ("before", "after"))
     assert np.abs(before - after).mean() > 5

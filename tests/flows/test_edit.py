@@ -65,6 +65,7 @@ def test_the_sky_becomes_dramatic_and_the_palace_stays(edi: Edi, tmp_path: Path)
     assert {entity["entity_id"] for entity in result["entities"]} >= {"sky_0"}
     assert [prompt["iteration"] for prompt in result["prompts"]] == [0, 1, 2, 3]
     assert Path(result["edited_image_path"]).is_file()
+    assert Path(result["delta_image_path"]).is_file()
     assert PALACE.read_bytes() == before
     original, edited = pixels(PALACE), pixels(Path(result["edited_image_path"]))
     sky = mask(result, "sky_0")
@@ -189,7 +190,7 @@ def test_lost_pictures_are_made_again_and_the_verdict_stays(edi: Edi) -> None:
     result = edi.json(*DRAMATIC, "--session-id", "mended")
     edi("feedback", "mended", "accept", "--rating", "5")
     masks = [Path(entity["mask_path"]) for entity in result["entities"]]
-    lost = [Path(result["edited_image_path"]), masks[0]]
+    lost = [Path(result["edited_image_path"]), Path(result["delta_image_path"]), masks[0]]
     before = [path.read_bytes() for path in lost]
     for path in lost:
         path.unlink()

@@ -32,11 +32,13 @@ def test_a_page_shows_before_after_and_what_was_found(edi: Edi, tmp_path: Path) 
     file = tmp_path / "mine.html"
     assert edi.json("show", "mine", "--html", str(file))["html"] == str(file)
     html = file.read_text(encoding="utf-8")
-    before, after, *masks = pictures(html)
+    before, after, *masks, delta = pictures(html)
     assert before.size == after.size == (640, 427)
     assert np.abs(np.asarray(before, int) - np.asarray(after, int)).mean() > 5
     with open_store(Settings(home=edi.home)) as store:
         history = store.database.load_session("mine")
+    assert delta.size == (640, 441), "the heat map has a scale of its colours below it"
+    assert "sky changed as asked (ΔE " in html
     assert len(masks) == 1 + len(history.entities) > 2, "all entities in one picture, and each in its own"
     for entity in history.entities:
         assert f"{entity.label}</strong>" in html
@@ -85,7 +87,7 @@ def test_each_photo_is_decoded_once_for_a_page(edi: Edi, monkeypatch: pytest.Mon
     with open_store(Settings(home=edi.home)) as store:
         history = store.database.load_session("mine")
         page(store, history)
-    assert Counter(decoded) == {"decode_photo": 2, "decode_mask": len(history.entities)}
+    assert Counter(decoded) == {"decode_photo": 3, "decode_mask": len(history.entities)}
 
 
 def test_a_page_believes_no_text(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def boundaries() -> Iterator[tuple[Step, Json]]:
         pair = prompt(iteration)
         yield Step("refinement", iteration=iteration), changes.refinement_delta(pair, pair)
     yield Step("edit"), changes.edit_delta(1, edited, [Operation(name="dramatic_sky", target="sky_0")])
-    yield Step("validation"), changes.validation_delta(data, ValidationResult(deltas=[delta]), "accepted")
+    measured = ValidationResult(deltas=[delta])
+    yield Step("validation"), changes.validation_delta(data, measured, "accepted", file_path("delta"))
     yield Step("completed"), changes.completed_delta("accepted", data, edited)
 
 

@@ -156,7 +156,7 @@ def test_a_whole_edit_can_be_read_back(database: EDIDatabase) -> None:
     assert [e.entity_id for e in history.entities] == ["building_0", "sky_0"]
     assert [p.iteration for p in history.prompts] == [0, 1, 2, 3]
     assert isinstance(history.intent, Intent)
-    assert {a.kind for a in history.artifacts} == {"original", "mask", "edited"}
+    assert {a.kind for a in history.artifacts} == {"original", "mask", "edited", "delta"}
     assert history.state is not None
     assert history.state.current_stage == "completed"
 

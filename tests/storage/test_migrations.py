@@ -142,7 +142,7 @@ def test_foreign_keys_are_off_while_tables_are_replaced_and_on_afterwards(seed):
             seen.append(connection.connection.dbapi_connection.execute("PRAGMA foreign_keys").fetchone()[0])
 
     migrations.upgrade(engine)
-    assert seen == [0] * 5
+    assert seen == [0] * 6
     with reading(engine) as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     engine.dispose()
@@ -361,3 +361,19 @@ def _finish_killed_upgrade(path, before):
     assert is_current(path)
     assert counts(path) == kept
     return "new" if was_new else "old"
+
+
+def test_artifacts_keep_their_rows_when_their_table_is_made_anew(path):
+    engine = engine_for(path)
+    migrations.upgrade(engine, target="0005")
+    with sqlite3.connect(path) as raw:
+        raw.execute("INSERT INTO sessions (id, image_path, naive_prompt, status) VALUES ('s', 'a', 'b', 'in_progress')")
+        raw.execute("INSERT INTO artifacts VALUES ('s', 'edited', 'attempt_1', 's/files/x.png', 'x')")
+        with pytest.raises(sqlite3.IntegrityError):
+            raw.execute("INSERT INTO artifacts VALUES ('s', 'delta', 'attempt_1', 's/files/y.png', 'y')")
+    raw.close()
+    migrations.upgrade(engine)
+    with sqlite3.connect(path) as raw:
+        raw.execute("INSERT INTO artifacts VALUES ('s', 'delta', 'attempt_1', 's/files/y.png', 'y')")
+        assert raw.execute("SELECT kind FROM artifacts ORDER BY kind").fetchall() == [("delta",), ("edited",)]
+    raw.close()

@@ -43,7 +43,13 @@ ID = SESSION.session_id
 
 
 def put_files(store: Store) -> None:
-    for content, suffix in (("photo", ".jpg"), ("sky_0", ".png"), ("building_0", ".png"), ("edited", ".png")):
+    for content, suffix in (
+        ("photo", ".jpg"),
+        ("sky_0", ".png"),
+        ("building_0", ".png"),
+        ("edited", ".png"),
+        ("delta", ".png"),
+    ):
         store.files.put(ID, content.encode(), suffix)
 
 
@@ -56,6 +62,13 @@ def finished(store: Store) -> SessionHistory:
     return store.database.load_session(ID)
 
 
+def remove_later_files(store: Store, upto: int) -> None:
+    """The files of an edit and a validation that have not been would be orphans."""
+    for seq, (_, delta) in enumerate(boundaries(), 1):
+        for artifact in rows_of(delta).artifacts if seq > max(upto, 2) else []:
+            store.files.remove(artifact.path)
+
+
 def half_way(store: Store, upto: int = 5) -> SessionHistory:
     """A session interrupted after `upto` boundaries."""
     put_files(store)
@@ -64,9 +77,7 @@ def half_way(store: Store, upto: int = 5) -> SessionHistory:
     store.database.release(lease)
     export_checkpoints(store, ID)
     write_state_file(store, ID)
-    if upto < 8:
-        # Files of later boundaries would be orphans.
-        store.files.remove(rows_of(fold(delta for _, delta in boundaries())).artifacts[-1].path)
+    remove_later_files(store, upto)
     return store.database.load_session(ID)
 
 
@@ -216,7 +227,7 @@ def test_an_interrupted_session_goes_on_after_the_database_was_lost(settings: Se
 def test_a_session_that_waits_for_a_person_still_does_after_the_database_was_lost(settings: Settings) -> None:
     with open_store(settings) as store:
         put_files(store)
-        store.files.remove(rows_of(fold(delta for _, delta in boundaries())).artifacts[-1].path)
+        remove_later_files(store, 2)
         lease = store.database.begin_session(SESSION, "asks", 30)
         first = commit_all(store.database, lease, upto=2)
         question = Question(text="Which?", choices=["this", "that"])
@@ -312,7 +323,7 @@ def test_a_lost_picture_is_made_again(settings: Settings, store: Store) -> None:
         lost(store, history, name)
 
     def remake(store: Store, session_id: str, artifact: Artifact) -> None:
-        content = "edited" if artifact.kind == "edited" else artifact.name
+        content = artifact.kind if artifact.kind in ("edited", "delta") else artifact.name
         store.files.put(session_id, content.encode(), ".png")
 
     findings = doctor(settings, repair=True, remake=remake)

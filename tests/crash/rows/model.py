@@ -320,7 +320,13 @@ def drive(template: Path, examples: int, steps: int, chance: int) -> list[str]:
     """Run the machine. Returns where the two differed, with the shortest way there."""
     with open_store(settings_for(template)) as store:
         Model.template = template
-        for content, suffix in (("photo", ".jpg"), ("sky_0", ".png"), ("building_0", ".png"), ("edited", ".png")):
+        for content, suffix in (
+            ("photo", ".jpg"),
+            ("sky_0", ".png"),
+            ("building_0", ".png"),
+            ("edited", ".png"),
+            ("delta", ".png"),
+        ):
             store.files.put(SESSION.session_id, content.encode(), suffix)
     profile = settings(
         max_examples=examples,
