@@ -231,8 +231,11 @@ def fork(
     ],
     prompt: Annotated[str, typer.Option(help="Another prompt; from intent or before.")] = "",
     strength: Annotated[
-        float | None, typer.Option(help="Another strength, above 0 and up to 1; from refinement or before.")
-    ] = None,
+        str,
+        typer.Option(
+            help="Another one: subtle, normal, strong, very strong, or a number up to 1; from refinement or before."
+        ),
+    ] = "",
     new_id: Annotated[str, typer.Option("--session-id", metavar="NEW", help="Your own name for the new session.")] = "",
     output: Annotated[str, typer.Option("--output", "-o", help="Also write the result to this file.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --output replace a file.")] = False,

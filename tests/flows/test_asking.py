@@ -61,7 +61,13 @@ def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(cont
         first = database.get_commits(run)
 
         assert form_of(control, run, "description").count("data:image/jpeg;base64,") == 2
-        assert set(form_of(control, run, "schema")["properties"]) == {"verdict", "rating", "reasons", "comment"}
+        assert set(form_of(control, run, "schema")["properties"]) == {
+            "verdict",
+            "rating",
+            "reasons",
+            "comment",
+            "about",
+        }
         refused = control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "splendid"})
         assert refused["status"] == "REJECT"
 
@@ -69,7 +75,10 @@ def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(cont
         wait_until(lambda: control.state(run) == "Suspended", "the second question")
         assert [prompt.attempt_number for prompt in database.get_prompt_history(run)][-1] == 2
 
-        answer(control, run, verdict="accept", rating=4)
+        stale = control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "accept", "about": "attempt 1"})
+        assert stale["status"] == "REJECT", "a dialog that was left open on the first attempt judged the second"
+
+        answer(control, run, verdict="accept", rating=4, about="attempt 2")
         session = ended(control, run)
         said = database.get_feedback(run)
         commits = database.get_commits(run)
