@@ -229,7 +229,7 @@ class SessionRun:
 
 def backends_of(settings: Settings) -> Backends:
     """What the settings say of engines outside of this process."""
-    named = {field.name: getattr(settings, field.name, None) for field in fields(Backends)}
+    named: dict[str, Any] = {field.name: getattr(settings, field.name, None) for field in fields(Backends)}
     generative = "comfyui" in engines.names_in("EDI_EDITOR", settings.editor)
     return Backends(**(named | {"chat_key": settings.chat_key.get_secret_value(), "generative": generative}))
 

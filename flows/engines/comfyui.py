@@ -10,6 +10,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import cv2
@@ -86,15 +87,16 @@ class ComfyUIEditor:
         progress(0.02, "asking ComfyUI", handles)
         try:
             found = self._jobs.find(job)
+            send: Callable[[], None] = lambda: None  # noqa: E731
             if found.where == "unknown":
                 if (left := self._jobs.left_behind(job)) is not None and _is_whole(left):
                     return left
                 names = self._uploaded(workflow, sent, area)
-                self._jobs.send(job, workflow.filled(settings | names | {"filename_prefix": f"edi/{job.prefix}"}))
+                filled = workflow.filled(settings | names | {"filename_prefix": f"edi/{job.prefix}"})
+                send = partial(self._jobs.send, job, filled)
             if found.where not in ("done", "failed"):
-                found = self._jobs.wait(
-                    job, len(workflow.nodes), lambda part, what: progress(0.05 + 0.85 * part, what, handles)
-                )
+                tell = partial(_tell_part, progress, handles)
+                found = self._jobs.follow(job, len(workflow.nodes), tell, send)
             return self._jobs.picture(found)
         except BaseException as error:
             # Ctrl-C, a cancelled run, a deleted session: nobody wants it. A lost lease is another's to take up.
@@ -214,6 +216,11 @@ def laid_over(pixels: Pixels, sent: Pixels, made: Pixels, area: Mask, *, keep_de
 
 def _enlarged(pixels: Pixels, width: int, height: int) -> Any:
     return cv2.resize(pixels.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _tell_part(progress: Progress, handles: Mapping[str, Any], part: float, what: str) -> None:
+    """Report what the job does as a part of what the editor does."""
+    progress(0.05 + 0.85 * part, what, handles)
 
 
 def _is_whole(data: bytes) -> bool:

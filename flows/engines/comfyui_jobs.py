@@ -27,8 +27,6 @@ _POLL: Final = 1.0
 _PATIENCE: Final = 30.0
 #: Seconds that calling a job off may take: whoever pressed Ctrl-C waits for it.
 _GOODBYE: Final = 3.0
-_ENDS: Final = ("execution_success", "execution_error", "execution_interrupted")
-
 #: Called with (fraction 0..1, what is being done).
 Tell = Callable[[float, str], None]
 
@@ -125,12 +123,14 @@ class Jobs:
 
     # --- Following -------------------------------------------------------------------------------------
 
-    def wait(self, job: Job, nodes: int, tell: Tell) -> Found:
-        """Follow a job of so many nodes to its end. Raises EngineError when the server is gone or has forgotten it.
+    def follow(self, job: Job, nodes: int, tell: Tell, send: Callable[[], None] = lambda: None) -> Found:
+        """Follow a job of so many nodes to its end; `send` sends it, once somebody listens to what is told of it.
 
-        Raises InputError when it runs too long; it is called off then.
+        Raises EngineError when the server is gone or has forgotten it, InputError when it runs too long; it is called
+        off then.
         """
         with _Listener(self.server.url, job) as listener:
+            send()
             state, reached, running_since = _Steps(nodes), self._clock(), None
             while True:
                 try:
@@ -169,7 +169,7 @@ class Jobs:
             message = listener.next(left)
             if message is None:
                 continue
-            if message.get("type") in _ENDS:
+            if _is_over(message):
                 return
             if state.take(message):
                 tell(state.fraction, state.told)
@@ -280,6 +280,11 @@ class _Listener:
             if isinstance(data, dict) and data.get("prompt_id") == self._prompt_id:
                 return message
         return None
+
+
+def _is_over(message: Mapping[str, Any]) -> bool:
+    """Whether a message says that its job has ended and stands in the history: "executing no node" comes after that."""
+    return message.get("type") == "executing" and message["data"].get("node") is None
 
 
 def _ids(queued: Any) -> list[str]:
