@@ -41,12 +41,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Server:
-    """A server at `url`. `setting` is where its address comes from; `called` its name, such as ComfyUI."""
+    """A server at `url`. `setting` is where its address comes from, `called` its name in a sentence."""
 
     called: str
     setting: str
     url: str
     key: str = field(default="", repr=False)
+
+    @property
+    def _who(self) -> str:
+        """The name at the beginning of a sentence."""
+        return self.called[:1].upper() + self.called[1:]
 
     def get(self, path: str, *, seconds: float = 30.0, most: int = MOST_JSON, **query: str) -> Answer:
         """GET. Raises EngineError, as does `post`, when there is no answer, or one that says "later"."""
@@ -72,11 +77,11 @@ class Server:
             ):
                 answer = Answer(response.status_code, self._body(response, seconds, most))
         except httpx.TimeoutException as error:
-            raise EngineError(f"{self.called} at {self.url} did not answer within {seconds:g} s.") from error
+            raise EngineError(f"{self._who} at {self.url} did not answer within {seconds:g} s.") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             why = str(error) or type(error).__name__
             raise EngineError(
-                f"{self.called} at {self.url} does not answer ({why}): start it, or check {self.setting}."
+                f"{self._who} at {self.url} does not answer ({why}): start it, or check {self.setting}."
             ) from error
         return self._checked(answer, path)
 
@@ -87,17 +92,17 @@ class Server:
         for piece in response.iter_bytes():
             body += piece
             if len(body) > most:
-                raise EngineError(f"{self.called} at {self.url} sends more than {most >> 20} MB: that is no answer.")
+                raise EngineError(f"{self._who} at {self.url} sends more than {most >> 20} MB: that is no answer.")
             if time.monotonic() > until:
-                raise EngineError(f"{self.called} at {self.url} did not answer within {seconds:g} s.")
+                raise EngineError(f"{self._who} at {self.url} did not answer within {seconds:g} s.")
         return bytes(body)
 
     def _checked(self, answer: Answer, path: str) -> Answer:
         if answer.status in _PASSING:
-            raise EngineError(f"{self.called} at {self.url} says {answer.status} to {path}: {excerpt(answer.body)}")
+            raise EngineError(f"{self._who} at {self.url} says {answer.status} to {path}: {excerpt(answer.body)}")
         if 300 <= answer.status < 400:
             raise EngineError(
-                f"{self.called} at {self.url} sends us elsewhere ({answer.status}), and EDI does not follow: "
+                f"{self._who} at {self.url} sends us elsewhere ({answer.status}), and EDI does not follow: "
                 f"set {self.setting} to the address itself."
             )
         return answer

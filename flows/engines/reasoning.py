@@ -27,7 +27,7 @@ class EmbeddedReasoner:
             if answer is None or asked is None or understand(prompt, scene).question == asked:
                 return understand(prompt, scene, answer)
             # Another reasoner's question: its choice is more words of the person.
-            said = understand(f"{prompt}, {asked.choices[answer - 1]}", scene)
+            said = understand(f"{prompt}: {asked.choices[answer - 1]}", scene)
             return said.model_copy(update={"question": None})
         except UnsupportedEditError:
             # The editor of these settings may be able to do what the embedded one is not.

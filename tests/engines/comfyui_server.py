@@ -60,7 +60,7 @@ class ComfyUI:
         self.fail = False
         #: What it answers to a POST of a job in place of taking it.
         self.refuse: Callable[[], Response] | None = None
-        self._held = threading.Event()
+        self._held, self._asked = threading.Event(), threading.Event()
         self._interrupted: set[str] = set()
         self._cached: set[str] = set()
         self._listeners: dict[str, WebSocket] = {}
@@ -87,6 +87,15 @@ class ComfyUI:
         """Until a job waits at `hold_at`."""
         assert self._held.wait(seconds), "no job came so far"
 
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Until a request has made `condition` true."""
+        until = time.monotonic() + seconds
+        while not condition():
+            left = until - time.monotonic()
+            assert left > 0, "the requests that were waited for did not come"
+            self._asked.wait(left)
+            self._asked.clear()
+
     def go_on(self) -> None:
         """Let the job that is held, and all later ones, run to their end."""
         self.hold_at = None
@@ -99,6 +108,7 @@ class ComfyUI:
 
     def _note(self, request: Request) -> None:
         self.requests.append(f"{request.method} {request.url.path}")
+        self._asked.set()
 
     async def _stats(self, request: Request) -> Response:
         self._note(request)
