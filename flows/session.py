@@ -230,8 +230,13 @@ class SessionRun:
 def backends_of(settings: Settings) -> Backends:
     """What the settings say of engines outside of this process."""
     named: dict[str, Any] = {field.name: getattr(settings, field.name, None) for field in fields(Backends)}
-    generative = "comfyui" in engines.names_in("EDI_EDITOR", settings.editor)
+    generative = "comfyui" in [name.strip() for name in settings.editor.split(",")]
     return Backends(**(named | {"chat_key": settings.chat_key.get_secret_value(), "generative": generative}))
+
+
+def engine_names(settings: Settings) -> dict[str, str]:
+    """The engine, or the engines in their order, of each setting for them."""
+    return {f"EDI_{name.upper()}": getattr(settings, name) for name in ("analyzer", "reasoner", "editor", "validator")}
 
 
 def first_state(session: SessionData) -> Json:

@@ -53,6 +53,8 @@ class _Chat:
 
     name: str
     called: str
+    #: Where the models are listed.
+    _list: str
 
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
@@ -65,7 +67,16 @@ class _Chat:
         return f"1 ({self._backends.chat_model})"
 
     def models(self) -> list[str]:
-        """The models that the server lists. Raises EngineError when it is not there."""
+        """The models that the server lists. Raises EngineError when it is not there, InputError when it is no such."""
+        answer = self._server.get(self._list, seconds=10)
+        if answer.status in (401, 403):
+            raise InputError(self._refusal(answer))
+        try:
+            return self._names(answer.json())
+        except (KeyError, TypeError):
+            raise InputError(self._strange(answer)) from None
+
+    def _names(self, body: Any) -> list[str]:
         raise NotImplementedError
 
     def _ask(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Answer:
@@ -147,10 +158,11 @@ class _Chat:
         try:
             return str(self._text(answer.json()))
         except (KeyError, IndexError, TypeError):
-            raise InputError(
-                f"What answers at {self._server.url} does not speak as {self.called} does "
-                f"({excerpt(answer.body, 80)}): check EDI_CHAT_URL."
-            ) from None
+            raise InputError(self._strange(answer)) from None
+
+    def _strange(self, answer: Answer) -> str:
+        said = excerpt(answer.body, 80)
+        return f"What answers at {self._server.url} does not speak as {self.called} does ({said}): check EDI_CHAT_URL."
 
     def _refusal(self, answer: Answer) -> str:
         if answer.status == 404:
@@ -169,11 +181,11 @@ class OllamaReasoner(_Chat):
 
     name = "ollama"
     called = "Ollama"
+    _list = "/api/tags"
 
-    def models(self) -> list[str]:
-        """The models that are pulled; `llama3.2` stands for `llama3.2:latest`."""
-        listed = self._server.get("/api/tags", seconds=10).json()
-        names = [str(model["name"]) for model in listed["models"]]
+    def _names(self, body: Any) -> list[str]:
+        names = [str(model["name"]) for model in body["models"]]
+        # `llama3.2` stands for `llama3.2:latest`.
         return names + [name.removesuffix(":latest") for name in names if name.endswith(":latest")]
 
     def _ask(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Answer:
@@ -197,11 +209,10 @@ class OpenAIReasoner(_Chat):
 
     name = "openai"
     called = "the chat server"
+    _list = "/v1/models"
 
-    def models(self) -> list[str]:
-        """The models that the server lists."""
-        listed = self._server.get("/v1/models", seconds=10).json()
-        return [str(model["id"]) for model in listed["data"]]
+    def _names(self, body: Any) -> list[str]:
+        return [str(model["id"]) for model in body["data"]]
 
     def _ask(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Answer:
         wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema), "strict": True}}

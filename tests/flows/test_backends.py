@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -226,7 +225,8 @@ def test_a_setting_that_cannot_be_is_named_and_not_repeated(tmp_path: Path, name
 
 def test_an_engine_that_does_not_exist_is_named_before_anything_is_done(tmp_path: Path) -> None:
     edi = Edi(tmp_path / "home", {"EDI_EDITOR": "comfyui,magic", "PREFECT_API_URL": "http://127.0.0.1:9/api"})
-    assert "EDI_EDITOR is 'comfyui,magic'" in edi("config", expect=2).stderr
+    assert "EDI_EDITOR is 'comfyui,magic'" in edi(*DARKER, expect=2).stderr
+    assert edi.json("sessions") == []
 
 
 def test_a_key_is_not_shown(tmp_path: Path) -> None:
@@ -246,3 +246,45 @@ def test_help_imports_no_backend() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PALACE.parents[2]
     )
     assert shown.stdout.strip().endswith("[]")
+
+
+# --- Doctor ------------------------------------------------------------------------------------------
+
+
+def looks(edi: Edi, expect: int = 0) -> dict[str, tuple[bool, str]]:
+    """What `edi doctor` says of each engine that is not embedded."""
+    said = edi.json("doctor", expect=expect)["engines"]
+    assert {look["setting"] for look in said} == {"EDI_ANALYZER", "EDI_REASONER", "EDI_EDITOR", "EDI_VALIDATOR"}
+    assert all(look["ok"] for look in said if look["engine"] == "embedded")
+    return {look["engine"]: (look["ok"], look["message"]) for look in said if look["engine"] != "embedded"}
+
+
+def test_doctor_looks_at_what_is_configured_and_contacts_nothing_else(tmp_path: Path) -> None:
+    comfy, chat = ComfyUI(), Chat()
+    with serving(comfy.application) as comfy_url, serving(chat.application) as chat_url:
+        addresses = {"EDI_COMFYUI_URL": comfy_url, "EDI_CHAT_URL": chat_url, "EDI_CHAT_MODEL": MODEL}
+        edi = Edi(tmp_path / "home", addresses)
+        assert looks(edi) == {}
+        assert comfy.requests == []
+        engines = {"EDI_EDITOR": "comfyui,embedded", "EDI_REASONER": "openai", "EDI_ANALYZER": "sam,embedded"}
+        edi.environment = {**addresses, **engines, "EDI_COMFYUI_CHECKPOINT": "photo.safetensors"}
+        said = looks(edi, expect=1)
+        assert said["comfyui"][0]
+        assert said["comfyui"][1].startswith(f"ComfyUI 0.3.64 answers at {comfy_url}")
+        assert said["openai"] == (True, f"The server at {chat_url} has the model {MODEL}.")
+        assert not said["sam"][0]
+        assert comfy.requests == ["GET /system_stats", "GET /object_info/CheckpointLoaderSimple"]
+
+
+def test_doctor_says_what_is_wrong_in_one_line_each(tmp_path: Path) -> None:
+    chat = Chat()
+    with serving(chat.application) as url:
+        engines = {"EDI_EDITOR": "comfyui", "EDI_REASONER": "ollama,embedded", "EDI_VALIDATOR": "magic"}
+        edi = Edi(tmp_path / "home", {**engines, "EDI_CHAT_URL": url, "EDI_CHAT_MODEL": "nothing"})
+        lines = edi("doctor", expect=1).stdout.strip().splitlines()
+    assert len(lines) == 5
+    assert (
+        f"EDI_REASONER ollama: not well. The server at {url} has no model nothing; it has: tiny:latest, tiny." in lines
+    )
+    assert "EDI_EDITOR comfyui: not well. EDI_COMFYUI_URL is not set: say where ComfyUI is." in lines
+    assert any(line.startswith("EDI_VALIDATOR magic: not well. EDI_VALIDATOR is 'magic'") for line in lines)
