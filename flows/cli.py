@@ -366,13 +366,13 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check database, checkpoints and pictures. Exit code 0 when all is well (or has been repaired)."""
+    """Check database, checkpoints, pictures and engines. Exit code 0 when all is well (or has been repaired)."""
     from edi_storage.doctor import doctor as examine
     from edi_storage.settings import load_settings
 
     with upkeep.checking(as_json) as progress:
         findings = examine(load_settings(), repair=repair, remake=_remake, progress=progress)
-    upkeep.show_findings(findings, as_json)
+    upkeep.show_findings(findings, upkeep.look_at_engines(), as_json)
 
 
 def _remake(store: Store, session_id: str, artifact: Artifact) -> None:

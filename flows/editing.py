@@ -97,6 +97,7 @@ class Request:
         if session_id:
             _fits("--session-id", SessionId, session_id)
         Wishes.checked(strength=strength, protect=protect, region=region)
+        _check_engines(load_settings())
         known = _known(session_id) if session_id else None
         path = photo_for(known, _fits("IMAGE", Text, image), inbox_of(load_settings()))
         if known is None:
@@ -118,6 +119,15 @@ class Request:
             naive_prompt=self.prompt,
             options={"output": output, "overwrite": self.overwrite},
         )
+
+
+def _check_engines(settings: Settings) -> None:
+    """Raise InputError for a setting that names an engine that there is none of."""
+    from flows import engines
+    from flows.session import engine_names
+
+    for setting, names in engine_names(settings).items():
+        engines.names_in(setting, names)
 
 
 def _checked_prompt(name: str, prompt: str) -> str:
