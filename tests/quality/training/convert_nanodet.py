@@ -83,7 +83,7 @@ class Converter:
         return self._done[name]
 
     def _add(self, node: dict[str, Any], name: str) -> None:
-        inputs = node["input"] if "input" in node else []
+        inputs = node.get("input", [])
         match node["op"]:
             case "Placeholder":
                 self._done[node["name"]] = "picture"
