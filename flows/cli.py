@@ -73,6 +73,13 @@ RegionOption = Annotated[
         help="Change nothing outside of this, in percent of the picture: 0,0,100,40 is the upper two fifths.",
     ),
 ]
+MaskOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Change nothing where this picture is black; it has the photo's proportions, white where EDI may work.",
+    ),
+]
 AttemptsOption = Annotated[
     int | None, typer.Option(min=1, max=3, help="Edits to try, at most. [default: EDI_MAX_ATTEMPTS, else 3]")
 ]
@@ -118,6 +125,7 @@ def edit(
     strength: StrengthOption = "",
     protect: ProtectOption = "",
     region: RegionOption = "",
+    mask: MaskOption = "",
     attempts: AttemptsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -140,6 +148,7 @@ def edit(
         strength=strength,
         protect=protect,
         region=region,
+        mask=mask,
         max_attempts=attempts,
     )
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
