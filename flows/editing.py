@@ -69,6 +69,7 @@ class Request:
     protect: str = ""
     region: str = ""
     max_attempts: int = MAX_ATTEMPTS
+    strip: bool = False
 
     @classmethod
     def checked(
@@ -85,6 +86,7 @@ class Request:
         protect: str = "",
         region: str = "",
         max_attempts: int | None = None,
+        strip: bool = False,
     ) -> Request:
         """Check everything that can be wrong before anything is started or written. Raises InputError.
 
@@ -104,7 +106,7 @@ class Request:
         output = _fits("--output", Text, output)
         attempts = max_attempts or load_settings().max_attempts
         chosen = review or _default_review(somebody)
-        request = cls(path, prompt, session_id, output, overwrite, chosen, strength, protect, region, attempts)
+        request = cls(path, prompt, session_id, output, overwrite, chosen, strength, protect, region, attempts, strip)
         if output:
             check_output(request.as_session())
         return request
@@ -164,6 +166,7 @@ def edit(request: Request, person: Person) -> Result:
             protect=request.protect,
             region=request.region,
             max_attempts=request.max_attempts,
+            strip=request.strip,
         )
         return _with(person, settings, result)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from flows.engines.bands import Floats, lay, reduced, spread
 from flows.engines.base import Mask
 from flows.engines.parameters import Remove
+from flows.engines.tone import smoothstep
 
 Bools = NDArray[np.bool_]
 Keys = NDArray[np.int64]
@@ -119,8 +120,9 @@ def _lay_in(rgb: Floats, hole: Bools, shifts: NDArray[np.int32], patch: Floats, 
     new = window.copy()
     new[rows, columns] = np.where(found[:, None], rgb[y, x], plain[rows, columns])
     new += _membrane(window, new, cover)
+    # The hole has a margin around the thing: in that, the fill fades in.
     soft = np.asarray(cv2.GaussianBlur(cover.astype(np.float32), (0, 0), margin / 4), dtype=np.float32)
-    lay(window, new, np.asarray(np.clip(2 * soft, 0, 1) * cover, dtype=np.float32))
+    lay(window, new, np.asarray(smoothstep(0.5, 0.98, soft) * cover, dtype=np.float32))
 
 
 def _box(hole: Bools, margin: int) -> tuple[int, int, int, int]:
