@@ -10,10 +10,12 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from edi_storage.models import EditType
+from flows.engines.nouns import PARTS, nouns
+from flows.engines.paints import COLOURS, shade
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ EDIT_TYPES: Final[Mapping[str, EditType]] = {
     "vignette": "style",
     "black_and_white": "style",
     "sepia": "style",
+    "preset": "style",
     "blur": "transform",
     "fill": "transform",
     "remove": "remove",
@@ -50,89 +53,143 @@ SIGNED: Final = frozenset({"exposure", "contrast", "saturation", "warmth", "shar
 
 _UP, _DOWN = {"direction": 1}, {"direction": -1}
 
+
+def _mood(name: str) -> dict[str, Any]:
+    return {"mood": name}
+
+
+def _preset(name: str) -> Look:
+    return Look("preset", {"name": name})
+
+
 #: Phrases by look. A word stands for itself only; inflections are listed, so that nothing matches by accident.
 _PHRASES: Final[tuple[tuple[str, Look], ...]] = (
     (
-        "dramatic|drama|dramatically|more dramatic|moody|moodier|epic|intense|cinematic|ominous|brooding|powerful",
-        Look("dramatic", {"mood": "dramatic"}),
-    ),
-    ("stormy|storm|stormier|thunderstorm|threatening|menacing", Look("dramatic", {"mood": "stormy"})),
-    (
-        "golden hour|sunset|sunrise|golden|sunset colors|sunset colours|evening light",
-        Look("dramatic", {"mood": "golden"}),
+        "dramatic|drama|dramatically|more dramatic|epic|intense|ominous|brooding|powerful|add clouds|more clouds|"
+        "bring out the clouds|more dramatically",
+        Look("dramatic", _mood("dramatic")),
     ),
     (
-        "brighter|brighten|brightened|brightening|brightness|bright|lighter|lighten|lightened|light up|more light|"
-        "illuminate|underexposed|exposure|lit",
+        "stormy|storm|stormier|thunderstorm|threatening|menacing|overcast|rainy|about to rain|gloomy|gloomier|cloudy|"
+        "cloudier|grey and gloomy|rain clouds|storm clouds",
+        Look("dramatic", _mood("stormy")),
+    ),
+    (
+        "golden hour|sunset|sunrise|golden|golden light|sunset colors|sunset colours|sunset light|evening|evening "
+        "light|sundown|dusk|dawn|twilight|late afternoon|sunrise colours|sunrise colors",
+        Look("dramatic", _mood("golden")),
+    ),
+    (
+        "clear|cloudless|clear blue|blue and clear|no clouds|without clouds|fair weather",
+        Look("dramatic", _mood("clear")),
+    ),
+    (
+        "brighter|brighten|brightens|brightened|brightening|brightness|bright|brighten up|lighter|lighten|lightened|"
+        "lighten up|lightening|light up|more light|illuminate|exposure|lit|visible|more visible|easier to see|hard to "
+        "see|lift the shadows|open up the shadows|lighten the shadows|brighten the shadows|raise the shadows|"
+        "overexposed|over exposed|blown out|luminous|brightest",
         Look("exposure", _UP),
     ),
-    ("darker|darken|darkened|darkening|dark|dim|dimmer|darkness|gloomy|overexposed", Look("exposure", _DOWN)),
-    ("contrast|contrasty|punchy|punchier|punch|pop|pops|popping", Look("contrast", _UP)),
-    ("flat|flatter|low contrast|softer|harsh", Look("contrast", _DOWN, 0.8)),
     (
-        "vivid|more vivid|vibrant|vibrance|colorful|colourful|saturated|saturate|saturation|richer|rich|lively|"
-        "livelier|bolder|colors pop|colours pop|color pop|colour pop|intensify colors|more color|more colour|lush",
+        "darker|darken|darkens|darkened|darkening|dark|dim|dimmer|darkness|underexposed|under exposed|bring down the "
+        "highlights|lower the highlights|reduce the highlights|recover the highlights|tone down the highlights|in the "
+        "shade",
+        Look("exposure", _DOWN),
+    ),
+    ("contrast|contrasts|contrasty|punchy|punchier|punch|more depth|harsh", Look("contrast", _UP)),
+    ("flat|flatter|low contrast|softer|soften|softened", Look("contrast", _DOWN, 0.8)),
+    (
+        "vivid|more vivid|vivider|vibrant|vibrance|vibrancy|colorful|colourful|saturated|saturate|saturation|richer|"
+        "rich|lively|livelier|bolder|colors pop|colours pop|color pop|colour pop|more color|more colour|more colors|"
+        "more colours|lush|lusher|punchier colors|punchier colours|intense colors|intense colours|stronger colours|"
+        "stronger colors|brighter colors|brighter colours|deeper colours|deeper colors|bold colours|bold colors",
         Look("saturation", _UP),
     ),
     (
-        "muted|desaturate|desaturated|pale|paler|washed out|faded|pastel|dull|duller|less color|less colour",
+        "muted|mute|desaturate|desaturated|desaturating|pale|paler|washed out|fade|faded|fading|pastel|pastels|dull|"
+        "duller|less color|less colour|less colors|less colours|softer colours|softer colors",
         Look("saturation", _DOWN),
     ),
-    ("warmer|warm|warmth|warm up|cozy|cosy|cosier|sunnier|sunny", Look("warmth", _UP)),
-    ("cooler|cool|colder|cold|cool down|chilly|icy|wintry|frosty", Look("warmth", _DOWN)),
     (
-        "blur|blurred|blurry|blurring|blurrier|bokeh|out of focus|portrait mode|defocus|depth of field|unfocused",
+        "warmer|warm|warmth|warm up|warming|warms|cozy|cozier|cosy|cosier|sunnier|sunny|toasty",
+        Look("warmth", _UP),
+    ),
+    ("cooler|cool|colder|cold|cool down|cooling|chilly|icy|wintry|frosty|bluish cast", Look("warmth", _DOWN)),
+    (
+        "blur|blurs|blurred|blurry|blurring|blurrier|bokeh|out of focus|portrait mode|defocus|defocused|depth of field|"
+        "unfocused|shallow depth of field|fuzzy",
         Look("blur"),
     ),
-    ("sharpen|sharper|sharp|sharpened|crisp|crisper|crispy|focus|in focus", Look("sharpen", _UP)),
-    ("clarity|clearer|more detail|more details|detailed|texture|structure|dehaze|haze|hazy", Look("clarity")),
-    ("vignette|vignetting|dark corners|darken the corners", Look("vignette")),
+    ("softer focus|soft focus", Look("blur", {}, 0.65)),
+    (
+        "sharpen|sharper|sharp|sharpened|sharpening|sharpness|crisp|crisper|crispy|focus|in focus|unsharp",
+        Look("sharpen", _UP),
+    ),
+    (
+        "clarity|clearer|more detail|more details|detailed|texture|more texture|structure|dehaze|haze|hazy|fog|foggy|"
+        "misty|clear up|more definition|clear it up|remove the haze|remove the fog|clear up the fog|clear up the haze",
+        Look("clarity"),
+    ),
+    (
+        "vignette|vignetting|dark corners|darken the corners|darken the edges|darker corners|darker edges|dark edges|"
+        "dark border",
+        Look("vignette"),
+    ),
     (
         "black and white|black white|b and w|bw|monochrome|monochromatic|grayscale|greyscale|noir|gray scale|"
-        "grey scale|desaturate completely|no color|no colour|without color|without colour|colorless|colourless",
+        "grey scale|desaturate completely|no color|no colour|without color|without colour|colorless|colourless|"
+        "no colors|no colours|black and white photo",
         Look("black_and_white"),
     ),
+    ("sepia", Look("sepia")),
     (
-        "sepia|vintage|retro|old photo|old photograph|old fashioned|antique|nostalgic|old timey|aged",
-        Look("sepia"),
+        "vintage|retro|old photo|old photograph|old picture|old fashioned|antique|nostalgic|old timey|old school|aged|"
+        "seventies|70s|60s|polaroid",
+        _preset("vintage"),
     ),
+    ("cinematic|movie|movie like|like a movie|film still|blockbuster|teal and orange|hollywood", _preset("cinematic")),
+    ("moody|moodier|dark moody|dark and moody|moody look", _preset("moody")),
+    ("matte|matt", _preset("matte")),
+    ("film|filmic|film look|analog|analogue|kodak|35mm|film grain", _preset("film")),
     (
-        "remove|removed|removing|delete|erase|get rid of|take out|take away|clean up|eliminate|crop out|hide",
+        "remove|removed|removing|removes|delete|deleted|erase|get rid of|take out|take away|eliminate|hide|edit out|"
+        "photoshop out|wipe out",
         Look("remove"),
     ),
     (
-        "better|nicer|improve|improved|enhance|enhanced|fix|beautiful|prettier|pretty|professional|amazing|awesome|good|"
-        "great|stunning|perfect|cooler looking|interesting|magic|nice|more|touch up|retouch|do something|edit",
+        "better|nicer|improve|improved|enhance|enhanced|fix|fixed|beautiful|prettier|pretty|professional|amazing|"
+        "awesome|good|great|stunning|perfect|cooler looking|interesting|magic|nice|more|touch up|retouch|do something|"
+        "edit|pop|pops|popping|pop out|stand out|stands out|attractive|boring|clean up|clean it up|less distracting|"
+        "distracting|shinier|shiny|delicious|tasty|appetizing|life|more life|wow|special|impressive|fresh|fresher|"
+        "gorgeous|lovely|lovelier|striking|bring out|noticeable|eye catching",
         Look("enhance", {}, 0.45),
     ),
 )
-
-#: Colours by name, as paint: clearer than the same words on the web.
-COLOURS: Final[Mapping[str, str]] = {
-    "red": "#c8281e",
-    "crimson": "#a81c32",
-    "scarlet": "#d02818",
-    "orange": "#e67a1c",
-    "yellow": "#f0c828",
-    "gold": "#d4a62a",
-    "green": "#2f8f3a",
-    "lime": "#8fce3a",
-    "teal": "#1f8a8a",
-    "turquoise": "#2bb5ae",
-    "cyan": "#29b5d0",
-    "blue": "#2458b8",
-    "navy": "#1b2a55",
-    "purple": "#6a3a9c",
-    "violet": "#7a4ab4",
-    "pink": "#e67aa6",
-    "magenta": "#c02a8c",
-    "brown": "#7a4a28",
-    "beige": "#d8c6a0",
-    "white": "#f2f2f0",
-    "grey": "#808080",
-    "gray": "#808080",
-    "black": "#1c1c1c",
-}
+#: Shapes of phrases, each with its look: what stands between the words is free.
+_SHAPES: Final[tuple[tuple[str, Look], ...]] = (
+    (
+        r"\b(?:boost|increase|enhance|intensify|strengthen|deepen|raise|bring out|pump up|crank up|bump up|turn up)"
+        r"(?: \w+)? colou?rs?\b",
+        Look("saturation", _UP),
+    ),
+    (
+        r"\b(?:tone|turn|dial|bring) down(?: the| its| all the)? (?:colou?rs?|blues|reds|greens|yellows|oranges"
+        r"|pinks)\b|\b(?:tone|turn|dial|bring)(?: the| its)? (?:colou?rs?|blues|reds|greens|yellows|oranges"
+        r"|pinks) (?:back )?down\b",
+        Look("saturation", _DOWN),
+    ),
+    (r"\b(?:cool|cooler|cooled) \w+ (?:down|off)\b", Look("warmth", _DOWN)),
+    (
+        r"\bautumn(?:al)? (?:colou?rs?|tones?|look)\b|\bfall colou?rs\b",
+        Look("tint", {"color": COLOURS["orange"]}, 0.85),
+    ),
+    (
+        r"\b(?:prettier|better|nicer|improve the|fix the|enhance the|good|great) colou?rs?\b",
+        Look("saturation", _UP, 0.6),
+    ),
+    (r"\b(?:improve|fix|better|enhance|nicer)(?: the)? (?:lighting|light)\b", Look("exposure", _UP, 0.6)),
+    (r"\b(?:take|pull|get)(?= (?:\w+ ){1,3}(?:out of|off|away from)\b)", Look("remove")),
+)
 
 #: "greener" and its like: the named colour is laid over what is there, not put in its place.
 _TOWARDS: Final[Mapping[str, str]] = {
@@ -144,38 +201,98 @@ _TOWARDS: Final[Mapping[str, str]] = {
     "purpler": "purple",
     "oranger": "orange",
     "whiter": "white",
+    "whiten": "white",
     "blacker": "black",
     "browner": "brown",
+    "greyer": "grey",
+    "grayer": "grey",
 }
+#: What has its own colour in nature: "blue water" is a blue touch, where a "blue car" is new paint.
+_NATURAL: Final = frozenset({"sky", "vegetation", "water", "ground", "person", "face"})
 
 #: How strong: the first that is found wins, so longer phrases stand first.
 _STRENGTHS: Final[tuple[tuple[str, float], ...]] = (
-    ("a tiny bit|ever so slightly|barely|a hint of|a hint|hardly", 0.2),
+    ("a tiny bit|tiny bit|ever so slightly|barely|a hint of|a hint|hardly|very slightly|very subtle|very subtly", 0.2),
     (
-        "a little bit|a little|a bit|slightly|slight|subtly|subtle|a touch|somewhat|a tad|gently|gentle|softly|lightly",
+        "a little bit|a little|a bit|slightly|slight|subtly|subtle|a touch|somewhat|a tad|tad|gently|gentle|softly|"
+        "lightly|a smidge|a notch|little bit|touch of|not too much|kind of|a wee bit|mildly|mild|small amount",
         0.35,
     ),
-    ("as much as possible|extremely|insanely|super|ultra|completely|totally|maximum|crazy|incredibly", 1.0),
-    ("very much|a lot more|a lot|much more|much|very|really|strongly|strong|way|far|heavily|significantly", 0.85),
+    (
+        "as much as possible|extremely|insanely|super|ultra|completely|totally|maximum|crazy|incredibly|max|fully|"
+        "to the max|hugely",
+        1.0,
+    ),
+    (
+        "very much|a lot more|a lot|much more|much|very|really|strongly|strong|way|far|heavily|significantly|lots|"
+        "loads|a whole lot|considerably|drastically|tons|noticeably|so much|dramatically",
+        0.85,
+    ),
 )
 DEFAULT_STRENGTH: Final = 0.6
+#: "but not too much" limits every step to this.
+LIMITED: Final = 0.35
 
-_LESS: Final = "less|reduce|reduced|decrease|lower|lessen|too|not so|not as|not too|tone down|turn down|cut"
+_LESS: Final = (
+    r"\b(?:(?:less|reduce|reduced|reducing|decrease|decreased|lower|lessen|tone down|turn down|cut|cut down|bring down"
+    r"|dial down|take down|dial back|not so|not as|not too|not that|not very|lose|drop|minimi[sz]e"
+    r"|limit)(?: (?!more)[\w']+){0,2}|too(?: much| many)?|bit too|way too)\s+$"
+)
+#: After the look: "turn the brightness down".
+_DOWNWARD: Final = r"^(?:\s+(?!and\b)\w+){0,1}\s+(?:down|back)\b"
+#: Complaints: said of a photo they are what should be otherwise, whatever stands before them.
+_ALWAYS_WRONG: Final = frozenset(
+    {"underexposed", "under exposed", "overexposed", "over exposed", "blown out", "harsh", "hard to see", "unsharp"}
+    | {"in the shade"}
+)
+#: ... and these, where the sentence says how it is: "it looks dull", but not "make it look dark".
+_WRONG: Final = frozenset(
+    {"dark", "dim", "bright", "dull", "flat", "pale", "washed out", "faded", "cold", "cool", "warm"}
+    | {"saturated", "muted", "sharp"}
+)
+_IS: Final = (
+    r"\b(?:is|are|was|were|looks?|seems?|appears?|it's|its|that's|feels?|(?:came|comes?|turned) out|been)\s+"
+    r"(?:(?:so|very|really|pretty|quite|rather|a bit|a little|bit|kind of|kinda|super|all|just|way|still|too|a|"
+    r"a little bit|much|extremely|somewhat)\s+)*$"
+)
+_WISH: Final = r"\b(?:make|should|want|would|could|need|needs|let|turn|get|give|like it|more|wish)\b"
 
 
 def normalise(prompt: str) -> str:
     """Lower case, plain apostrophes, known words spelt right, single spaces; `,` and `;` kept as clause marks."""
-    text = prompt.lower().replace("\u2019", "'").replace("b&w", "b and w").replace("&", " and ").replace("n't", " not")
-    text = re.sub(r"[^\w\s'%,;.#-]", " ", text).replace("-", " ").replace("_", " ")
-    text = re.sub(r"\.(?!\d)", " ; ", text)
+    text = prompt.lower().replace("\u2019", "'").replace("b&w", "b and w").replace("&", " and ")
+    text = re.sub(r"\b(do|does|is|are|was|should|could|would)n'?t\b", r"\1 not", text).replace("n't", " not")
+    text = re.sub(r"[^\w\s'%,;.#!?-]", " ", text).replace("-", " ").replace("_", " ")
+    text = re.sub(r"\.(?!\d)|[!?]+", " ; ", text)
     text = re.sub(r"\s*([,;])\s*", r" \1 ", text)
-    return " ".join(_spelt(word) for word in text.split())
+    words = [_spelt(word) for word in text.split()]
+    return re.sub(r"(?:^|(?<=\s))[,;]$", "", " ".join(words)).strip() if words else ""
 
 
+_TYPOS: Final[Mapping[str, str]] = {
+    "teh": "the",
+    "hte": "the",
+    "pls": "please",
+    "plz": "please",
+    "pic": "picture",
+    "pics": "pictures",
+    "bg": "background",
+    "colr": "color",
+    "wiht": "with",
+    "adn": "and",
+    "lil": "little",
+    "mroe": "more",
+}
+
+
+@lru_cache(maxsize=4096)
 def _spelt(word: str) -> str:
+    if word in _TYPOS:
+        return _TYPOS[word]
     if len(word) < 5 or not word.isalpha() or word in vocabulary():
         return word
-    close = difflib.get_close_matches(word, sorted(vocabulary()), n=1, cutoff=0.86)
+    near = [known for known in sorted(vocabulary()) if known[0] == word[0] and abs(len(known) - len(word)) <= 2]
+    close = difflib.get_close_matches(word, near, n=1, cutoff=0.84)
     # "building" and "buildings" are both right: only the same word misspelt is replaced.
     return close[0] if close and not word.startswith(close[0]) and not close[0].startswith(word) else word
 
@@ -183,55 +300,26 @@ def _spelt(word: str) -> str:
 @cache
 def vocabulary() -> frozenset[str]:
     """All words that mean something here."""
-    from flows.engines.targets import NOUNS
-
-    words: set[str] = set(COLOURS) | set(_TOWARDS) | set(_COMMON)
-    for phrases, _ in _PHRASES:
+    words: set[str] = set(COLOURS) | set(_TOWARDS) | set(_COMMON.split()) | set(PARTS.split("|"))
+    listed = [phrases for phrases, _ in _PHRASES] + [phrases for phrases, _ in _STRENGTHS] + list(nouns())
+    for phrases in listed:
         words |= set(phrases.replace("|", " ").split())
-    for phrases, _ in _STRENGTHS:
-        words |= set(phrases.replace("|", " ").split())
-    for nouns in NOUNS.values():
-        words |= set(nouns.replace("|", " ").split())
     return frozenset(words)
 
 
 #: Words of prompts that must not be "corrected" into something else.
-_COMMON: Final = [
-    "photo",
-    "picture",
-    "image",
-    "please",
-    "could",
-    "would",
-    "should",
-    "everything",
-    "whole",
-    "entire",
-    "except",
-    "without",
-    "keeping",
-    "leave",
-    "change",
-    "color",
-    "colour",
-    "colors",
-    "colours",
-    "around",
-    "behind",
-    "front",
-    "there",
-    "where",
-    "which",
-    "thing",
-    "things",
-    "still",
-    "while",
-    "style",
-    "other",
-    "right",
-    "light",
-    "night",
-]
+_COMMON: Final = (
+    "photo photos picture pictures image images please could would should everything everywhere everyone whole entire "
+    "except without keeping leave change color colour colors colours around behind front there where which thing "
+    "things still while style other right light night background backdrop surroundings subject foreground natural "
+    "untouched unchanged protect preserve touch touching apart increase decrease boost reduce lower raise photograph "
+    "shadows highlights replace center centre middle upper bottom swap rotate straighten resize horizon today later "
+    "again after before every these those their little large small stuff place taken maybe think about above below "
+    "under over lights noise grain write letters hair shirt dress teeth smile clothes hands wall walls mountain "
+    "mountains flower flowers snow table plate paint painted different distance camera stands standing sitting "
+    "looking seems house's area areas region corner corners edges border frame shade shady peak rocks stone stones "
+    "wooden metal wheel tiger hamster rainbow butterfly"
+)
 
 
 def pattern(words: str | Iterable[str]) -> re.Pattern[str]:
@@ -243,7 +331,8 @@ def pattern(words: str | Iterable[str]) -> re.Pattern[str]:
 
 @cache
 def _look_patterns() -> tuple[tuple[re.Pattern[str], Look], ...]:
-    return tuple((pattern(phrases), look) for phrases, look in _PHRASES)
+    shaped = tuple((re.compile(shape), look) for shape, look in _SHAPES)
+    return shaped + tuple((pattern(phrases), look) for phrases, look in _PHRASES)
 
 
 @cache
@@ -251,63 +340,121 @@ def _pattern(words: str) -> re.Pattern[str]:
     return pattern(words)
 
 
+#: Pairs that "and" joins into one thing.
+_PAIRS: Final = r"\b(black|b|teal|dark|grey|gray|blue) and (white|w|orange|moody|gloomy|clear)\b"
+
+
 def clauses(text: str) -> list[str]:
     """The parts of a normalised prompt that each ask for one thing. "black and white" is one thing."""
-    guarded = re.sub(r"\b(black|b) and (white|w)\b", r"\1_and_\2", text)
-    parts = re.split(r"\s*(?:[,;]|\b(?:and then|and also|and|then|but|plus|while)\b)\s*", guarded)
+    guarded = re.sub(_PAIRS, r"\1_and_\2", text)
+    parts = re.split(r"\s*(?:[,;]|\b(?:and then|and also|and|then|but|plus|while|by(?= \w+ing))\b)\s*", guarded)
     return [part.replace("_and_", " and ").strip() for part in parts if part.strip()]
 
 
+@lru_cache(maxsize=4096)
 def look_in(clause: str) -> tuple[Look, str] | None:
     """The look that a clause asks for and the phrase that says so; None when no phrase is known.
 
     Longer phrases beat shorter ones, and sure ones beat vague ones ("better colours" is about colours).
     """
-    best: tuple[float, int, Look, str] | None = None
-    for compiled, look in _look_patterns():
-        for match in compiled.finditer(clause):
-            rank = (look.certainty, len(match.group()))
-            if best is None or rank > best[:2]:
-                best = (*rank, look, match.group())
+    matches = [(match, look) for compiled, look in _look_patterns() for match in compiled.finditer(clause)]
+    # "soft focus" is no focus.
+    outer = [(m, look) for m, look in matches if not any(_within(m, other) for other, _ in matches)]
+    best = max(outer, key=lambda found: (found[1].certainty, len(found[0].group())), default=None)
     coloured = _colour_look(clause)
-    if coloured is not None and (best is None or best[2].action in ("enhance", "exposure", "saturation")):
-        vague = best is None or best[2].action == "enhance" or best[3] in ("light", "dark", "pale", "bright")
-        if vague:
-            return coloured
-    return None if best is None else (turned(best[2], clause, best[3]), best[3])
+    if coloured is not None and (best is None or best[1].action == "enhance" or best[0].group() in _TONES):
+        return coloured
+    if best is None:
+        return None
+    phrase = best[0].group()
+    return turned(best[1], clause, phrase), phrase
+
+
+def _within(inner: re.Match[str], outer: re.Match[str]) -> bool:
+    one, other = inner.span(), outer.span()
+    return other[0] <= one[0] and one[1] <= other[1] and one != other
+
+
+#: Words that tell how a colour is, where one follows.
+_TONES: Final = (
+    "light",
+    "dark",
+    "pale",
+    "bright",
+    "rich",
+    "vivid",
+    "deep",
+    "deeper",
+    "richer",
+    "warm",
+    "cool",
+    "pastel",
+)
 
 
 def _colour_look(clause: str) -> tuple[Look, str] | None:
-    """ "make the door red", "a red door", "greener", "more blue" ."""
+    """ "make the door red", "a red door", "greener", "more blue", "too yellow"."""
+    names = "|".join(COLOURS)
+    cast = re.search(
+        rf"\b(?:too|less|reduce the|remove the|fix the|has an?|so|overly) (?:much )?({names})"
+        r"(?: \w*cast| tint)?(?: in)?\b",
+        clause,
+    )
+    if cast:
+        return Look(
+            "cast", {"name": cast.group(1)}, 0.72 if cast.group(1) in ("white", "black", "grey") else 0.85
+        ), cast.group()
     towards = _pattern("|".join(_TOWARDS)).search(clause)
     if towards:
         return Look("tint", {"color": COLOURS[_TOWARDS[towards.group()]]}), towards.group()
-    names = "|".join(COLOURS)
-    more = re.search(rf"\b(?:more|extra|a bit of|some|add) ({names})\b", clause)
+    more = re.search(
+        rf"\b(?:more|extra|some|add|a bit|a little|slightly|touch of|hint of|deep|deeper) ({names})(?:ish)?\b"
+        rf"|\b({names})ish\b|\b({names}) (?:tint|tinge|tone|hue|glow|wash|touch)\b|\btint.* ({names})\b",
+        clause,
+    )
     if more:
-        return Look("tint", {"color": COLOURS[more.group(1)]}, 0.85), more.group()
-    paint = re.search(rf"\b(?:to|into|in|as|it|them|be|look) (?:\w+ )?({names})$|\b({names})$", clause)
-    if paint:
-        name = paint.group(1) or paint.group(2)
-        return Look("recolour", {"color": COLOURS[name], "colour_name": name}), name
-    return None
+        name = next(group for group in more.groups() if group)
+        phrase = name if more.group().startswith("tint") else more.group()
+        return Look("tint", {"color": COLOURS[name]}, 0.85), phrase
+    return _paint(clause, names)
+
+
+def _paint(clause: str, names: str) -> tuple[Look, str] | None:
+    """A colour that is put in the place of another: at the end of the clause, or before a thing that is wished for."""
+    spoken = re.sub(r"(?:\s+(?:please|now|instead|too|completely|in colou?r|coloured|colored|again))+$", "", clause)
+    tone = r"(?:(dark|light|pale|bright|deep) )?"
+    end = re.search(rf"(?<!the )\b{tone}({names})$", spoken)
+    if end:
+        return _painted(end.group(2), end.group(1) or ""), end.group().strip()
+    wished = re.search(rf"(?:^|\b(?:an?|plain|solid|want|to) ){tone}({names}) ([a-z]+)$", spoken)
+    if wished is None:
+        return None
+    noun = nouns().get(wished.group(3))
+    if noun is not None and noun.labels[0] in _NATURAL - {"sky"}:
+        return Look("tint", {"color": COLOURS[wished.group(2)]}, 0.85), wished.group(2)
+    return _painted(wished.group(2), wished.group(1) or ""), wished.group(2)
+
+
+def _painted(name: str, tone: str) -> Look:
+    return Look("recolour", {"color": shade(name, tone), "colour_name": f"{tone} {name}".strip()})
 
 
 def turned(look: Look, clause: str, phrase: str) -> Look:
     """The look with its direction turned round by "less", "reduce", "too dark"; "not bright enough" asks for more."""
+    at = clause.find(phrase)
+    before, after = clause[:at], clause[at + len(phrase) :]
+    says_is = re.search(_IS, before) is not None and re.search(_WISH, before) is None
+    if look.action == "blur" and phrase in ("blurry", "out of focus", "fuzzy", "blurred"):
+        wrong = says_is or re.search(r"\b(?:less|too|not so)\s+$", before)
+        return Look("sharpen", {"direction": 1}, look.certainty) if wrong else look
     if look.action not in SIGNED:
         return look
-    before = clause[: clause.find(phrase)]
     direction = int(look.parameters.get("direction", 1))
     if re.search(rf"\bnot (?:\w+ )?{re.escape(phrase)} enough\b", clause):
         return look
-    if _pattern(_LESS).search(before):
+    turns = phrase in _ALWAYS_WRONG or re.search(_LESS, before) or (phrase in _WRONG and says_is)
+    if turns or re.search(_DOWNWARD, after):
         direction = -direction
-    elif phrase in ("underexposed", "overexposed", "harsh", "hazy") or re.search(
-        r"\b(?:looks?|is|are|seems?|its|it's) (?:\w+ ){0,2}(?:flat|dull|pale|washed out|faded)\b", clause
-    ):
-        # A complaint, not a wish: "it looks dull".
-        direction = 1 if phrase not in ("overexposed", "harsh") else -1
     return Look(look.action, {**look.parameters, "direction": direction}, look.certainty)
 
 
@@ -322,31 +469,6 @@ def strength_in(clause: str) -> float:
     return DEFAULT_STRENGTH
 
 
-_PAINTERLY: Final = (
-    "painting|watercolor|watercolour|oil paint|van gogh|monet|picasso|anime|cartoon|comic|sketch|drawing|"
-    "pixel art|in the style of|cyberpunk|ghibli|lego|impressionist|renaissance"
-)
-_SCENE: Final = (
-    "snow|snowing|snowy|rain|raining|rainy|winter|autumn|smile|smiling|age|older|younger|wearing|night time|into night"
-)
-
-
-def beyond_us(text: str) -> str | None:
-    """What a prompt asks for that only a generative backend can do, in words; None when there is no such thing."""
-    if re.search(r"\b(?:replace|swap|substitute|exchange)\b", text):
-        return "replacing one thing by another"
-    if _pattern(_PAINTERLY).search(text):
-        return "repainting a photo in another style"
-    turn = re.search(r"\b(?:turn|change|transform|convert|morph)\b.*\b(?:into|to) (?:an? )(\w+)", text)
-    if turn and look_in(turn.group(0).split()[-1]) is None and not look_in(text):
-        return "turning one thing into another"
-    added = re.search(r"\b(?:add|insert|put|place|include|draw|give me|generate|create)\b(.*)", text)
-    if added and look_in(added.group(1)) is None and _names_a_thing(added.group(1)):
-        return "adding a thing that is not in the photo"
-    if _pattern(_SCENE).search(text) and look_in(text) is None:
-        return "changing what the scene is"
-    return None
-
-
-def _names_a_thing(rest: str) -> bool:
-    return re.search(r"\b(?:an?|some|two|three|the|my|more)?\s*[a-z]{3,}", rest) is not None
+def is_degree(word: str) -> bool:
+    """Whether a word only says how much."""
+    return any(word in phrases.replace("|", " ").split() for phrases, _ in _STRENGTHS)

@@ -12,7 +12,7 @@ from typing import Final
 
 from edi_storage.errors import InputError
 from edi_storage.models import ITERATIONS, EntityData, Intent, PromptRecord, SceneAnalysis
-from flows.engines.lexicon import COLOURS
+from flows.engines.paints import COLOURS
 from flows.engines.steps import Step, steps_of
 from flows.engines.targets import place_of
 
