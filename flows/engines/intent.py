@@ -8,7 +8,8 @@ from typing import Final
 
 from edi_storage.errors import InputError
 from edi_storage.models import Intent, SceneAnalysis, check_text
-from flows.engines.lexicon import EDIT_TYPES, normalise
+from flows.engines.lexicon import normalise
+from flows.engines.looks import EDIT_TYPES
 from flows.engines.questions import EXAMPLES, ask, ask_what_to_keep
 from flows.engines.reading import read
 from flows.engines.refusals import refuse

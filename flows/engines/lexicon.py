@@ -9,187 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any, Final
+from typing import Final
 
-from edi_storage.models import EditType
+from flows.engines.looks import DEFAULT_STRENGTH, PHRASES, SHAPES, SIGNED, STRENGTHS, Look
 from flows.engines.nouns import PARTS, nouns
 from flows.engines.paints import COLOURS, shade
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a phrase asks for: the action, its sign or other parameters, and how sure the phrase alone makes it."""
-
-    action: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    certainty: float = 0.92
-
-
-EDIT_TYPES: Final[Mapping[str, EditType]] = {
-    "exposure": "color",
-    "contrast": "color",
-    "saturation": "color",
-    "warmth": "color",
-    "recolour": "color",
-    "tint": "color",
-    "dramatic": "style",
-    "dramatic_sky": "style",
-    "enhance": "style",
-    "sharpen": "style",
-    "clarity": "style",
-    "vignette": "style",
-    "black_and_white": "style",
-    "sepia": "style",
-    "preset": "style",
-    "blur": "transform",
-    "fill": "transform",
-    "remove": "remove",
-}
-
-#: Actions whose parameter `direction` is +1 or -1, so that "less", "reduce" and "too" can turn them round.
-SIGNED: Final = frozenset({"exposure", "contrast", "saturation", "warmth", "sharpen"})
-
-_UP, _DOWN = {"direction": 1}, {"direction": -1}
-
-
-def _mood(name: str) -> dict[str, Any]:
-    return {"mood": name}
-
-
-def _preset(name: str) -> Look:
-    return Look("preset", {"name": name})
-
-
-#: Phrases by look. A word stands for itself only; inflections are listed, so that nothing matches by accident.
-_PHRASES: Final[tuple[tuple[str, Look], ...]] = (
-    (
-        "dramatic|drama|dramatically|more dramatic|epic|intense|ominous|brooding|powerful|add clouds|more clouds|"
-        "bring out the clouds|more dramatically",
-        Look("dramatic", _mood("dramatic")),
-    ),
-    (
-        "stormy|storm|stormier|thunderstorm|threatening|menacing|overcast|rainy|about to rain|gloomy|gloomier|cloudy|"
-        "cloudier|grey and gloomy|rain clouds|storm clouds",
-        Look("dramatic", _mood("stormy")),
-    ),
-    (
-        "golden hour|sunset|sunrise|golden|golden light|sunset colors|sunset colours|sunset light|evening|evening "
-        "light|sundown|dusk|dawn|twilight|late afternoon|sunrise colours|sunrise colors",
-        Look("dramatic", _mood("golden")),
-    ),
-    (
-        "clear|cloudless|clear blue|blue and clear|no clouds|without clouds|fair weather",
-        Look("dramatic", _mood("clear")),
-    ),
-    (
-        "brighter|brighten|brightens|brightened|brightening|brightness|bright|brighten up|lighter|lighten|lightened|"
-        "lighten up|lightening|light up|more light|illuminate|exposure|lit|visible|more visible|easier to see|hard to "
-        "see|lift the shadows|open up the shadows|lighten the shadows|brighten the shadows|raise the shadows|"
-        "overexposed|over exposed|blown out|luminous|brightest",
-        Look("exposure", _UP),
-    ),
-    (
-        "darker|darken|darkens|darkened|darkening|dark|dim|dimmer|darkness|underexposed|under exposed|bring down the "
-        "highlights|lower the highlights|reduce the highlights|recover the highlights|tone down the highlights|in the "
-        "shade",
-        Look("exposure", _DOWN),
-    ),
-    ("contrast|contrasts|contrasty|punchy|punchier|punch|more depth|harsh", Look("contrast", _UP)),
-    ("flat|flatter|low contrast|softer|soften|softened", Look("contrast", _DOWN, 0.8)),
-    (
-        "vivid|more vivid|vivider|vibrant|vibrance|vibrancy|colorful|colourful|saturated|saturate|saturation|richer|"
-        "rich|lively|livelier|bolder|colors pop|colours pop|color pop|colour pop|more color|more colour|more colors|"
-        "more colours|lush|lusher|punchier colors|punchier colours|intense colors|intense colours|stronger colours|"
-        "stronger colors|brighter colors|brighter colours|deeper colours|deeper colors|bold colours|bold colors",
-        Look("saturation", _UP),
-    ),
-    (
-        "muted|mute|desaturate|desaturated|desaturating|pale|paler|washed out|fade|faded|fading|pastel|pastels|dull|"
-        "duller|less color|less colour|less colors|less colours|softer colours|softer colors",
-        Look("saturation", _DOWN),
-    ),
-    (
-        "warmer|warm|warmth|warm up|warming|warms|cozy|cozier|cosy|cosier|sunnier|sunny|toasty",
-        Look("warmth", _UP),
-    ),
-    ("cooler|cool|colder|cold|cool down|cooling|chilly|icy|wintry|frosty|bluish cast", Look("warmth", _DOWN)),
-    (
-        "blur|blurs|blurred|blurry|blurring|blurrier|bokeh|out of focus|portrait mode|defocus|defocused|depth of field|"
-        "unfocused|shallow depth of field|fuzzy",
-        Look("blur"),
-    ),
-    ("softer focus|soft focus", Look("blur", {}, 0.65)),
-    (
-        "sharpen|sharper|sharp|sharpened|sharpening|sharpness|crisp|crisper|crispy|focus|in focus|unsharp",
-        Look("sharpen", _UP),
-    ),
-    (
-        "clarity|clearer|more detail|more details|detailed|texture|more texture|structure|dehaze|haze|hazy|fog|foggy|"
-        "misty|clear up|more definition|clear it up|remove the haze|remove the fog|clear up the fog|clear up the haze",
-        Look("clarity"),
-    ),
-    (
-        "vignette|vignetting|dark corners|darken the corners|darken the edges|darker corners|darker edges|dark edges|"
-        "dark border",
-        Look("vignette"),
-    ),
-    (
-        "black and white|black white|b and w|bw|monochrome|monochromatic|grayscale|greyscale|noir|gray scale|"
-        "grey scale|desaturate completely|no color|no colour|without color|without colour|colorless|colourless|"
-        "no colors|no colours|black and white photo",
-        Look("black_and_white"),
-    ),
-    ("sepia", Look("sepia")),
-    (
-        "vintage|retro|old photo|old photograph|old picture|old fashioned|antique|nostalgic|old timey|old school|aged|"
-        "seventies|70s|60s|polaroid",
-        _preset("vintage"),
-    ),
-    ("cinematic|movie|movie like|like a movie|film still|blockbuster|teal and orange|hollywood", _preset("cinematic")),
-    ("moody|moodier|dark moody|dark and moody|moody look", _preset("moody")),
-    ("matte|matt", _preset("matte")),
-    ("film|filmic|film look|analog|analogue|kodak|35mm|film grain", _preset("film")),
-    (
-        "remove|removed|removing|removes|delete|deleted|erase|get rid of|take out|take away|eliminate|hide|edit out|"
-        "photoshop out|wipe out",
-        Look("remove"),
-    ),
-    (
-        "better|nicer|improve|improved|enhance|enhanced|fix|fixed|beautiful|prettier|pretty|professional|amazing|"
-        "awesome|good|great|stunning|perfect|cooler looking|interesting|magic|nice|more|touch up|retouch|do something|"
-        "edit|pop|pops|popping|pop out|stand out|stands out|attractive|boring|clean up|clean it up|less distracting|"
-        "distracting|shinier|shiny|delicious|tasty|appetizing|life|more life|wow|special|impressive|fresh|fresher|"
-        "gorgeous|lovely|lovelier|striking|bring out|noticeable|eye catching",
-        Look("enhance", {}, 0.45),
-    ),
-)
-#: Shapes of phrases, each with its look: what stands between the words is free.
-_SHAPES: Final[tuple[tuple[str, Look], ...]] = (
-    (
-        r"\b(?:boost|increase|enhance|intensify|strengthen|deepen|raise|bring out|pump up|crank up|bump up|turn up)"
-        r"(?: \w+)? colou?rs?\b",
-        Look("saturation", _UP),
-    ),
-    (
-        r"\b(?:tone|turn|dial|bring) down(?: the| its| all the)? (?:colou?rs?|blues|reds|greens|yellows|oranges"
-        r"|pinks)\b|\b(?:tone|turn|dial|bring)(?: the| its)? (?:colou?rs?|blues|reds|greens|yellows|oranges"
-        r"|pinks) (?:back )?down\b",
-        Look("saturation", _DOWN),
-    ),
-    (r"\b(?:cool|cooler|cooled) \w+ (?:down|off)\b", Look("warmth", _DOWN)),
-    (
-        r"\bautumn(?:al)? (?:colou?rs?|tones?|look)\b|\bfall colou?rs\b",
-        Look("tint", {"color": COLOURS["orange"]}, 0.85),
-    ),
-    (
-        r"\b(?:prettier|better|nicer|improve the|fix the|enhance the|good|great) colou?rs?\b",
-        Look("saturation", _UP, 0.6),
-    ),
-    (r"\b(?:improve|fix|better|enhance|nicer)(?: the)? (?:lighting|light)\b", Look("exposure", _UP, 0.6)),
-    (r"\b(?:take|pull|get)(?= (?:\w+ ){1,3}(?:out of|off|away from)\b)", Look("remove")),
-)
 
 #: "greener" and its like: the named colour is laid over what is there, not put in its place.
 _TOWARDS: Final[Mapping[str, str]] = {
@@ -210,29 +35,6 @@ _TOWARDS: Final[Mapping[str, str]] = {
 #: What has its own colour in nature: "blue water" is a blue touch, where a "blue car" is new paint.
 _NATURAL: Final = frozenset({"sky", "vegetation", "water", "ground", "person", "face"})
 
-#: How strong: the first that is found wins, so longer phrases stand first.
-_STRENGTHS: Final[tuple[tuple[str, float], ...]] = (
-    ("a tiny bit|tiny bit|ever so slightly|barely|a hint of|a hint|hardly|very slightly|very subtle|very subtly", 0.2),
-    (
-        "a little bit|a little|a bit|slightly|slight|subtly|subtle|a touch|somewhat|a tad|tad|gently|gentle|softly|"
-        "lightly|a smidge|a notch|little bit|touch of|not too much|kind of|a wee bit|mildly|mild|small amount",
-        0.35,
-    ),
-    (
-        "as much as possible|extremely|insanely|super|ultra|completely|totally|maximum|crazy|incredibly|max|fully|"
-        "to the max|hugely",
-        1.0,
-    ),
-    (
-        "very much|a lot more|a lot|much more|much|very|really|strongly|strong|way|far|heavily|significantly|lots|"
-        "loads|a whole lot|considerably|drastically|tons|noticeably|so much|dramatically",
-        0.85,
-    ),
-)
-DEFAULT_STRENGTH: Final = 0.6
-#: "but not too much" limits every step to this.
-LIMITED: Final = 0.35
-
 _LESS: Final = (
     r"\b(?:(?:less|reduce|reduced|reducing|decrease|decreased|lower|lessen|tone down|turn down|cut|cut down|bring down"
     r"|dial down|take down|dial back|not so|not as|not too|not that|not very|lose|drop|minimi[sz]e"
@@ -243,7 +45,7 @@ _DOWNWARD: Final = r"^(?:\s+(?!and\b)\w+){0,1}\s+(?:down|back)\b"
 #: Complaints: said of a photo they are what should be otherwise, whatever stands before them.
 _ALWAYS_WRONG: Final = frozenset(
     {"underexposed", "under exposed", "overexposed", "over exposed", "blown out", "harsh", "hard to see", "unsharp"}
-    | {"in the shade"}
+    | {"in the shade", "in shadow", "in the shadow", "in the shadows", "in shade"}
 )
 #: ... and these, where the sentence says how it is: "it looks dull", but not "make it look dark".
 _WRONG: Final = frozenset(
@@ -291,17 +93,22 @@ def _spelt(word: str) -> str:
         return _TYPOS[word]
     if len(word) < 5 or not word.isalpha() or word in vocabulary():
         return word
-    near = [known for known in sorted(vocabulary()) if known[0] == word[0] and abs(len(known) - len(word)) <= 2]
+    near = [known for known in _spellings() if known[0] == word[0] and abs(len(known) - len(word)) <= 2]
     close = difflib.get_close_matches(word, near, n=1, cutoff=0.84)
     # "building" and "buildings" are both right: only the same word misspelt is replaced.
     return close[0] if close and not word.startswith(close[0]) and not close[0].startswith(word) else word
 
 
 @cache
+def _spellings() -> tuple[str, ...]:
+    return tuple(sorted(vocabulary()))
+
+
+@cache
 def vocabulary() -> frozenset[str]:
     """All words that mean something here."""
     words: set[str] = set(COLOURS) | set(_TOWARDS) | set(_COMMON.split()) | set(PARTS.split("|"))
-    listed = [phrases for phrases, _ in _PHRASES] + [phrases for phrases, _ in _STRENGTHS] + list(nouns())
+    listed = [phrases for phrases, _ in PHRASES] + [phrases for phrases, _ in STRENGTHS] + list(nouns())
     for phrases in listed:
         words |= set(phrases.replace("|", " ").split())
     return frozenset(words)
@@ -331,8 +138,8 @@ def pattern(words: str | Iterable[str]) -> re.Pattern[str]:
 
 @cache
 def _look_patterns() -> tuple[tuple[re.Pattern[str], Look], ...]:
-    shaped = tuple((re.compile(shape), look) for shape, look in _SHAPES)
-    return shaped + tuple((pattern(phrases), look) for phrases, look in _PHRASES)
+    shaped = tuple((re.compile(shape), look) for shape, look in SHAPES)
+    return shaped + tuple((pattern(phrases), look) for phrases, look in PHRASES)
 
 
 @cache
@@ -341,7 +148,7 @@ def _pattern(words: str) -> re.Pattern[str]:
 
 
 #: Pairs that "and" joins into one thing.
-_PAIRS: Final = r"\b(black|b|teal|dark|grey|gray|blue) and (white|w|orange|moody|gloomy|clear)\b"
+_PAIRS: Final = r"\b(black|b|teal|dark|grey|gray|blue|light|bright) and (white|w|orange|moody|gloomy|clear|airy)\b"
 
 
 def clauses(text: str) -> list[str]:
@@ -463,7 +270,7 @@ def strength_in(clause: str) -> float:
     percent = re.search(r"\b(\d{1,3}) ?(?:%|percent)", clause)
     if percent:
         return min(1.0, max(0.05, int(percent.group(1)) / 100))
-    for phrases, strength in _STRENGTHS:
+    for phrases, strength in STRENGTHS:
         if _pattern(phrases).search(clause):
             return strength
     return DEFAULT_STRENGTH
@@ -471,4 +278,4 @@ def strength_in(clause: str) -> float:
 
 def is_degree(word: str) -> bool:
     """Whether a word only says how much."""
-    return any(word in phrases.replace("|", " ").split() for phrases, _ in _STRENGTHS)
+    return any(word in phrases.replace("|", " ").split() for phrases, _ in STRENGTHS)

@@ -131,11 +131,10 @@ _PLAIN: Final = (
     "carrot|hot dog|donut|toilet|mouse|remote|keyboard|microwave|oven|toaster|sink|refrigerator|scissors|hair drier|"
     "toothbrush|subject"
 )
-#: What is part of a person, an animal or a building and no entity of its own; "the dog's fur" is about the dog.
+#: What is most of a thing, and no entity of its own: "the dog's fur" is about the dog, its collar is not.
 PARTS: Final = (
-    "fur|coat|tail|paws|paw|ears|ear|mane|feathers|wings|wing|roof|wall|walls|windows|window|door|doors|facade|wheels|"
-    "wheel|bonnet|hood|body|head|hair|eyes|eye|skin|clothes|edges|edge|colour|color|colours|colors|side|part|tones|"
-    "tone|surface"
+    "fur|coat|mane|feathers|body|skin|walls|facade|paintwork|bodywork|paint|colour|color|colours|colors|tones|tone|"
+    "surface|side|edges|shape|look"
 )
 
 

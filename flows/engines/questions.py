@@ -9,7 +9,7 @@ from typing import Final
 
 from edi_storage.errors import InputError
 from edi_storage.models import EntityData, Question
-from flows.engines.lexicon import DEFAULT_STRENGTH
+from flows.engines.looks import DEFAULT_STRENGTH
 from flows.engines.reading import Reading, settle
 from flows.engines.steps import Scope, Step
 from flows.engines.targets import aim_of, is_inside, phrase_of

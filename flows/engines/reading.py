@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final
 
 from edi_storage.models import EntityData
-from flows.engines.lexicon import LIMITED, Look, clauses, look_in, strength_in, vocabulary
+from flows.engines.lexicon import clauses, look_in, strength_in, vocabulary
+from flows.engines.looks import LIMITED, Look
 from flows.engines.steps import Scope, Step
 from flows.engines.targets import Aim, aim_of, subject_of
 
 #: Looks that are wished for the whole picture when nothing else is said.
 _ALL_OVER: Final = frozenset(
     {"exposure", "contrast", "saturation", "warmth", "sharpen", "clarity", "vignette", "black_and_white", "sepia"}
-    | {"enhance", "tint", "preset", "cast", "golden"}
+    | {"enhance", "tint", "preset", "cast", "tones"}
 )
 #: ... and those that are, also when the sentence before was about one thing.
 _NEVER_FOR_A_PART: Final = frozenset({"vignette", "preset", "sepia", "black_and_white"})
@@ -90,6 +92,8 @@ def _aimed(parts: Sequence[_Part], entities: Sequence[EntityData], kept: frozens
     for part in parts:
         aim = _rest(part.aim, last, entities, kept)
         if part.look is None:
+            if aim.unknown and re.fullmatch(r"an? \w+", part.clause):
+                continue  # "a calmer, darker river"
             if not _lent(done, aim, part.clause) and _is_thing(aim) and not (done and aim.unknown):
                 waiting.append(aim)
             last = aim if _is_thing(aim) and not aim.unknown else last
@@ -263,12 +267,15 @@ def _cast(name: str, scope: Scope) -> tuple[str, dict[str, Any]]:
 def _strangeness(clause: str, entities: Sequence[EntityData]) -> float:
     """How much less sure a reading is for the words of its clause that mean nothing here."""
     labels = {word for entity in entities for word in entity.label.split()}
-    known, fillers = vocabulary() | labels, _FILLERS.split()
-    strange = [
-        word for word in re.findall(r"[a-z']{3,}", clause) if word not in known and word.rstrip("s") not in known
-    ]
-    strange = [word for word in strange if word not in fillers]
+    words = {word.removesuffix("'s") for word in re.findall(r"[a-z']{3,}", clause)}
+    known = vocabulary()
+    strange = {word for word in words if word not in known and word.rstrip("s") not in known} - labels - _fillers()
     return min(_MOST_FOR_STRANGE_WORDS, _PER_STRANGE_WORD * len(strange))
+
+
+@cache
+def _fillers() -> frozenset[str]:
+    return frozenset(_FILLERS.split())
 
 
 #: Words that fill a sentence and change nothing.

@@ -32,7 +32,7 @@ _PERSON: Final = (
 )
 _DAMAGE: Final = (
     r"\b(?:noise|denoise|noisy|grain|grainy|scratches|scratch|watermark|red eyes?|motion blur|dust|wrinkles|acne|"
-    r"pimples)\b"
+    r"pimples|chin|blemish|blemishes|dark circles|tattoo|braces)\b"
 )
 _MENDING: Final = r"\b(?:remove|get rid of|reduce|clean|fix|denoise|less|noisy|grainy|repair|smooth)\b"
 _SIZE: Final = r"\b(?:bigger|larger|smaller|wider|longer|shorter|taller)$"

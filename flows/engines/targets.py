@@ -193,6 +193,10 @@ def _mention(
         owned = re.match(r"\s+(?:\w+ )?(?:" + PARTS + r")\b", rest)
         if _noun_pattern(()).match(rest.lstrip()) and owned is None:
             return None  # "everyone's faces" are faces
+        other = re.match(r"\s+([a-z]+)\b", rest)
+        if owned is None and other is not None and not _known(other.group(1), entities):
+            # "the cat's collar" is a thing that nobody has found.
+            return Mention(match.start(), end + other.end(), other.group(1), Noun(()), False)
         end += owned.end() if owned else 0
     if word in ("her", "him", "me", "us", "he", "she", "we") and not _is_person(word, before, rest):
         return None
