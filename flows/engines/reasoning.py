@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from edi_storage.models import Intent, PromptRecord, SceneAnalysis
 from flows.engines.intent import understand
-from flows.engines.refinement import refine
+from flows.engines.refinement import Choice, as_read, refine
 
 
 class EmbeddedReasoner:
-    """Understands prompts with `intent.understand` and writes them with `refinement.refine`."""
+    """Understands prompts with `intent.understand` and writes them with `refinement.refine`.
+
+    `choice` is what learning adds: it picks preset and strength where the person left them open.
+    """
 
     name = "embedded"
-    version = "1"
+    version = "2"
+
+    def __init__(self, choice: Choice = as_read) -> None:
+        self._choice = choice
 
     def understand(self, prompt: str, scene: SceneAnalysis, answer: int | None = None) -> Intent:
         """See `Reasoner.understand`."""
@@ -28,4 +34,4 @@ class EmbeddedReasoner:
         hints: list[str] | None = None,
     ) -> PromptRecord:
         """See `Reasoner.refine`."""
-        return refine(prompt, scene, intent, iteration, attempt, previous, hints)
+        return refine(prompt, scene, intent, iteration, attempt, previous, hints, self._choice)

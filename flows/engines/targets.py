@@ -285,8 +285,9 @@ def which(mention: Mention, entities: Sequence[EntityData]) -> tuple[list[Entity
     found = [entity for entity in entities if any(_is_called(entity, label) for label in mention.noun.labels)]
     for label in mention.noun.otherwise:
         found = found or [entity for entity in entities if _is_called(entity, label)]
-    # Skin has no mask of its own: its owner stands for it.
-    sure = 0.65 if mention.word.startswith("skin") else 1.0
+    # Skin has no mask of its own, and a face may have none: their owner stands for them, if the person agrees.
+    of_a_person = mention.noun.labels == ("face",) or mention.word.startswith("skin")
+    sure = 0.65 if of_a_person and any(entity.label == "person" for entity in found) else 1.0
     if mention.colour and len(found) > 1:
         narrowed = coloured(mention.colour, found)
         found, sure = (narrowed, min(sure, 0.95)) if narrowed else (found, min(sure, 0.8))
