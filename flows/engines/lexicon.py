@@ -16,6 +16,8 @@ from flows.engines.looks import DEFAULT_STRENGTH, PHRASES, SHAPES, SIGNED, STREN
 from flows.engines.nouns import PARTS, nouns
 from flows.engines.paints import COLOURS, shade
 
+_UP, _DOWN = {"direction": 1}, {"direction": -1}
+
 #: "greener" and its like: the named colour is laid over what is there, not put in its place.
 _TOWARDS: Final[Mapping[str, str]] = {
     "greener": "green",
@@ -38,7 +40,8 @@ _NATURAL: Final = frozenset({"sky", "vegetation", "water", "ground", "person", "
 _LESS: Final = (
     r"\b(?:(?:less|reduce|reduced|reducing|decrease|decreased|lower|lessen|tone down|turn down|cut|cut down|bring down"
     r"|dial down|take down|dial back|not so|not as|not too|not that|not very|lose|drop|minimi[sz]e"
-    r"|limit)(?: (?!more)[\w']+){0,2}|too(?: much| many)?|bit too|way too)\s+$"
+    r"|limit)(?: (?!more)[\w']+){0,2}|too(?: much| many)?|bit too|way too"
+    r"|(?:not like|hate|dislike)(?: (?:how|the|that|it|is|so|this|all|these|those))*)\s+$"
 )
 #: After the look: "turn the brightness down".
 _DOWNWARD: Final = r"^(?:\s+(?!and\b)\w+){0,1}\s+(?:down|back)\b"
@@ -52,10 +55,22 @@ _WRONG: Final = frozenset(
     {"dark", "dim", "bright", "dull", "flat", "pale", "washed out", "faded", "cold", "cool", "warm"}
     | {"saturated", "muted", "sharp"}
 )
+#: "a bit dark" is a complaint, "a bit darker" a wish.
+_A_BIT_WRONG: Final = frozenset({"dark", "dim", "dull", "flat", "bright", "cold", "washed out", "pale", "harsh"})
+_A_BIT: Final = r"\b(?:bit|little|kinda|kind of|rather|quite|somewhat|slightly|pretty)\s+$"
 _IS: Final = (
-    r"\b(?:is|are|was|were|looks?|seems?|appears?|it's|its|that's|feels?|(?:came|comes?|turned) out|been)\s+"
-    r"(?:(?:so|very|really|pretty|quite|rather|a bit|a little|bit|kind of|kinda|super|all|just|way|still|too|a|"
-    r"a little bit|much|extremely|somewhat)\s+)*$"
+    r"\b(?:(?:is|are|was) (?:it|this|that|(?:the|my) \w+)|is|are|was|were|looks?|seems?|appears?|it's|its|that's"
+    r"|feels?|(?:came|comes?|turned) out|been)\s+(?:(?:so|very|really|pretty|quite|rather|a bit|a little|bit|kind of"
+    r"|kinda|super|all|just|way|still|too|a|a little bit|much|extremely|somewhat)\s+)*$"
+)
+#: "it is not very sharp" asks for more of it.
+_IS_NOT: Final = (
+    r"\b(?:(?:is|are|was|were|looks?|it's|its|that's) not|(?:does|do) not (?:look|seem|feel)) "
+    r"(?:very |really |so |that |too |as |quite |all that )?$"
+)
+_NOT_WANTED: Final = (
+    r"\b(?:(?:do not|don't|dont|never|no need to) (?:make|turn|go|get|add|use|apply|do|put|give|want)(?: [\w']+){0,3}"
+    r"|(?:do not|don't|dont|never|without|no|not)(?: any| a| an| the)?)\s+$"
 )
 _WISH: Final = r"\b(?:make|should|want|would|could|need|needs|let|turn|get|give|like it|more|wish)\b"
 
@@ -94,7 +109,7 @@ def _spelt(word: str) -> str:
     if len(word) < 5 or not word.isalpha() or word in vocabulary():
         return word
     near = [known for known in _spellings() if known[0] == word[0] and abs(len(known) - len(word)) <= 2]
-    close = difflib.get_close_matches(word, near, n=1, cutoff=0.84)
+    close = difflib.get_close_matches(word, near, n=1, cutoff=0.87)
     # "building" and "buildings" are both right: only the same word misspelt is replaced.
     return close[0] if close and not word.startswith(close[0]) and not close[0].startswith(word) else word
 
@@ -107,7 +122,7 @@ def _spellings() -> tuple[str, ...]:
 @cache
 def vocabulary() -> frozenset[str]:
     """All words that mean something here."""
-    words: set[str] = set(COLOURS) | set(_TOWARDS) | set(_COMMON.split()) | set(PARTS.split("|"))
+    words: set[str] = set(COLOURS) | set(_TOWARDS) | set(_COMMON.split()) | set(PARTS.split("|")) | fillers()
     listed = [phrases for phrases, _ in PHRASES] + [phrases for phrases, _ in STRENGTHS] + list(nouns())
     for phrases in listed:
         words |= set(phrases.replace("|", " ").split())
@@ -251,18 +266,31 @@ def turned(look: Look, clause: str, phrase: str) -> Look:
     at = clause.find(phrase)
     before, after = clause[:at], clause[at + len(phrase) :]
     says_is = re.search(_IS, before) is not None and re.search(_WISH, before) is None
+    less = re.search(_LESS, before) is not None
     if look.action == "blur" and phrase in ("blurry", "out of focus", "fuzzy", "blurred"):
-        wrong = says_is or re.search(r"\b(?:less|too|not so)\s+$", before)
-        return Look("sharpen", {"direction": 1}, look.certainty) if wrong else look
+        return Look("sharpen", _UP, look.certainty) if says_is or less else look
+    if look.action == "dramatic" and less:
+        gloomy = look.parameters.get("mood") == "stormy"
+        return Look("exposure", _UP, 0.75) if gloomy else Look("contrast", _DOWN, 0.75)
     if look.action not in SIGNED:
         return look
     direction = int(look.parameters.get("direction", 1))
-    if re.search(rf"\bnot (?:\w+ )?{re.escape(phrase)} enough\b", clause):
+    if re.search(rf"\bnot (?:\w+ )?{re.escape(phrase)} enough\b", clause) or re.search(_IS_NOT, before):
         return look
-    turns = phrase in _ALWAYS_WRONG or re.search(_LESS, before) or (phrase in _WRONG and says_is)
+    mended = phrase in _WRONG and re.search(r"\b(?:fix|correct|repair|avoid)(?: the| these| those)?\s+$", before)
+    a_bit = phrase in _A_BIT_WRONG and re.search(_A_BIT, before) is not None and not after.strip()
+    turns = phrase in _ALWAYS_WRONG or less or mended or a_bit or (phrase in _WRONG and says_is)
     if turns or re.search(_DOWNWARD, after):
         direction = -direction
     return Look(look.action, {**look.parameters, "direction": direction}, look.certainty)
+
+
+def forbidden(clause: str, phrase: str) -> bool:
+    """Whether a clause says that a look is not wanted: "no vignette", "don't make it darker"."""
+    before, after = clause[: clause.find(phrase)], clause[clause.find(phrase) + len(phrase) :]
+    if re.match(r" enough\b", after) or re.search(_IS_NOT, before):
+        return False
+    return re.search(_NOT_WANTED, before) is not None
 
 
 def strength_in(clause: str) -> float:
@@ -270,6 +298,7 @@ def strength_in(clause: str) -> float:
     percent = re.search(r"\b(\d{1,3}) ?(?:%|percent)", clause)
     if percent:
         return min(1.0, max(0.05, int(percent.group(1)) / 100))
+    clause = re.sub(r"\bnot (?:very|really|that|so) ", "", clause)
     for phrases, strength in STRENGTHS:
         if _pattern(phrases).search(clause):
             return strength
@@ -279,3 +308,21 @@ def strength_in(clause: str) -> float:
 def is_degree(word: str) -> bool:
     """Whether a word only says how much."""
     return any(word in phrases.replace("|", " ").split() for phrases, _ in STRENGTHS)
+
+
+@cache
+def fillers() -> frozenset[str]:
+    """Words that fill a sentence and change nothing."""
+    return frozenset(_FILLERS.split())
+
+
+#: Words that fill a sentence and change nothing.
+_FILLERS: Final = (
+    "the and for you can i'd i'm i've would like want some someone somebody get just only make making made turn have "
+    "has had with from into onto its it's this that they them there here been being are was were will shall let lets "
+    "let's need needs give use using try thanks thank hey hello kindly possible somehow anything something much many "
+    "too also both way what how when who out off down over not but bit put set see look looks looking great please "
+    "your our mine own his her actual actually really overall across than one ones which tad few take took taken "
+    "apply effect filter wish hoping think maybe perhaps create came comes save saved got like likes hate dislike "
+    "work working auto could should might change changed changing color colour behind front"
+)

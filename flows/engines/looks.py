@@ -52,7 +52,7 @@ def _mood(name: str) -> dict[str, Any]:
 
 
 def _preset(name: str) -> Look:
-    return Look("preset", {"name": name})
+    return Look("preset", {"name": name}, 0.93)
 
 
 #: Phrases by look. A word stands for itself only; inflections are listed, so that nothing matches by accident.
@@ -161,7 +161,7 @@ PHRASES: Final[tuple[tuple[str, Look], ...]] = (
     ),
     ("cinematic|movie|movie like|like a movie|film still|blockbuster|teal and orange|hollywood", _preset("cinematic")),
     ("moody|moodier|dark moody|dark and moody|moody look", _preset("moody")),
-    ("airy|light and airy|bright and airy|dreamy airy", _preset("airy")),
+    ("airy|bright airy|light and airy|bright and airy|dreamy airy", _preset("airy")),
     ("matte|matt", _preset("matte")),
     ("film|filmic|film look|analog|analogue|kodak|35mm|film grain", _preset("film")),
     (
@@ -173,8 +173,8 @@ PHRASES: Final[tuple[tuple[str, Look], ...]] = (
         "better|nicer|improve|improved|enhance|enhanced|fix|fixed|beautiful|prettier|pretty|professional|amazing|"
         "awesome|good|great|stunning|perfect|cooler looking|interesting|magic|nice|more|touch up|retouch|do something|"
         "edit|pop|pops|popping|pop out|stand out|stands out|attractive|boring|clean up|clean it up|less distracting|"
-        "distracting|shinier|shiny|delicious|tasty|appetizing|life|more life|wow|special|impressive|fresh|fresher|"
-        "gorgeous|lovely|lovelier|striking|bring out|noticeable|eye catching",
+        "distracting|shinier|shiny|delicious|tasty|appetizing|life|more life|enhancement|enhancements|wow|special|"
+        "impressive|fresh|fresher|gorgeous|lovely|lovelier|striking|bring out|noticeable|eye catching",
         Look("enhance", {}, 0.45),
     ),
 )
@@ -200,7 +200,10 @@ SHAPES: Final[tuple[tuple[str, Look], ...]] = (
         r"\b(?:prettier|better|nicer|improve the|fix the|enhance the|good|great) colou?rs?\b",
         Look("saturation", _UP, 0.6),
     ),
-    (r"\b(?:improve|fix|better|enhance|nicer)(?: the)? (?:lighting|light)\b", Look("exposure", _UP, 0.6)),
+    (
+        r"\b(?:improve|fix|better|enhance|nicer|correct|adjust|balance)(?: the)? (?:light|lighting|exposure|levels)\b",
+        Look("exposure", _UP, 0.6),
+    ),
     (
         r"\bshadows (?:are|look) (?:way |much )?too (?:deep|dark|black|strong|heavy)\b",
         Look("tones", {"area": "shadows", **_UP}),

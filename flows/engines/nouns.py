@@ -56,8 +56,8 @@ _ONE_AND_MANY: Final[Mapping[str, tuple[str, str]]] = {
     "sheep": ("lamb|ram|ewe", "sheep|lambs"),
     "cow": ("cow|bull|calf|ox", "cows|cattle|bulls|calves"),
     "car": (
-        "car|automobile|auto|sedan|taxi|cab|convertible|sports car|suv|jeep",
-        "cars|automobiles|autos|taxis|cabs",
+        "car|automobile|sedan|taxi|cab|convertible|sports car|suv|jeep",
+        "cars|automobiles|taxis|cabs",
     ),
     "truck": ("truck|lorry|van|pickup", "trucks|lorries|vans"),
     "bus": ("bus|coach|minibus", "buses|coaches"),
@@ -136,6 +136,25 @@ PARTS: Final = (
     "fur|coat|mane|feathers|body|skin|walls|facade|paintwork|bodywork|paint|colour|color|colours|colors|tones|tone|"
     "surface|side|edges|shape|look"
 )
+
+
+#: What belongs to a thing that has a label: where it is asked for, its owner is the likeliest guess.
+OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
+    # Clothes and what a face has.
+    "shirt|dress|jacket|hat|hair|eyes|eye|teeth|lips|trousers|pants|jeans|shoes|suit|skirt|sweater|jumper|scarf": (
+        "person",
+    ),
+    "hands|arms|legs|nose|glasses|beard|uniform|clothes|clothing|outfit|veil|gown|shorts|hoodie|cap|sunglasses|tee": (
+        "person",
+    ),
+    "door|doors|window|windows|roof|wall|walls|balcony|chimney|porch|gate|bricks|columns|stairs": ("building",),
+    "wheel|wheels|tyres|tires|bonnet|hood|windscreen|windshield|headlights|bumper|number plate|license plate": VEHICLES,
+    "collar|leash|lead|paws|paw|tail|ears|saddle|wings|beak": ANIMALS,
+    "sun|moon|stars|star": ("sky",),
+    "reflection|reflections|ripples|foam": ("water",),
+    "flower|flowers|rose|roses|tulip|tulips|blossoms|petals": ("vegetation", "potted plant", "vase"),
+    "mountain|mountains|hill|hills|rock|rocks|cliff|cliffs|peak": ("vegetation", "ground"),
+}
 
 
 @dataclass(frozen=True)

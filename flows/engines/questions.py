@@ -10,6 +10,8 @@ from typing import Final
 from edi_storage.errors import InputError
 from edi_storage.models import EntityData, Question
 from flows.engines.looks import DEFAULT_STRENGTH
+from flows.engines.nouns import OWNERS
+from flows.engines.paints import COLOURS
 from flows.engines.reading import Reading, settle
 from flows.engines.steps import Scope, Step
 from flows.engines.targets import aim_of, is_inside, phrase_of
@@ -21,10 +23,12 @@ _DONE: Final = {
     "remove": "removed",
     "recolour": "given the new colour",
     "tint": "given a touch of the colour",
-    "exposure": "made brighter or darker",
+    "exposure": "made {brighter}",
+    "saturation": "made {livelier}",
+    "contrast": "given {more} contrast",
     "dramatic": "made dramatic",
     "sharpen": "sharpened",
-    "warmth": "made warmer or cooler",
+    "warmth": "made {warmer}",
     "black_and_white": "black and white",
 }
 
@@ -48,7 +52,10 @@ def ask(
     others = tuple(reading.step for reading in readings if reading is not weak)
     if weak.one_of:
         choices = _candidates(weak, entities)
-        asked = f"Which one should be {_DONE.get(weak.step.action, 'changed')}?"
+        asked = f"Which one should be {_done(weak.step)}?"
+    elif weak.step.action == "remove" and weak.step.scope == "background":
+        choices = _other_backgrounds(weak.step)
+        asked = "The background cannot be cut away, but changed. What should be in its place?"
     elif weak.vague and not weak.unknown:
         choices = _enhancements(weak.step, entities)
         choices.sort(key=lambda choice: choice.steps[0].action != weak.step.action)
@@ -59,7 +66,7 @@ def ask(
     else:
         choices = _places(weak, entities)
         missing = f"I do not see '{weak.unknown}' for certain in this photo. " if weak.unknown else ""
-        asked = f"{missing}What should be {_DONE.get(weak.step.action, 'changed')}?"
+        asked = f"{missing}What should be {_done(weak.step)}?"
     return _question(asked, [replace(choice, steps=(*choice.steps, *others)) for choice in choices])
 
 
@@ -73,6 +80,13 @@ def ask_what_to_keep(
     choices = [Choice(phrase_of(entity, entities), steps, frozenset({entity.entity_id})) for entity in others]
     choices.append(Choice("nothing", steps))
     return _question(f"I do not see '{missing}' for certain in this photo. What should stay as it is?", choices)
+
+
+def _done(step: Step) -> str:
+    up = step.parameters.get("direction", 1) >= 0
+    words = {"brighter": "darker", "livelier": "paler in its colours", "more": "less", "warmer": "cooler"}
+    chosen = {word: word if up else opposite for word, opposite in words.items()}
+    return _DONE.get(step.action, "changed").format(**chosen)
 
 
 def _question(text: str, choices: list[Choice]) -> tuple[Question, list[Choice]]:
@@ -108,8 +122,9 @@ def _enhancements(step: Step, entities: Sequence[EntityData]) -> list[Choice]:
             Choice("paler colours", (replace(step, action="saturation", parameters={"direction": -1}),)),
             Choice("black and white", (replace(step, action="black_and_white"),)),
         ]
+    lively = replace(step, action="enhance", parameters={})
     choices = [
-        Choice("clearer and livelier: light, contrast and colour together", (step,)),
+        Choice("clearer and livelier: light, contrast and colour together", (lively,)),
         Choice("brighter", (replace(step, action="exposure", parameters=up),)),
         Choice("richer colours", (replace(step, action="saturation", parameters=up),)),
         Choice("warmer", (replace(step, action="warmth", parameters=up),)),
@@ -119,6 +134,12 @@ def _enhancements(step: Step, entities: Sequence[EntityData]) -> list[Choice]:
         dramatic = Step("dramatic_sky", sky, step.strength, "entities", {"mood": "dramatic"})
         choices.append(Choice("a dramatic sky, the rest untouched", (dramatic,)))
     return choices
+
+
+def _other_backgrounds(step: Step) -> list[Choice]:
+    plain = {name: {"color": COLOURS[name], "colour_name": name} for name in ("white", "grey", "black")}
+    fills = [Choice(f"plain {name}", (replace(step, action="fill", parameters=plain[name]),)) for name in plain]
+    return [*fills, Choice("the same, softly out of focus", (replace(step, action="blur", parameters={}),))]
 
 
 def _dramas(step: Step, entities: Sequence[EntityData]) -> list[Choice]:
@@ -198,16 +219,26 @@ def _likely(weak: Reading, entities: Sequence[EntityData]) -> list[EntityData]:
 
     asked = [entity for entity in entities if entity.entity_id in weak.step.targets]
     pool = asked if asked and not weak.unknown and weak.step.scope == "entities" else list(entities)
+    if weak.step.action == "remove":
+        # What people want to be rid of is small.
+        return sorted(pool, key=lambda e: (e.label == "sky", e.area_percent or 0.0, e.entity_id))
     if up:
         return sorted(pool, key=lambda entity: (height(entity), entity.entity_id))
-    return sorted(pool, key=lambda entity: (_rank(entity, entities), -(entity.area_percent or 0.0), entity.entity_id))
+    return sorted(
+        pool,
+        key=lambda entity: (_rank(entity, entities, weak.unknown), -(entity.area_percent or 0.0), entity.entity_id),
+    )
 
 
-def _rank(entity: EntityData, entities: Sequence[EntityData]) -> int:
+def _rank(entity: EntityData, entities: Sequence[EntityData], word: str) -> int:
     """What somebody names without our knowing the word is likely the subject, else a region that has no name yet.
 
-    What has a name is hardly meant by another one, and least of all the sky.
+    What has a name is hardly meant by another one, and least of all the sky; but a shirt is somebody's.
     """
+    owners = next((labels for things, labels in OWNERS.items() if word in things.split("|")), ())
+    if entity.label in owners:
+        # Wild flowers and hills may be what a region without a name shows.
+        return -1 if owners[0] not in ("vegetation", "ground") else 1
     if "region" in entity.label.split():
         return 0 if is_inside(entity, entities) else 1
     return {"subject": 0, "sky": 3}.get(entity.label, 2)

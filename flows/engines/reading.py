@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Final
 
 from edi_storage.models import EntityData
-from flows.engines.lexicon import clauses, look_in, strength_in, vocabulary
+from flows.engines.lexicon import clauses, fillers, forbidden, look_in, strength_in, vocabulary
 from flows.engines.looks import LIMITED, Look
 from flows.engines.steps import Scope, Step
 from flows.engines.targets import Aim, aim_of, subject_of
@@ -78,6 +77,8 @@ def _parts(text: str, entities: Sequence[EntityData]) -> list[_Part]:
     last: tuple[str, ...] = ()
     for clause in clauses(text):
         found = look_in(clause)
+        if found and found[0].action not in ("remove", "cast") and forbidden(clause, found[1]):
+            continue
         aim = aim_of(clause, entities, found[1] if found else "", last)
         last = aim.ids if aim.kind == "entities" and aim.ids else last
         parts.append(_Part(clause, found[0] if found else None, aim))
@@ -269,25 +270,8 @@ def _strangeness(clause: str, entities: Sequence[EntityData]) -> float:
     labels = {word for entity in entities for word in entity.label.split()}
     words = {word.removesuffix("'s") for word in re.findall(r"[a-z']{3,}", clause)}
     known = vocabulary()
-    strange = {word for word in words if word not in known and word.rstrip("s") not in known} - labels - _fillers()
+    strange = {word for word in words if word not in known and word.rstrip("s") not in known} - labels - fillers()
     return min(_MOST_FOR_STRANGE_WORDS, _PER_STRANGE_WORD * len(strange))
-
-
-@cache
-def _fillers() -> frozenset[str]:
-    return frozenset(_FILLERS.split())
-
-
-#: Words that fill a sentence and change nothing.
-_FILLERS: Final = (
-    "the and for you can i'd i'm i've would like want some someone somebody get just only make making made turn have "
-    "has had with from into onto its it's this that they them there here been being are was were will shall let lets "
-    "let's need needs give use using try thanks thank hey hello kindly possible somehow anything something much many "
-    "too also both way what how when who out off down over not but bit put set see look looks looking great please "
-    "your our mine own his her actual actually really overall across than one ones which tad few take took taken "
-    "apply effect filter wish hoping think maybe perhaps could should might change changed changing color colour "
-    "behind front"
-)
 
 
 def _settled(readings: Sequence[Reading]) -> list[Reading]:

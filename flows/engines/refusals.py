@@ -32,9 +32,9 @@ _PERSON: Final = (
 )
 _DAMAGE: Final = (
     r"\b(?:noise|denoise|noisy|grain|grainy|scratches|scratch|watermark|red eyes?|motion blur|dust|wrinkles|acne|"
-    r"pimples|chin|blemish|blemishes|dark circles|tattoo|braces)\b"
+    r"skin smoothing|pimples|chin|blemish|blemishes|dark circles|tattoo|braces)\b"
 )
-_MENDING: Final = r"\b(?:remove|get rid of|reduce|clean|fix|denoise|less|noisy|grainy|repair|smooth)\b"
+_MENDING: Final = r"\b(?:remove|get rid of|reduce|clean|fix|denoise|less|noisy|grainy|repair|smooth|smoothing)\b"
 _SIZE: Final = r"\b(?:bigger|larger|smaller|wider|longer|shorter|taller)$"
 _MOVING: Final = r"\b(?:move|shift|relocate|bring closer) (?:the|my|him|her|them|it)\b"
 #: "a better sky" may come from a change of the one that is there.
@@ -61,7 +61,7 @@ def refuse(text: str) -> None:
 
 def beyond_us(text: str) -> str | None:
     """What a prompt asks for that only a generative backend can do, in words; None when there is no such thing."""
-    if re.search(r"\b(?:replace|swap|substitute|exchange)\b", text) and not _another_sky(text):
+    if re.search(r"\b(?:replace|swap|substitute|exchange)\b", text) and not _another_backdrop(text):
         return "replacing one thing by another"
     if pattern(_PAINTERLY).search(text):
         return "repainting a photo in another style"
@@ -86,10 +86,15 @@ def beyond_us(text: str) -> str | None:
     return None
 
 
-def _another_sky(text: str) -> bool:
+def _another_backdrop(text: str) -> bool:
+    """A sky or a background for the one that is there, of a kind that can be made."""
     found = re.search(r"\bsky\b.*\b(?:with|by|for)\b(.*)", text)
     look = look_in(found.group(1).strip()) if found else None
-    return look is not None and (look[0].parameters.get("mood") in _SKY_MOODS or look[0].action == "recolour")
+    if look is not None and (look[0].parameters.get("mood") in _SKY_MOODS or look[0].action == "recolour"):
+        return True
+    found = re.search(r"\bbackground\b.*\b(?:with|by|for)\b(.*)", text)
+    look = look_in(found.group(1).strip()) if found else None
+    return look is not None and look[0].action in ("blur", "recolour", "black_and_white")
 
 
 def _adds(text: str) -> bool:

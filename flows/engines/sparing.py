@@ -117,6 +117,8 @@ def _kept_in(what: str, entities: Sequence[EntityData]) -> tuple[set[str], str, 
     cut = what.find(look[1]) if look is not None and look[0].action not in ("recolour", "cast") else -1
     thing, rest = (what[:cut], what[cut:]) if cut > 0 else (what, "")
     thing = thing.strip()
+    if re.match(r"(?:it|them|this|that|everything|all|things)\b", thing):
+        return set(), "", rest  # "keep it natural"
     aim = aim_of(thing if re.search(r"\b(?:the|my|a|his|her)\b", thing) else f"the {thing}", entities)
     if aim.kind == "whole" or aim.rest:
         return set(), "", rest

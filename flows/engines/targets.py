@@ -52,11 +52,13 @@ _STOP: Final = (
     r"\b(?:to|is|are|was|were|be|been|look|looks|looking|in|on|of|at|with|from|by|for|less|more|as|so|very|an?|bit"
     r"|little|lot|touch|tad|much|quite|slightly|somewhat|really|just|too|even|and|but|or|should|could|would|can|needs?"
     r"|has|have|does|do|not|please|stand|seems?|appears?|behind|like|that|which|than|only|instead|out|up|down|away|pop"
-    r"|gets?|lose|make|now|again|way|must|might|will|over|into|the|my|completely|totally|entirely)\b|[·,;]"
+    r"|gets?|lose|make|now|again|way|must|might|will|came|comes|turned|got|took|taken|goes|went|over|into|the|my|completely|totally|entirely)\b|[·,;]"
 )
 _ARTICLES: Final = r"\b(?:the|my|our|his|her|their|its|that|those|these|this|an?)\s+"
 #: A thing this many times as large as the next one of its kind is the one that is meant.
 _DOMINANT: Final = 4.0
+#: Things must differ this much in size for "the big one", "the one in the background".
+_TELLING: Final = 1.3
 #: How sure it is that one of several equals is meant, below the limit for asking.
 _ONE_OF_SEVERAL: Final = 0.55
 
@@ -121,7 +123,8 @@ def aim_of(clause: str, entities: Sequence[EntityData], phrase: str = "", last: 
         rest = tuple(entity.entity_id for entity in entities if entity.entity_id not in subject.ids)
         return Aim("background", rest, subject.certainty, rest=True)
     if named and not _is_picture_of(text, named[0]):
-        return _resolved(named, entities)
+        stranger = _stranger_before(text, named[0], entities)
+        return Aim("entities", (), 0.3, stranger) if stranger else _resolved(named, entities)
     described = _by_colour(bare, entities)
     if described is not None:
         return described
@@ -152,6 +155,16 @@ def _is_picture_of(text: str, first: Mention) -> bool:
         re.search(r"\b(?:photo|picture|image|pic|shot|photograph|portrait) of (?:\w+ ){0,2}$", text[: first.start])
         is not None
     )
+
+
+def _stranger_before(text: str, first: Mention, entities: Sequence[EntityData]) -> str:
+    """ "the pole in the sky" is a pole, and the sky only says where it is."""
+    from flows.engines.lexicon import fillers
+
+    found = re.search(rf"([a-z']{{3,}})\s+{_BESIDE}\s+(?:\w+ ){{0,3}}$", text[: first.start])
+    if found is None or _known(found.group(1), entities) or found.group(1) in fillers():
+        return ""
+    return found.group(1)
 
 
 def _without(text: str, named: Iterable[Mention]) -> str:
@@ -327,6 +340,10 @@ def _there(place: str, found: Sequence[EntityData], entities: Sequence[EntityDat
             place, abs(across - 0.5) if place == "middle" else -area
         )
 
+    if place in ("far", "near", "large", "small"):
+        sizes = sorted((entity.area_percent or 0.0 for entity in found), reverse=place in ("near", "large"))
+        if max(sizes[:2]) < _TELLING * min(sizes[:2]):
+            return list(found)  # of two about the same size none is the big one
     limits = {"left": 0.5, "right": -0.5, "top": 0.5, "bottom": -0.5, "middle": 0.2}
     if plural and place in limits:
         return [entity for entity in found if rank(entity) < limits[place]] or list(found)
@@ -430,7 +447,9 @@ def phrase_of(entity: EntityData, entities: Sequence[EntityData]) -> str:
     where = {"all over": "", "middle": " in the middle"}.get(place, f" at the {place}")
     share = "" if entity.area_percent is None else f" ({max(1, round(entity.area_percent))} %)"
     like = [other for other in entities if other.label == entity.label]
-    colour = name_of(entity) if len(like) > 1 and "region" not in entity.label.split() else ""
+    # Of people the colour that is measured is their clothes', or their skin's: it is no way to call them.
+    plain = entity.label in ("person", "face") or "region" in entity.label.split()
+    colour = name_of(entity) if len(like) > 1 and not plain else ""
     return f"the {colour} {entity.label}{where}{share}".replace("  ", " ")
 
 
