@@ -44,7 +44,7 @@ STREET = SceneAnalysis(
     entities=[
         thing("building_0", (0, 0, 640, 300), 50),
         thing("ground_0", (0, 300, 640, 127), 28),
-        thing("car_0", (40, 260, 160, 90), 8, colour="#a32420"),
+        thing("car_0", (40, 260, 160, 90), 10, colour="#a32420"),
         thing("car_1", (440, 270, 150, 80), 7, colour="#2a4a90"),
         thing("person_0", (300, 200, 50, 150), 4),
         thing("face_0", (315, 205, 20, 24), 0.4),
