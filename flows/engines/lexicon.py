@@ -246,6 +246,8 @@ def _paint(clause: str, names: str) -> tuple[Look, str] | None:
     spoken = re.sub(r"(?:\s+(?:please|now|instead|too|completely|in colou?r|coloured|colored|again))+$", "", clause)
     tone = r"(?:(dark|light|pale|bright|deep) )?"
     end = re.search(rf"(?<!the )\b{tone}({names})$", spoken)
+    if end and re.search(rf"{_IS[:-1]}(?:\w+ )?$", spoken[: end.start()]) and not re.search(_WISH, spoken):
+        return Look("cast", {"name": end.group(2)}, 0.72), end.group().strip()  # "the sofa looks dirty brown"
     if end:
         return _painted(end.group(2), end.group(1) or ""), end.group().strip()
     wished = re.search(rf"(?:^|\b(?:an?|plain|solid|want|to) ){tone}({names}) ([a-z]+)$", spoken)

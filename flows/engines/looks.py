@@ -213,6 +213,8 @@ SHAPES: Final[tuple[tuple[str, Look], ...]] = (
         Look("tones", {"area": "highlights", **_DOWN}),
     ),
     (r"\badd (?:some |more |a (?:bit|little|touch|splash) (?:of )?)?colou?rs?\b", Look("saturation", _UP)),
+    (r"\bcolou?rs? (?:\w+ )?(?:stronger|bolder|deeper|intense|more intense)\b", Look("saturation", _UP)),
+    (r"\bcolou?rs? (?:\w+ )?(?:weaker|softer|gentler|less intense)\b", Look("saturation", _DOWN)),
     (rf"\bbring out(?= the (?:(?:{'|'.join(COLOURS)})s?|colou?rs?)\b)", Look("saturation", _UP)),
     (
         r"\b(?:take|pull|get|edit|photoshop|cut)(?= (?:[\w']+ ){1,4}(?:out|off|away)\b)|\bcut out\b"

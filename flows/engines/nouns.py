@@ -98,7 +98,7 @@ _ONE_AND_MANY: Final[Mapping[str, tuple[str, str]]] = {
 _KINDS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("animal|pet|creature|beast|critter", "animals|pets|creatures|beasts", ANIMALS),
     ("vehicle|motor", "vehicles|traffic", VEHICLES[:5]),
-    ("he|she|him|her|himself|herself|me|myself", "us|ourselves", ("person",)),
+    ("he|she|him|her|himself|herself|me|myself|i", "us|we|ourselves", ("person",)),
     ("", "food|meal|dish of food|dessert|snack|fruit|breakfast|lunch|dinner", FOOD),
     ("", "dishes|tableware|crockery|cutlery", _DISHES),
     ("", "furniture", ("couch", "chair", "bed", "dining table", "bench")),

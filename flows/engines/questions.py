@@ -12,9 +12,10 @@ from edi_storage.models import EntityData, Question
 from flows.engines.looks import DEFAULT_STRENGTH
 from flows.engines.nouns import OWNERS
 from flows.engines.paints import COLOURS
+from flows.engines.places import is_inside
 from flows.engines.reading import Reading, settle
 from flows.engines.steps import Scope, Step
-from flows.engines.targets import aim_of, is_inside, phrase_of
+from flows.engines.targets import aim_of, phrase_of
 
 EXAMPLES: Final = "for example 'make the sky dramatic', 'warmer', 'blur the background' or 'black and white'"
 _MOST_CHOICES: Final = 6

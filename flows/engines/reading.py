@@ -95,6 +95,9 @@ def _aimed(parts: Sequence[_Part], entities: Sequence[EntityData], kept: frozens
         if part.look is None:
             if aim.unknown and re.fullmatch(r"an? \w+", part.clause):
                 continue  # "a calmer, darker river"
+            if done and aim.kind == "entities" and re.search(r"\bless$", part.clause):
+                done.append(_Part(part.clause, _contrary(done[-1].look), aim))
+                continue  # "the animals more saturated, the sky less"
             if not _lent(done, aim, part.clause) and _is_thing(aim) and not (done and aim.unknown):
                 waiting.append(aim)
             last = aim if _is_thing(aim) and not aim.unknown else last
@@ -109,6 +112,12 @@ def _aimed(parts: Sequence[_Part], entities: Sequence[EntityData], kept: frozens
         last = aim if aim.kind != "nothing" and not aim.pronoun else last
         done.append(_Part(part.clause, part.look, aim))
     return done
+
+
+def _contrary(look: Look | None) -> Look | None:
+    if look is None or "direction" not in look.parameters:
+        return look
+    return replace(look, parameters={**look.parameters, "direction": -look.parameters["direction"]})
 
 
 def _is_thing(aim: Aim) -> bool:

@@ -16,7 +16,7 @@ class EmbeddedReasoner:
     name = "embedded"
     version = "2"
 
-    def __init__(self, choice: Choice = as_read) -> None:
+    def __init__(self, *, choice: Choice = as_read) -> None:
         self._choice = choice
 
     def understand(self, prompt: str, scene: SceneAnalysis, answer: int | None = None) -> Intent:

@@ -15,8 +15,8 @@ from edi_storage.errors import InputError
 from edi_storage.models import ITERATIONS, EntityData, Intent, PromptRecord, SceneAnalysis
 from flows.engines.looks import DEFAULT_STRENGTH
 from flows.engines.paints import COLOURS
+from flows.engines.places import place_of
 from flows.engines.steps import Step, amount_of, steps_of
-from flows.engines.targets import place_of
 
 #: Where a learned profile comes in: given a step and the labels of its targets, the step with the preset
 #: (`steps.PRESET_OF`) and the strength that it chooses; all else must stay. It is asked at every iteration, so the

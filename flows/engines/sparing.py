@@ -9,7 +9,8 @@ from typing import Final
 
 from edi_storage.models import EntityData
 from flows.engines.lexicon import look_in
-from flows.engines.targets import Mention, aim_of, mentions, which
+from flows.engines.mentions import Mention, mentions, which
+from flows.engines.targets import aim_of
 
 
 @dataclass(frozen=True)
