@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -168,9 +169,10 @@ def chat(here: Here) -> Iterator[Chat]:
 
 
 def test_without_its_comfyui_the_embedded_editor_takes_over_with_a_warning(
-    here: Here, caplog: pytest.LogCaptureFixture
+    here: Here, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = unused_address()
+    monkeypatch.setattr(logging.getLogger("edi"), "propagate", True)
     here.set("EDI_EDITOR", "comfyui, embedded")
     here.set("EDI_COMFYUI_URL", address)
     result = here.edit()
