@@ -24,7 +24,7 @@ from flows.engines.regions import Floats
 from tests.quality.training.photos import LabelledPhoto, listed, require
 
 _PLACES = 300
-_RIDGE = 0.03
+_RIDGE = 0.01
 _ROUNDS = 70
 #: Labels that are no class, and the classes of which they say that they are not there.
 _ABSENT = {
