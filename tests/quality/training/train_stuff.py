@@ -21,6 +21,7 @@ from flows.engines import models, stuff
 from flows.engines.base import Pixels
 from flows.engines.detection import look
 from flows.engines.regions import Floats
+from tests.quality.training import digests
 from tests.quality.training.photos import LabelledPhoto, listed, require
 
 _PLACES = 300
@@ -121,9 +122,8 @@ def main() -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **train(photos))  # type: ignore[arg-type]
     (models.FOLDER / stuff.HEAD).write_bytes(buffer.getvalue())
-    print(
-        f"{stuff.HEAD}: {len(buffer.getvalue()):,} bytes from {len(photos)} photos; now write its digest to SHA256SUMS."
-    )
+    digests.write()
+    print(f"{stuff.HEAD}: {len(buffer.getvalue()):,} bytes from {len(photos)} photos")
 
 
 if __name__ == "__main__":
