@@ -70,6 +70,7 @@ class Request:
     region: str = ""
     mask: str = ""
     max_attempts: int = MAX_ATTEMPTS
+    strip: bool = False
 
     @classmethod
     def checked(
@@ -87,6 +88,7 @@ class Request:
         region: str = "",
         mask: str = "",
         max_attempts: int | None = None,
+        strip: bool = False,
     ) -> Request:
         """Check everything that can be wrong before anything is started or written. Raises InputError.
 
@@ -100,6 +102,7 @@ class Request:
         if session_id:
             _fits("--session-id", SessionId, session_id)
         Wishes.checked(strength=strength, protect=protect, region=region, mask=mask)
+        _check_engines(load_settings())
         known = _known(session_id) if session_id else None
         path = photo_for(known, _fits("IMAGE", Text, image), inbox_of(load_settings()))
         if known is None:
@@ -110,7 +113,9 @@ class Request:
         output = _fits("--output", Text, output)
         attempts = max_attempts or load_settings().max_attempts
         chosen = review or _default_review(somebody)
-        request = cls(path, prompt, session_id, output, overwrite, chosen, strength, protect, region, mask, attempts)
+        request = cls(
+            path, prompt, session_id, output, overwrite, chosen, strength, protect, region, mask, attempts, strip
+        )
         if output:
             check_output(request.as_session())
         return request
@@ -124,6 +129,15 @@ class Request:
             naive_prompt=self.prompt,
             options={"output": output, "overwrite": self.overwrite},
         )
+
+
+def _check_engines(settings: Settings) -> None:
+    """Raise InputError for a setting that names an engine that there is none of."""
+    from flows import engines
+    from flows.session import engine_names
+
+    for setting, names in engine_names(settings).items():
+        engines.names_in(setting, names)
 
 
 def _checked_prompt(name: str, prompt: str) -> str:
@@ -171,6 +185,7 @@ def edit(request: Request, person: Person) -> Result:
             region=request.region,
             mask=request.mask,
             max_attempts=request.max_attempts,
+            strip=request.strip,
         )
         return _with(person, settings, result)
 
