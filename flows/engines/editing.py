@@ -14,7 +14,7 @@ from edi_storage.models import Intent, Operation
 from flows.engines.base import EditOutcome, EditRequest, Progress, no_progress
 from flows.engines.operations import apply
 from flows.engines.sky import flatness
-from flows.engines.steps import Step, steps_of
+from flows.engines.steps import Step, steps_for
 
 #: How much one "stronger" or "weaker" moves the strength.
 _HINT_STEP: Final = 0.2
@@ -49,7 +49,7 @@ def plan(request: EditRequest) -> list[Operation]:
     hints = _read_hints(request.hints, request.masks)
     limits = _limits(request.intent)
     operations: list[Operation] = []
-    for step in steps_of(request.intent):
+    for step in steps_for(request.intent, request.prompt.positive_prompt):
         planner = _PLANNERS.get(step.action)
         if planner is None:
             raise UnsupportedEditError(
