@@ -45,7 +45,7 @@ _UNCHANGED: Final = re.compile(
 _IN_COLOUR: Final = re.compile(
     r"(?:\b(?:but|and|while|with)\s+)*(?:"
     r"\b(?:keep|keeping|leave|leaving|with)(?: only| just)? (?P<kept>[^,;]*?) (?:in colou?r|colou?red)\b"
-    r"|(?<=and )(?P<too>[^,;]*?) in colou?r\b"
+    r"|(?<=and )(?P<too>(?:the|my|his|her|our) [^,;]*?) in colou?r\b"
     r"|\b(?:only|just) (?P<only>[^,;]*?) in colou?r\b|\bcolou?r only (?:on|in|for) (?P<on>[^,;]*))"
 )
 _JOINED: Final = r"(?:\s|,|\band\b|\bor\b|\bnor\b|\bthe\b|\bmy\b|\bour\b|\bhis\b|\bher\b|\btheir\b|\ball\b|\bboth\b)*"
