@@ -83,6 +83,7 @@ MaskOption = Annotated[
 AttemptsOption = Annotated[
     int | None, typer.Option(min=1, max=3, help="Edits to try, at most. [default: EDI_MAX_ATTEMPTS, else 3]")
 ]
+StripOption = Annotated[bool, typer.Option("--strip", help="Leave camera, time and copyright out of what is written.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -127,6 +128,7 @@ def edit(
     region: RegionOption = "",
     mask: MaskOption = "",
     attempts: AttemptsOption = None,
+    strip: StripOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Edit a photo as the prompt says.
@@ -150,6 +152,7 @@ def edit(
         region=region,
         mask=mask,
         max_attempts=attempts,
+        strip=strip,
     )
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
 
@@ -168,6 +171,7 @@ def batch(
     protect: ProtectOption = "",
     region: RegionOption = "",
     attempts: AttemptsOption = None,
+    strip: StripOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Edit many photos in the same way, a session each. Started again, it does only what is left.
@@ -182,6 +186,7 @@ def batch(
         "protect": protect,
         "region": region,
         "max_attempts": attempts,
+        "strip": strip,
         "output_folder": output_folder,
         "workers": workers,
         "batch_id": batch_id,

@@ -51,6 +51,7 @@ def edit_image(
     max_attempts: form.Attempts = MAX_ATTEMPTS,
     output: form.Output = "",
     overwrite: form.Overwrite = False,
+    strip: form.Strip = False,
     answer: form.Answer = 0,
     session_id: form.SessionName = "",
 ) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def edit_image(
                     "review": review,
                     "output": str(Path(output).expanduser().absolute()) if output else "",
                     "overwrite": overwrite,
+                    **({"strip": True} if strip else {}),
                     "max_attempts": min(max_attempts, settings.max_attempts),
                     **Wishes.checked(
                         strength=strength, protect=protect, region=region, mask=_mask(known, mask, settings)

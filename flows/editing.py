@@ -70,6 +70,7 @@ class Request:
     region: str = ""
     mask: str = ""
     max_attempts: int = MAX_ATTEMPTS
+    strip: bool = False
 
     @classmethod
     def checked(
@@ -87,6 +88,7 @@ class Request:
         region: str = "",
         mask: str = "",
         max_attempts: int | None = None,
+        strip: bool = False,
     ) -> Request:
         """Check everything that can be wrong before anything is started or written. Raises InputError.
 
@@ -111,7 +113,9 @@ class Request:
         output = _fits("--output", Text, output)
         attempts = max_attempts or load_settings().max_attempts
         chosen = review or _default_review(somebody)
-        request = cls(path, prompt, session_id, output, overwrite, chosen, strength, protect, region, mask, attempts)
+        request = cls(
+            path, prompt, session_id, output, overwrite, chosen, strength, protect, region, mask, attempts, strip
+        )
         if output:
             check_output(request.as_session())
         return request
@@ -181,6 +185,7 @@ def edit(request: Request, person: Person) -> Result:
             region=request.region,
             mask=request.mask,
             max_attempts=request.max_attempts,
+            strip=request.strip,
         )
         return _with(person, settings, result)
 

@@ -92,6 +92,14 @@ Output = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, shown("Replace that file", "If it is there already.")]
+Strip = Annotated[
+    bool,
+    shown(
+        "Tell nothing of the photo",
+        "That file says with which camera, how and when the photo was taken, and its copyright (never where, or whose "
+        "camera it was). Switched on, it says nothing.",
+    ),
+]
 Answer = Annotated[
     int,
     shown(

@@ -9,7 +9,7 @@ from flows import engines
 from flows.engines.area import with_region
 from flows.engines.base import Mask
 from flows.engines.operations import apply
-from flows.engines.photo import Photo, decode_mask, decode_photo, encode, encode_mask
+from flows.engines.photo import Photo, decode_mask, decode_photo, encode_edited, encode_mask
 from flows.engines.wishes import Wishes
 
 
@@ -43,4 +43,4 @@ def _edited(store: Store, state: SessionState, photo: Photo, artifact: Artifact)
         for entity in state.scene_analysis["entities"]
         if entity.get("mask_path")
     }
-    return encode(apply(photo.pixels, masks, operations), photo.alpha, photo.icc_profile)
+    return encode_edited(photo, apply(photo.pixels, masks, operations))

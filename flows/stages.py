@@ -30,7 +30,7 @@ from flows.album import keep_mask, keep_picture
 from flows.artifacts import show_progress
 from flows.engines.area import read_mask, with_region, without_region
 from flows.engines.base import Detection, EditRequest, ValidationRequest
-from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
+from flows.engines.photo import SUFFIXES, decode_photo, encode_edited, encode_mask, open_photo
 from flows.engines.scoring import count, decide
 from flows.engines.wishes import as_wished, to_measure
 from flows.hooks import write_checkpoint
@@ -216,7 +216,7 @@ def edit(run: SessionRun, step: Step) -> None:
     )
     outcome = run.editor.edit(request, run.part(0.1, 0.7))
     run.tell(0.7, "writing the picture")
-    path = run.put_file(encode(outcome.pixels, run.photo.alpha, run.photo.icc_profile), ".png")
+    path = run.put_file(encode_edited(run.photo, outcome.pixels), ".png")
     keep_picture(run.copies, path, outcome.pixels)
     run.commit(step, changes.edit_delta(step.attempt, path, outcome.operations), run.editor, started)
     log.info("%sEdited: %s.", _of(step), words.operations(outcome.operations, run.scene.entities))
