@@ -16,7 +16,7 @@ from flows.engines.operations import apply
 from flows.engines.parameters import MOODS, VERSION
 from flows.engines.presets import PRESETS, preset
 from flows.engines.sky import flatness
-from flows.engines.steps import Step, steps_of
+from flows.engines.steps import Step, steps_for
 
 #: How much one "stronger" or "weaker" moves the strength.
 _HINT_STEP: Final = 0.2
@@ -51,7 +51,7 @@ def plan(request: EditRequest) -> list[Operation]:
     hints = _read_hints(request.hints, request.masks)
     limits = _limits(request.intent)
     operations: list[Operation] = []
-    for step in steps_of(request.intent):
+    for step in steps_for(request.intent, request.prompt.positive_prompt):
         planner = _PLANNERS.get(step.action)
         if planner is None:
             raise UnsupportedEditError(
