@@ -8,6 +8,7 @@ nearby and not the mixed colour of the border pixel: so roofs and branches get n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -197,16 +198,14 @@ def _graded(old: Planes, shaped: Floats, detail: Floats, lean: Floats, tones: _T
 
 
 def _plan(small: Floats, cover: Floats, grade: _Grade, strength: float, clouds: float) -> _Plan:
-    pure = surely_sky(small, cover)
-    side = max(cover.shape)
-    colour = colour_of(small, pure)
-    filled = luma(small) * pure + luma(colour) * (1 - pure)
-    base = np.asarray(cv2.ximgproc.guidedFilter(filled, filled, max(2, side // 40), 0.004), dtype=np.float32)
-    mean = float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
     gradient = _gradient(cover)
+    with ThreadPoolExecutor(2) as pool:  # three things that do not need each other
+        layer = pool.submit(cloud_layer, gradient) if clouds > 0 else None
+        border = pool.submit(border_of, small, cover, gradient)
+        colour, base, mean = _as_it_is(small, cover)
     shaped = _shape(base, gradient, mean, grade, strength)
-    if clouds > 0:
-        shaped = shaped * (1 + strength * np.float32(clouds) * cloud_layer(gradient))
+    if layer is not None:
+        shaped = shaped * (1 + strength * np.float32(clouds) * layer.result())
     shaped = _shoulder(np.asarray(shaped, dtype=np.float32), mean)
     # Structure fades out where there is little light left to carry it; near its border what looks like
     # structure is the sharpening seam of the camera.
@@ -214,9 +213,19 @@ def _plan(small: Floats, cover: Floats, grade: _Grade, strength: float, clouds: 
     lean = grade.lean * strength * (1 - _own_colour(colour, base, mean, grade))
     # The light of a low sun lies over the horizon; overhead its sky stays blue.
     lean = lean * (1 - grade.horizon * (1 - gradient))
-    border = border_of(small, cover, gradient)
     change = np.dstack([shaped, gain, lean]).astype(np.float32)
-    return _Plan(np.dstack([colour, base]).astype(np.float32), change, border, _touched(cover, border))
+    around = border.result()
+    return _Plan(np.dstack([colour, base]).astype(np.float32), change, around, _touched(cover, around))
+
+
+def _as_it_is(small: Floats, cover: Floats) -> tuple[Floats, Floats, float]:
+    """The sky's colour and its luma without structure, both also under the foreground, and its mean luma."""
+    pure = surely_sky(small, cover)
+    colour = colour_of(small, pure)
+    filled = luma(small) * pure + luma(colour) * (1 - pure)
+    radius = max(2, max(cover.shape) // 40)
+    base = np.asarray(cv2.ximgproc.guidedFilter(filled, filled, radius, 0.004), dtype=np.float32)
+    return colour, base, float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
 
 
 def _gradient(cover: Floats) -> Floats:
