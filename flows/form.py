@@ -11,7 +11,8 @@ from pydantic import Field, WithJsonSchema
 
 from edi_storage import models
 from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, FeedbackType, Reason
-from flows.engines.wishes import MAX_PROTECT, MAX_REGION, STRENGTHS
+from flows.engines.area import MAX_REGION
+from flows.engines.wishes import MAX_PROTECT, STRENGTHS
 
 #: A batch's id, or nothing; the ids of its sessions are longer.
 BATCH_ID = "^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$"
@@ -62,6 +63,14 @@ Region = Annotated[
         "Left, top, width and height in percent of the picture: '0,0,100,40' is the upper two fifths, "
         "'50,0,50,100' the right half. Nothing outside of it changes. Empty: the whole picture.",
         max_length=MAX_REGION,
+    ),
+]
+Mask = Annotated[
+    str,
+    shown(
+        "Only where this mask is white",
+        "Name of a picture in the inbox, or its path, with the proportions of the photo: white where the photo may "
+        "change, black where not. Empty: no mask.",
     ),
 ]
 Review = Annotated[

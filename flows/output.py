@@ -13,7 +13,7 @@ from edi_storage.disk import LocalFolder
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import Record, SessionData, SessionHistory
-from edi_storage.state import Json, Step
+from edi_storage.state import Json, Step, fallbacks_in
 from edi_storage.store import Store
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _warnings(history: SessionHistory) -> list[str]:
     """What the person should know although it went well."""
     session, state = history.session, history.state
     warnings = list(state.scene_analysis.get("image", {}).get("notes", [])) if state else []
+    warnings += fallbacks_in(state.scene_analysis) if state else []
     if state and "undelivered" in state.validation:
         warnings.append(state.validation["undelivered"])
     score = session.final_alignment_score or 0.0
