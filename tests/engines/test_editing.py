@@ -43,8 +43,8 @@ def test_a_dramatic_sky_is_darker_with_more_structure_and_the_building_untouched
     changed = np.abs(outcome.pixels.astype(int) - palace.pixels.astype(int)).max(axis=2)
     assert changed[building].mean() < 0.5
     assert np.quantile(changed[building], 0.99) <= 2
-    below = changed[240:]
-    assert below.max() == 0
+    near = cv2.dilate((palace.masks["sky_0"] > 0).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    assert changed[~near].max() == 0
 
 
 def test_there_is_no_bright_seam_along_the_roof(palace: Subject) -> None:
@@ -108,7 +108,8 @@ def test_an_exception_keeps_its_colours(palace: Subject) -> None:
     lab = to_lab(outcome.pixels)
     chroma = np.hypot(lab[..., 1], lab[..., 2])
     assert chroma[palace.masks["vegetation_0"] > 0.99].mean() < 3
-    building = palace.masks["building_0"] > 0.999
+    building = palace.masks["building_0"] == 1
+    assert building.any()
     assert np.array_equal(outcome.pixels[building], palace.pixels[building])
 
 
