@@ -248,7 +248,8 @@ def _fill(strength: float, step: Step, target: str, request: EditRequest) -> _Pl
 
 def _blur(strength: float, step: Step, target: str, request: EditRequest) -> _Planned:
     planned: dict[str, Any] = {"radius": round(0.002 + 0.016 * strength, 5)}
-    if step.scope == "background" and step.parameters.get("falloff") == "depth":
+    # The ground at a subject's feet is as far away as the subject: blurred like the rest it looks cut out.
+    if step.scope == "background" and step.parameters.get("falloff") != "even":
         planned["falloff"] = "depth"
     return [("blur", planned)]
 
