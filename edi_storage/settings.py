@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from edi_storage.errors import InputError
@@ -13,6 +14,25 @@ from edi_storage.errors import InputError
 
 def _home() -> Path:
     return Path("~/.edi")
+
+
+def _server_url(value: str) -> str:
+    """An http(s) address without its last slash. No password in it: addresses are shown, keys are not."""
+    if not value:
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("it must be the address of a server, such as http://127.0.0.1:8188")
+    if parts.username or parts.password:
+        raise ValueError("it must not hold a user or a password")
+    _ = parts.port  # raises ValueError when it is none
+    return value.rstrip("/")
+
+
+ServerUrl = Annotated[str, AfterValidator(_server_url)]
+
+#: Settings whose value is not repeated when it is wrong: it may hold a password.
+_NEVER_SHOWN = ("EDI_AUTH_STRING", "EDI_CHAT_KEY", "EDI_CHAT_URL", "EDI_COMFYUI_URL")
 
 
 class Settings(BaseSettings):
@@ -54,15 +74,47 @@ class Settings(BaseSettings):
     unanswered: Literal["keep", "fail"] = Field(
         "keep", description="keep: go on with the likeliest choice and the best attempt; fail: end the session"
     )
-    analyzer: str = Field("embedded", description="Engine that finds entities")
-    reasoner: str = Field("embedded", description="Engine that understands prompts and refines them")
-    editor: str = Field("embedded", description="Engine that edits")
-    validator: str = Field("embedded", description="Engine that measures the result")
+    analyzer: str = Field(
+        "embedded", description="Engine that finds entities: embedded, sam; with commas, the first that works"
+    )
+    reasoner: str = Field(
+        "embedded", description="Engine that understands prompts and refines them: embedded, ollama, openai; likewise"
+    )
+    editor: str = Field("embedded", description="Engine that edits: embedded, comfyui; likewise")
+    validator: str = Field("embedded", description="Engine that measures the result: embedded")
+    comfyui_url: ServerUrl = Field("", description="Where ComfyUI is: http://127.0.0.1:8188")
+    comfyui_workflow: Path | None = Field(
+        None, description="A workflow of your own, exported in ComfyUI's API format, with slots such as {{image}}"
+    )
+    comfyui_checkpoint: str = Field("", description="The model that the packaged workflow loads, as ComfyUI lists it")
+    comfyui_side: Annotated[int, Field(ge=64, le=8192)] = Field(
+        1024, description="Pixels of the longer side of what is sent to ComfyUI, 64 to 8192"
+    )
+    comfyui_seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        900.0, description="Seconds that a job of ComfyUI may run, at most 86400; waiting in its queue does not count"
+    )
+    chat_url: ServerUrl = Field(
+        "", description="Where Ollama (http://127.0.0.1:11434) or an OpenAI-compatible server is, without /v1"
+    )
+    chat_model: str = Field("", description="The model to talk to, as its server lists it")
+    chat_key: SecretStr = Field(SecretStr(""), description="The key that the server asks for, if it does")
+    chat_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        60.0, description="Seconds that an answer may take, at most 3600"
+    )
+    sam_model: Path | None = Field(None, description="Folder of a SAM 2 model, as transformers saves it")
+    grounding_model: Path | None = Field(None, description="Folder of a Grounding DINO model, as transformers saves it")
 
     @field_validator("allowed_schemes", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip().lower() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("chat_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        if not (value.get_secret_value().isascii() and (value.get_secret_value() or "x").isprintable()):
+            raise ValueError("it must be printable ASCII, as it is sent in a header")
+        return value
 
     @field_validator("auth_string")
     @classmethod
@@ -91,7 +143,7 @@ def load_settings() -> Settings:
         first = error.errors(include_url=False)[0]
         name = "EDI_" + ".".join(str(part) for part in first["loc"]).upper()
         # A secret is not shown, however wrong it is.
-        given = "not right" if name == "EDI_AUTH_STRING" else repr(first["input"])
+        given = "not right" if name in _NEVER_SHOWN else repr(first["input"])
         raise InputError(f"{name} is {given}: {first['msg'].removeprefix('Value error, ')}.") from error
     if settings.storage_url.lower().startswith("memory://"):
         raise InputError("EDI_STORAGE_URL is in memory, which keeps nothing: give a folder, such as /home/me/sessions.")

@@ -7,7 +7,7 @@ commits or a lost database is rebuilt from a checkpoint. So rows and state canno
 Where things stand in the document:
 
     scene_analysis  image {sha256, path, width, height, format, notes}, options, created_at, entities, spatial_layout,
-                    parent {session_id, stage} of a fork
+                    parent {session_id, stage} of a fork, fallbacks {"attempt 2: edit": [why another engine did it]}
     intent          the fields of `Intent`
     prompts         iteration_0.. of attempt 1, attempt_2_iteration_0.. of later ones, final
     validation      score, delta, decision, attempts {"1": {edited_image_path, operations, counts ...,
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -168,8 +168,21 @@ def replacing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
 # --- What each stage changes -------------------------------------------------------------------------
 
 
+def with_fallbacks(delta: Json, step: Step, why: Sequence[str]) -> Json:
+    """The delta of a step with the reasons why not the first engine of its setting did it, if there are any."""
+    return merge_patch(delta, {"scene_analysis": {"fallbacks": {step.label: list(why)}}}) if why else delta
+
+
+def fallbacks_in(scene: Mapping[str, Any]) -> list[str]:
+    """The reasons that the `scene_analysis` of a state holds, each once, in their order."""
+    return list(dict.fromkeys(reason for why in scene.get("fallbacks", {}).values() for reason in why))
+
+
 def upload_delta(session: SessionData, image: Mapping[str, Any]) -> Json:
-    """`image` is {sha256, path, width, height, format, notes}; `path` is the stored copy of the original."""
+    """`image` is {sha256, path, width, height, format, notes}; `path` is the stored copy of the original.
+
+    With `mask`, it also holds the stored copy of the mask that the person gave.
+    """
     parent = {"session_id": session.parent_session_id, "stage": session.forked_from_stage}
     return {
         "session_id": session.session_id,
@@ -358,6 +371,8 @@ def _validation(attempt: Mapping[str, Any]) -> ValidationData:
 def _artifacts(scene: Json, entities: Iterable[EntityData], attempts: Json) -> Iterable[Artifact]:
     if image := scene.get("image"):
         yield Artifact(kind="original", name="original", path=image["path"], sha256=image["sha256"])
+        if "mask" in image:
+            yield _file("mask", "given", image["mask"])
     for entity in entities:
         if entity.mask_path:
             yield _file("mask", entity.entity_id, entity.mask_path)

@@ -13,7 +13,7 @@ from edi_storage.disk import LocalFolder
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import Record, SessionData, SessionHistory
-from edi_storage.state import Json, Step, last_attempt
+from edi_storage.state import Json, Step, fallbacks_in, last_attempt
 from edi_storage.store import Store
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def _warnings(history: SessionHistory) -> list[str]:
     """What the person should know although it went well."""
     session, state = history.session, history.state
     warnings = list(state.scene_analysis.get("image", {}).get("notes", [])) if state else []
+    warnings += fallbacks_in(state.scene_analysis) if state else []
     if state and "undelivered" in state.validation:
         warnings.append(state.validation["undelivered"])
     score = session.final_alignment_score or 0.0
@@ -169,14 +170,12 @@ def deliver(run: SessionRun, edited_path: str) -> str | None:
 
 def _write_output(run: SessionRun, path: Path, edited_path: str) -> None:
     # Imported here: `edi --help` must not wait for the picture libraries.
-    from flows.engines.photo import decode_photo, encode
+    from flows.engines.photo import export
 
     if _is_original(path, run.session):
         raise OSError(errno.EPERM, "it is the photo itself")
-    data = run.store.files.read(edited_path)
-    kind = FORMATS[path.suffix.lower()]
-    if kind != "PNG":
-        photo = decode_photo(data)
-        data = encode(photo.pixels, photo.alpha, photo.icc_profile, kind)
+    # What is stored carries no EXIF; a file to give away tells how the photo was taken, unless that is unwanted.
+    exif = None if run.session.options.get("strip") else run.photo.exif
+    data = export(run.store.files.read(edited_path), FORMATS[path.suffix.lower()], exif)
     reach("deliver.before_write")
     LocalFolder(str(path.parent)).write(path.name, data, writer=run.session.session_id)

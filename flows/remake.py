@@ -7,11 +7,12 @@ from edi_storage.models import Artifact, Intent, Operation, SceneAnalysis, Sessi
 from edi_storage.state import Json, rows_of
 from edi_storage.store import Store
 from flows import engines
+from flows.engines.area import with_region
 from flows.engines.base import Mask
 from flows.engines.heat import delta_picture
 from flows.engines.operations import apply
-from flows.engines.photo import Photo, decode_mask, decode_photo, encode, encode_mask
-from flows.engines.wishes import Wishes, to_measure, with_region
+from flows.engines.photo import Photo, decode_mask, decode_photo, encode, encode_edited, encode_mask
+from flows.engines.wishes import Wishes, to_measure
 from flows.words import deltas_of
 
 
@@ -21,7 +22,7 @@ def remake(store: Store, session_id: str, artifact: Artifact) -> None:
     assert state is not None
     photo = decode_photo(store.files.read(state.scene_analysis["image"]["path"]), state.image_path)
     if artifact.kind == "mask":
-        data = _mask(state, photo, artifact)
+        data = _mask(store, state, photo, artifact)
     else:
         make = _delta if artifact.kind == "delta" else _edited
         data = make(store, state, photo, state.validation["attempts"][artifact.name.removeprefix("attempt_")])
@@ -29,9 +30,12 @@ def remake(store: Store, session_id: str, artifact: Artifact) -> None:
         raise EngineError("the engines of this version make another picture")
 
 
-def _mask(state: SessionState, photo: Photo, artifact: Artifact) -> bytes:
+def _mask(store: Store, state: SessionState, photo: Photo, artifact: Artifact) -> bytes:
     wishes = Wishes.of(state.scene_analysis.get("options", {}))
-    for found in with_region(engines.analyzer().analyze(photo.pixels), wishes.region, photo.pixels).detections:
+    path = state.scene_analysis["image"].get("mask")
+    painted = decode_mask(store.files.read(path)) if path else None
+    scene = with_region(engines.analyzer().analyze(photo.pixels), wishes.region, photo.pixels, painted)
+    for found in scene.detections:
         if found.entity.entity_id == artifact.name:
             return encode_mask(found.mask)
     raise EngineError(f"the engines of this version find no {artifact.name}")
@@ -39,7 +43,7 @@ def _mask(state: SessionState, photo: Photo, artifact: Artifact) -> bytes:
 
 def _edited(store: Store, state: SessionState, photo: Photo, attempt: Json) -> bytes:
     operations = [Operation.model_validate(operation) for operation in attempt["operations"]]
-    return encode(apply(photo.pixels, _masks(store, state), operations), photo.alpha, photo.icc_profile)
+    return encode_edited(photo, apply(photo.pixels, _masks(store, state), operations))
 
 
 def _delta(store: Store, state: SessionState, photo: Photo, attempt: Json) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -28,9 +29,11 @@ from edi_storage.models import (
 from edi_storage.owner import is_gone, owner_name
 from edi_storage.recovery import refuse_lost, with_checkpoint
 from edi_storage.settings import Settings
-from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done
+from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done, with_fallbacks
 from edi_storage.store import Store
-from flows.engines.base import Engine, Mask
+from flows import engines
+from flows.engines.backends import Backends
+from flows.engines.base import Analyzer, Editor, Engine, Mask, Reasoner, Validator
 from flows.engines.base import Progress as EngineProgress
 from flows.engines.photo import Photo, decode_mask, decode_photo
 from flows.engines.wishes import Wishes
@@ -94,6 +97,12 @@ class SessionRun:
         return Wishes.of(self.session.options)
 
     @property
+    def painted_mask(self) -> Mask | None:
+        """The mask that the person gave, from the copy stored at upload."""
+        path = self.state["scene_analysis"]["image"].get("mask")
+        return decode_mask(self.store.files.read(path)) if path else None
+
+    @property
     def scene(self) -> SceneAnalysis:
         """What analysis found."""
         stored = self.state["scene_analysis"]
@@ -119,9 +128,31 @@ class SessionRun:
         """What is known of each attempt: its edited image, operations and, once validated, its scores."""
         return {int(number): found for number, found in self.state.get("validation", {}).get("attempts", {}).items()}
 
+    # Made once for the whole run: what has failed is not asked again at every stage.
+
+    @cached_property
+    def analyzer(self) -> Analyzer:
+        """The engine of the analysis, or several in their order."""
+        return engines.analyzer(self.settings.analyzer, backends_of(self.settings))
+
+    @cached_property
+    def reasoner(self) -> Reasoner:
+        """The engine of intent and refinement, or several in their order."""
+        return engines.reasoner(self.settings.reasoner, backends_of(self.settings))
+
+    @cached_property
+    def editor(self) -> Editor:
+        """The engine of the edit, or several in their order."""
+        return engines.editor(self.settings.editor, backends_of(self.settings))
+
+    @cached_property
+    def validator(self) -> Validator:
+        """The engine of the validation, or several in their order."""
+        return engines.validator(self.settings.validator, backends_of(self.settings))
+
     @property
     def handles(self) -> Mapping[str, Any]:
-        """Handles of outside jobs that an interrupted try of the present step has saved."""
+        """Handles of outside jobs that an earlier try of the present step has saved, in this process or before it."""
         saved, step = self._interrupted, self._step
         if saved is None or step is None or (saved.stage, saved.attempt) != (step.stage, step.attempt):
             return {}
@@ -144,7 +175,7 @@ class SessionRun:
     def progress(self, fraction: float, message: str, handles: Mapping[str, Any]) -> None:
         """Engines report here; a handle of an outside job is saved at once. Raises LeaseLostError."""
         self.autosaver.check()
-        step, self._handles = self._step, handles
+        step, before, self._handles = self._step, self._handles, handles
         assert step is not None
         report = Progress(
             stage=step.stage,
@@ -154,7 +185,10 @@ class SessionRun:
             message=message,
             handles=dict(handles),
         )
-        self.autosaver.report(report, at_once=bool(handles))
+        if handles:
+            self._interrupted = report  # the next try of this step, in this very process, begins with them too
+        # At once when they are new: an engine repeats them with every report.
+        self.autosaver.report(report, at_once=bool(handles) and handles != before)
         if self.on_progress is not None:
             self.on_progress(report)
 
@@ -169,6 +203,7 @@ class SessionRun:
     def commit(self, step: Step, delta: Json, engine: Engine, started_at: datetime) -> None:
         """Commit a stage boundary. Raises LeaseLostError when another process has taken over."""
         self.autosaver.check()
+        delta = with_fallbacks(delta, step, getattr(engine, "warnings", []))
         state = merge_patch(self.state, delta)
         commit = StageCommit(
             session_id=self.session.session_id,
@@ -196,6 +231,18 @@ class SessionRun:
         except CheckpointError:
             return None  # a damaged live file costs only the progress; the next autosave replaces it
         return progress_of(live) if live else None
+
+
+def backends_of(settings: Settings) -> Backends:
+    """What the settings say of engines outside of this process."""
+    named: dict[str, Any] = {field.name: getattr(settings, field.name, None) for field in fields(Backends)}
+    generative = "comfyui" in [name.strip() for name in settings.editor.split(",")]
+    return Backends(**(named | {"chat_key": settings.chat_key.get_secret_value(), "generative": generative}))
+
+
+def engine_names(settings: Settings) -> dict[str, str]:
+    """The engine, or the engines in their order, of each setting for them."""
+    return {f"EDI_{name.upper()}": getattr(settings, name) for name in ("analyzer", "reasoner", "editor", "validator")}
 
 
 def first_state(session: SessionData) -> Json:

@@ -25,14 +25,15 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.state import Step, verdict_on
-from flows import VERSION, engines, words
+from flows import VERSION, words
 from flows.album import keep_mask, keep_picture
 from flows.artifacts import show_progress
-from flows.engines.base import Detection, EditRequest, Reasoner, ValidationRequest
+from flows.engines.area import read_mask, with_region, without_region
+from flows.engines.base import Detection, EditRequest, ValidationRequest
 from flows.engines.heat import delta_picture
-from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
+from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_edited, encode_mask, open_photo
 from flows.engines.scoring import count, decide
-from flows.engines.wishes import as_wished, to_measure, with_region, without_region
+from flows.engines.wishes import as_wished, to_measure
 from flows.hooks import write_checkpoint
 from flows.output import deliver
 from flows.plain import in_plain_words
@@ -106,6 +107,8 @@ def upload(run: SessionRun, step: Step) -> None:
         "format": photo.format,
         "notes": list(photo.notes),
     }
+    if run.wishes.mask:
+        image["mask"] = run.put_file(encode_mask(read_mask(run.wishes.mask, photo)), ".png")
     run.commit(step, changes.upload_delta(run.session, image), _BuiltIn(), started)
     name = Path(run.session.image_path).name
     log.info("Opened %s (%d x %d, %s).", name, photo.width, photo.height, photo.format)
@@ -115,14 +118,13 @@ def upload(run: SessionRun, step: Step) -> None:
 def analysis(run: SessionRun, step: Step) -> None:
     """Find the entities and store their masks."""
     started = run.begin(step)
-    analyzer = engines.analyzer(run.settings.analyzer)
-    found = analyzer.analyze(run.photo.pixels, run.part(0.0, 0.8))
-    scene = with_region(found, run.wishes.region, run.photo.pixels)
+    found = run.analyzer.analyze(run.photo.pixels, run.part(0.0, 0.8))
+    scene = with_region(found, run.wishes.region, run.photo.pixels, run.painted_mask)
     run.tell(0.8, "storing the masks")
     entities = [_stored(run, found) for found in scene.detections]
     stored = SceneAnalysis(entities=entities, spatial_layout=scene.spatial_layout)
     keep_picture(run.copies, run.state["scene_analysis"]["image"]["path"], run.photo.pixels)
-    run.commit(step, changes.analysis_delta(stored), analyzer, started)
+    run.commit(step, changes.analysis_delta(stored), run.analyzer, started)
     log.info("Found %s.", words.found(entities))
 
 
@@ -136,13 +138,12 @@ def _stored(run: SessionRun, found: Detection) -> EntityData:
 def intent(run: SessionRun, step: Step) -> None:
     """Understand the prompt; the second time (iteration 1) with the person's answer."""
     started = run.begin(step)
-    reasoner = engines.reasoner(run.settings.reasoner)
     if step.iteration == 0:
-        understood = reasoner.understand(run.session.naive_prompt, without_region(run.scene))
+        understood = run.reasoner.understand(run.session.naive_prompt, without_region(run.scene))
     else:
-        understood = _answered(run, reasoner)
-    understood = as_wished(understood, run.scene, run.masks if run.wishes.region else {}, run.wishes)
-    run.commit(step, changes.intent_delta(understood, run.state.get("intent")), reasoner, started)
+        understood = _answered(run)
+    understood = as_wished(understood, run.scene, run.masks if run.wishes.is_confined else {}, run.wishes)
+    run.commit(step, changes.intent_delta(understood, run.state.get("intent")), run.reasoner, started)
     log.info("Understood: %s.", words.understood(understood, run.scene.entities))
     if understood.preserve_entities:
         log.info("To be kept as they are: %s.", words.called(understood.preserve_entities, run.scene.entities))
@@ -150,11 +151,11 @@ def intent(run: SessionRun, step: Step) -> None:
         log.info("Not sure enough to go on: %s", understood.question.text)
 
 
-def _answered(run: SessionRun, reasoner: Reasoner) -> Intent:
+def _answered(run: SessionRun) -> Intent:
     asked, answer = run.intent.question, run.answer
     assert asked is not None
     assert answer is not None
-    understood = reasoner.understand(run.session.naive_prompt, without_region(run.scene), answer)
+    understood = run.reasoner.understand(run.session.naive_prompt, without_region(run.scene), answer, asked)
     return understood.model_copy(update={"question": asked, "answer": answer})
 
 
@@ -162,9 +163,8 @@ def _answered(run: SessionRun, reasoner: Reasoner) -> Intent:
 def refinement(run: SessionRun, step: Step) -> None:
     """Write one prompt pair; the best of the attempt so far is the final one."""
     started = run.begin(step)
-    reasoner = engines.reasoner(run.settings.reasoner)
     earlier = run.prompts_of(step.attempt)
-    prompt = reasoner.refine(
+    prompt = run.reasoner.refine(
         run.session.naive_prompt,
         run.scene,
         run.intent,
@@ -175,7 +175,7 @@ def refinement(run: SessionRun, step: Step) -> None:
     )
     best = max([*earlier, prompt], key=_quality)
     final = run.state.get("prompts", {}).get("final")
-    run.commit(step, changes.refinement_delta(prompt, best, final), reasoner, started)
+    run.commit(step, changes.refinement_delta(prompt, best, final), run.reasoner, started)
     if step.iteration == ITERATIONS[-1]:
         grew = words.qualities([*earlier, prompt])
         log.info("%sRefined the prompt in %d steps; its quality: %s.", _of(step), len(earlier) + 1, grew)
@@ -204,7 +204,6 @@ def _hints(run: SessionRun, attempt: int) -> list[str]:
 def edit(run: SessionRun, step: Step) -> None:
     """Edit the original with the final prompt and store the picture."""
     started = run.begin(step)
-    editor = engines.editor(run.settings.editor)
     run.tell(0.0, "reading the photo and its masks")
     request = EditRequest(
         pixels=run.photo.pixels,
@@ -216,11 +215,11 @@ def edit(run: SessionRun, step: Step) -> None:
         hints=_hints(run, step.attempt),
         handles=run.handles,
     )
-    outcome = editor.edit(request, run.part(0.1, 0.7))
+    outcome = run.editor.edit(request, run.part(0.1, 0.7))
     run.tell(0.7, "writing the picture")
-    path = run.put_file(encode(outcome.pixels, run.photo.alpha, run.photo.icc_profile), ".png")
+    path = run.put_file(encode_edited(run.photo, outcome.pixels), ".png")
     keep_picture(run.copies, path, outcome.pixels)
-    run.commit(step, changes.edit_delta(step.attempt, path, outcome.operations), editor, started)
+    run.commit(step, changes.edit_delta(step.attempt, path, outcome.operations), run.editor, started)
     log.info("%sEdited: %s.", _of(step), words.operations(outcome.operations, run.scene.entities))
 
 
@@ -228,7 +227,6 @@ def edit(run: SessionRun, step: Step) -> None:
 def validation(run: SessionRun, step: Step) -> None:
     """Measure what the edit did, score it and decide."""
     started = run.begin(step)
-    validator = engines.validator(run.settings.validator)
     record = run.attempts()[step.attempt]
     run.tell(0.0, "reading the pictures")
     edited = decode_photo(run.store.files.read(record["edited_image_path"]))
@@ -241,7 +239,7 @@ def validation(run: SessionRun, step: Step) -> None:
         intent=run.intent,
         operations=[Operation.model_validate(operation) for operation in record["operations"]],
     )
-    result = validator.validate(request, run.part(0.3, 0.8))
+    result = run.validator.validate(request, run.part(0.3, 0.8))
     counts = count(result)
     data = ValidationData(
         attempt_number=step.attempt,
@@ -255,7 +253,7 @@ def validation(run: SessionRun, step: Step) -> None:
     shown = delta_picture(run.photo.pixels, edited.pixels, masks, result.deltas)
     delta_path = run.put_file(encode(shown), ".png")
     keep_picture(run.copies, delta_path, shown)
-    run.commit(step, changes.validation_delta(data, result, decision, delta_path), validator, started)
+    run.commit(step, changes.validation_delta(data, result, decision, delta_path), run.validator, started)
     told = words.decision_in_words(decision)
     log.info("%sAlignment %s: %s.", _of(step), words.formula(result.deltas), told)
     if decision == "retry" and result.hints:

@@ -256,16 +256,16 @@ def finish_edit(result: Result, as_json: bool) -> None:
     raise typer.Exit(_code(result))
 
 
-def wanted_fork(
-    stage: str, session_id: str, prompt: str, strength: float | None, output: str, overwrite: bool
-) -> Wanted:
+def wanted_fork(stage: str, session_id: str, prompt: str, strength: str, output: str, overwrite: bool) -> Wanted:
     """What the options of `edi fork` ask for."""
     from uuid import uuid4
 
     from edi_storage.forking import Wanted
+    from flows.engines.wishes import Wishes
 
     path = str(Path(output).expanduser().absolute()) if output else ""
-    return Wanted(stage, session_id or str(uuid4()), prompt.strip(), strength, path, overwrite)
+    how_strong = Wishes.checked(strength=strength).strength
+    return Wanted(stage, session_id or str(uuid4()), prompt.strip(), how_strong, path, overwrite)
 
 
 def finish_fork(result: Result, as_json: bool, ran: bool) -> None:
@@ -544,7 +544,7 @@ def show_settings(as_json: bool) -> None:
         variable = f"EDI_{name.upper()}"
         source = "environment" if os.environ.get(variable) else "default"
         value = getattr(settings, name)
-        value = ",".join(value) if isinstance(value, tuple) else without_password(str(value))
+        value = ",".join(value) if isinstance(value, tuple) else without_password("" if value is None else str(value))
         rows.append((variable, value, source, field.description or ""))
     if as_json:
         print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})

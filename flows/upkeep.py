@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from flows.terminal import DONE, FAILED, confirm, counted, print_json, show, sto
 
 if TYPE_CHECKING:
     from edi_storage.doctor import Finding
+    from flows.engines.health import Health
 
 
 @contextmanager
@@ -29,13 +31,33 @@ def checking(as_json: bool) -> Iterator[Callable[[str], object]]:
         yield lambda session_id: status.update(f"Checking session {session_id} ...")
 
 
-def show_findings(findings: Sequence[Finding], as_json: bool) -> None:
-    """What doctor found; exit code 1 when something is left to do."""
-    ok = all(finding.repaired for finding in findings)
+def look_at_engines() -> list[Health]:
+    """Whether the configured engines could work now; nothing that is not configured is contacted."""
+    from flows.engines.health import health
+    from flows.session import backends_of, engine_names
+
+    settings = load_settings()
+    return health(engine_names(settings), backends_of(settings))
+
+
+def show_findings(findings: Sequence[Finding], looks: Sequence[Health], as_json: bool) -> None:
+    """What doctor found; exit code 1 when something is left to do, or an engine could not work."""
+    healthy = all(look.ok for look in looks)
+    ok = healthy and all(finding.repaired for finding in findings)
     if as_json:
-        print_json({"ok": ok, "findings": [finding.model_dump() for finding in findings]})
-    elif not findings:
-        typer.echo("All is well.")
+        print_json(
+            {
+                "ok": ok,
+                "findings": [finding.model_dump() for finding in findings],
+                "engines": [asdict(look) for look in looks],
+            }
+        )
+    else:
+        for look in looks:
+            mark = "ok" if look.ok else "not well"
+            typer.secho(f"{look.setting} {look.engine}: {mark}. {look.message}", bold=not look.ok)
+        if ok and not findings:
+            typer.echo("All is well.")
     for finding in [] if as_json else findings:
         typer.secho(f"{'repaired' if finding.repaired else 'found'}: {finding.message}", bold=not finding.repaired)
         typer.echo(f"  {'done' if finding.repaired else '--repair would'}: {finding.fix}")

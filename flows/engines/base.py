@@ -18,6 +18,7 @@ from edi_storage.models import (
     Intent,
     Operation,
     PromptRecord,
+    Question,
     SceneAnalysis,
     ValidationResult,
 )
@@ -104,8 +105,12 @@ class Analyzer(Engine, Protocol):
 class Reasoner(Engine, Protocol):
     """Understands the prompt and writes the prompt pairs."""
 
-    def understand(self, prompt: str, scene: SceneAnalysis, answer: int | None = None) -> Intent:
+    def understand(
+        self, prompt: str, scene: SceneAnalysis, answer: int | None = None, asked: Question | None = None
+    ) -> Intent:
         """The intent; with a `question` when its confidence is below 0.7. `answer` picks choice 1..n of that question.
+
+        `asked` is the question that was answered; another reasoner may have asked it.
 
         Raises InputError for a prompt that asks for nothing, UnsupportedEditError for what no embedded engine can do.
         """

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from edi_storage.models import Intent, PromptRecord, SceneAnalysis
+from edi_storage.errors import UnsupportedEditError
+from edi_storage.models import Intent, PromptRecord, Question, SceneAnalysis
+from flows.engines.backends import Backends
 from flows.engines.intent import understand
-from flows.engines.refinement import refine
+from flows.engines.painting import painting, with_wish
+from flows.engines.refinement import Choice, as_read, refine
 
 
 class EmbeddedReasoner:
-    """Understands prompts with `intent.understand` and writes them with `refinement.refine`."""
+    """Understands prompts with `intent.understand` and writes them with `refinement.refine`.
+
+    `choice` is what learning adds: it picks preset and strength where the person left them open.
+    """
 
     name = "embedded"
-    version = "1"
+    version = "2"
 
-    def understand(self, prompt: str, scene: SceneAnalysis, answer: int | None = None) -> Intent:
+    def __init__(self, backends: Backends | None = None, *, choice: Choice = as_read) -> None:
+        self._generative = backends is not None and backends.generative
+        self._choice = choice
+
+    def understand(
+        self, prompt: str, scene: SceneAnalysis, answer: int | None = None, asked: Question | None = None
+    ) -> Intent:
         """See `Reasoner.understand`."""
-        return understand(prompt, scene, answer)
+        try:
+            if answer is None or asked is None or understand(prompt, scene).question == asked:
+                return understand(prompt, scene, answer)
+            # Another reasoner's question: its choice is more words of the person.
+            said = understand(f"{prompt}: {asked.choices[answer - 1]}", scene)
+            return said.model_copy(update={"question": None})
+        except UnsupportedEditError:
+            # The editor of these settings may be able to do what the embedded one is not.
+            painted = painting(prompt, scene) if self._generative else None
+            if painted is None:
+                raise
+            return painted
 
     def refine(
         self,
@@ -28,4 +51,5 @@ class EmbeddedReasoner:
         hints: list[str] | None = None,
     ) -> PromptRecord:
         """See `Reasoner.refine`."""
-        return refine(prompt, scene, intent, iteration, attempt, previous, hints)
+        record = refine(prompt, scene, intent, iteration, attempt, previous, hints, self._choice)
+        return with_wish(record, intent)

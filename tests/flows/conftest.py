@@ -58,6 +58,12 @@ class Edi:
         )
 
 
+def all_is_well(edi: Edi) -> bool:
+    """Whether `edi doctor` finds nothing at all."""
+    said = edi.json("doctor")
+    return bool(said["ok"] and said["findings"] == [] and all(look["ok"] for look in said["engines"]))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prefect API."""
