@@ -38,7 +38,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .standing { font-size: 1.15rem; font-weight: 600; }
 .grid .all { grid-column: span 2; grid-row: span 2; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
-.grid.wider { grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); margin-top: 1rem; }
+.grid.wider { grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top; }
 tr + tr { border-top: 1px solid var(--line); }
@@ -192,8 +192,8 @@ def _changes(history: SessionHistory, shown: Album) -> list[str]:
         picture = "(its picture is missing: <code>edi doctor --repair</code> makes it again)"
         if number in shown.deltas:
             picture = f'<img src="{data_uri(shown.deltas[number], _MIDDLE)}" alt="what attempt {number} changed">'
-        changed = "; ".join(words.changes(words.deltas_of(attempt), history.entities))
-        caption = f"<strong>Attempt {number}</strong><br>{escape(changed)}"
+        changed = words.changes(words.deltas_of(attempt), history.entities)
+        caption = "<br>".join([f"<strong>Attempt {number}</strong>", *map(escape, changed)])
         figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     if not figures:
         return []

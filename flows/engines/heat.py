@@ -35,7 +35,7 @@ _SCALE: Final = 10
 _GAP: Final = 4
 
 LEGEND: Final = (
-    "Grey: unchanged. From violet to yellow: the more it changed (the scale below ends at a colour difference of "
+    "Grey: unchanged. From violet to yellow: the more it changed (the scale under the picture ends at a difference of "
     f"{_HOTTEST:.0f}). Borders: green, changed as asked; white, kept; red, changed by accident or the wrong way; blue, "
     "not changed although asked."
 )
