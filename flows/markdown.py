@@ -8,7 +8,7 @@ from html import escape
 from typing import Final
 
 from edi_storage.models import EntityData, Operation, PromptRecord, SessionHistory
-from edi_storage.state import Json, Step
+from edi_storage.state import Json, Step, fallbacks_in
 from flows import words
 from flows.album import Album
 from flows.pictures import data_uri, labelled
@@ -53,7 +53,7 @@ def session_page(
     headline = plain(words.headline(history))
     if stopped and history.session.status == "in_progress":
         headline = f"Interrupted. Last at: {headline}"
-    parts = [f"## {headline}", *before_and_after(history, album)]
+    parts = [f"## {headline}", *before_and_after(history, album), *_other_engines(history)]
     parts += [*_found(history, album), *_understood(history), *_prompt(history), *_score(history)]
     parts += [*_restored(history, restored), *_files(history, full_path), *_rating(history)]
     return "\n\n".join(parts)
@@ -81,6 +81,12 @@ def before_and_after(history: SessionHistory, album: Album, side: int = _SIDE) -
     elif history.state and history.state.edited_image_path:
         after = "the stored result cannot be read any more: `edi doctor --repair` makes it again"
     return [_table(["before", "after"], [[before, after]])]
+
+
+def _other_engines(history: SessionHistory) -> list[str]:
+    """Why another engine than the first of its setting did a stage, if one did."""
+    why = fallbacks_in(history.state.scene_analysis) if history.state else []
+    return ["\n".join(f"- Warning: {plain(reason)}" for reason in why)] if why else []
 
 
 # --- What was found, and what became of it ------------------------------------------------------------

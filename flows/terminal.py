@@ -544,7 +544,7 @@ def show_settings(as_json: bool) -> None:
         variable = f"EDI_{name.upper()}"
         source = "environment" if os.environ.get(variable) else "default"
         value = getattr(settings, name)
-        value = ",".join(value) if isinstance(value, tuple) else without_password(str(value))
+        value = ",".join(value) if isinstance(value, tuple) else without_password("" if value is None else str(value))
         rows.append((variable, value, source, field.description or ""))
     if as_json:
         print_json({name: {"value": value, "source": source} for name, value, source, _ in rows})

@@ -37,7 +37,7 @@ def settings_table() -> str:
 
 def _default(name: str, value: Any) -> str:
     derived = {"database_url": "`sqlite:///$EDI_HOME/edi_sessions.db`", "storage_url": "`$EDI_HOME/sessions`"}
-    return derived.get(name, f"`{value}`" if str(value).strip("()") else "none")
+    return derived.get(name, f"`{value}`" if value is not None and str(value).strip("()") else "none")
 
 
 def survival_table(results: Sequence[Result], seed: int, minutes: float) -> str:

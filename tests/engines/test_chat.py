@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from flows.engines.chat import OllamaReasoner, OpenAIReasoner
 from flows.engines.steps import steps_of
 from tests.engines.chat_server import GOOD, MODEL, PAIR, Chat
 from tests.engines.servers import serving, unused_address
+from tests.engines.tiny_llama import write_tiny_llama
 
 SCENE = SceneAnalysis(
     entities=[
@@ -257,3 +259,31 @@ def test_what_is_not_set_is_named(chat: Chat, name: str, missing: str) -> None:
 def test_the_models_of_a_server_are_listed(chat: Chat) -> None:
     assert OllamaReasoner(backends(chat)).models() == ["tiny:latest", "tiny"]
     assert OpenAIReasoner(backends(chat, chat_url=backends(chat).chat_url + "/v1")).models() == ["tiny:latest"]
+
+
+# --- A real language model's server ------------------------------------------------------------------
+
+
+def test_a_real_llama_is_understood(tmp_path: Path) -> None:
+    """llama.cpp with a model of random weights: the schema makes it say JSON, but no sense, and that gets nowhere.
+
+    Optional: `pip install xllamacpp gguf`. Seen with xllamacpp 2026.10.11549: {"strength": 2E254, "confidence": 2}.
+    """
+    xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: no real llama.cpp to talk to")
+    pytest.importorskip("gguf", reason="gguf is not installed: no tiny model can be made")
+    write_tiny_llama(tmp_path / "tiny.gguf")
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(tmp_path / "tiny.gguf")
+    parameters.model_alias = {"tiny"}
+    parameters.n_ctx, parameters.n_predict, parameters.n_parallel, parameters.n_gpu_layers = 4096, 600, 1, 0
+    parameters.port, parameters.warmup = 0, False
+    parameters.chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    server = xllamacpp.Server(parameters)
+    real = Backends(chat_url=server.listening_address, chat_model="tiny", chat_seconds=60.0)
+    assert OpenAIReasoner(real).models() == ["tiny"]
+    try:
+        intent = OpenAIReasoner(real).understand("make the sky darker", SCENE)
+    except InputError as error:
+        assert "gave no usable answer, and none when asked again" in str(error)  # noqa: PT017 - noise may also fit
+    else:
+        assert {*intent.target_entities, *intent.preserve_entities} == {"sky_0", "building_0"}

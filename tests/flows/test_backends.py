@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
+from edi_storage.errors import EdiError, EngineError
+from edi_storage.models import SessionHistory
+from edi_storage.settings import load_settings
+from edi_storage.store import open_store
+from flows.album import Album
+from flows.engines.comfyui_jobs import Found, Jobs
+from flows.engines.editing import EmbeddedEditor
+from flows.engines.reasoning import EmbeddedReasoner
+from flows.markdown import session_page
 from tests.engines.chat_server import GOOD, MODEL, Chat
 from tests.engines.comfyui_server import ComfyUI
 from tests.engines.servers import serving, unused_address
@@ -33,19 +46,6 @@ def comfy(edi: Edi) -> Iterator[ComfyUI]:
             "EDI_COMFYUI_SIDE": "256",
         }
         yield server
-
-
-@pytest.fixture
-def chat(edi: Edi) -> Iterator[Chat]:
-    server = Chat()
-    with serving(server.application) as url:
-        with_chat(edi, EDI_CHAT_URL=url)
-        yield server
-
-
-def with_chat(edi: Edi, **changes: str) -> None:
-    settings = {"EDI_REASONER": "ollama,embedded", "EDI_CHAT_MODEL": MODEL, "EDI_CHAT_SECONDS": "20"}
-    edi.environment = {**settings, **edi.environment, **changes}
 
 
 @contextmanager
@@ -122,36 +122,107 @@ def test_ctrl_c_calls_the_job_off(edi: Edi, comfy: ComfyUI) -> None:
     assert len(comfy.executions) == 2  # nobody wanted the first one any more
 
 
-# --- Fallback ----------------------------------------------------------------------------------------
+# --- Fallback, in this process -----------------------------------------------------------------------
 
 
-def test_without_its_comfyui_the_embedded_editor_takes_over_with_a_warning(edi: Edi) -> None:
+@dataclass
+class Here:
+    """A home in this process, with its settings in the environment."""
+
+    set: Callable[[str, str], None]
+    photo: str
+    home: Path
+
+    def edit(self, prompt: str = "make the sky darker") -> dict[str, Any]:
+        from flows.edit import edit_image
+
+        result: dict[str, Any] = edit_image(image_path=self.photo, prompt=prompt, session_id="mine", max_attempts=1)
+        return result
+
+    def history(self) -> SessionHistory:
+        with open_store(load_settings()) as store:
+            return store.database.load_session("mine")
+
+    def engines(self) -> dict[str, tuple[str, str]]:
+        """Which engine did each stage, with its version."""
+        return {commit.stage: (commit.engine, commit.engine_version) for commit in self.history().commits}
+
+
+@pytest.fixture
+def here(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Here:
+    photo = tmp_path / "small.png"
+    with Image.open(PALACE) as palace:
+        palace.resize((240, 160)).save(photo)
+    monkeypatch.setenv("EDI_HOME", str(tmp_path / "home"))
+    return Here(monkeypatch.setenv, str(photo), tmp_path / "home")
+
+
+@pytest.fixture
+def chat(here: Here) -> Iterator[Chat]:
+    server = Chat()
+    with serving(server.application) as url:
+        here.set("EDI_CHAT_URL", url)
+        here.set("EDI_CHAT_MODEL", MODEL)
+        here.set("EDI_CHAT_SECONDS", "20")
+        here.set("EDI_REASONER", "ollama,embedded")
+        yield server
+
+
+def test_without_its_comfyui_the_embedded_editor_takes_over_with_a_warning(
+    here: Here, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address = unused_address()
-    edi.environment = {**edi.environment, "EDI_EDITOR": "comfyui, embedded", "EDI_COMFYUI_URL": address}
-    done = edi(*DARKER, "--json")
-    result = json.loads(done.stdout)
+    monkeypatch.setattr(logging.getLogger("edi"), "propagate", True)
+    here.set("EDI_EDITOR", "comfyui, embedded")
+    here.set("EDI_COMFYUI_URL", address)
+    result = here.edit()
     assert result["status"] == "completed"
-    assert engines_of(edi, "mine")["edit"] == ["embedded", "1"]
+    assert here.engines()["edit"] == ("embedded", EmbeddedEditor.version)
     (warning,) = result["warnings"]
     assert warning.startswith(f"embedded was used instead of comfyui: ComfyUI at {address} does not answer")
+    assert warning in caplog.text
+    page = session_page(here.history(), Album(None, None, {}), str)
+    assert "Warning: embedded was used instead of comfyui" in page
 
 
-def test_what_the_embedded_editor_cannot_do_goes_to_the_next_one(edi: Edi, comfy: ComfyUI) -> None:
-    edi.environment = {**edi.environment, "EDI_EDITOR": "embedded,comfyui"}
-    result = edi.json("edit", str(PALACE), "add a dragon to the sky", "--session-id", "mine", "--attempts", "1")
+def test_what_the_embedded_editor_cannot_do_goes_to_the_next_one(here: Here) -> None:
+    comfy = ComfyUI()
+    with serving(comfy.application) as url:
+        here.set("EDI_EDITOR", "embedded,comfyui")
+        here.set("EDI_COMFYUI_URL", url)
+        here.set("EDI_COMFYUI_CHECKPOINT", "photo.safetensors")
+        result = here.edit("add a dragon to the sky")
     assert result["status"] == "completed"
-    assert engines_of(edi, "mine")["edit"][0] == "comfyui"
-    assert "comfyui was used instead of embedded" in result["warnings"][0]
+    assert here.engines()["edit"][0] == "comfyui"
+    assert result["warnings"][0].startswith("comfyui was used instead of embedded")
     assert result["prompts"][-1]["positive_prompt"].startswith("add a dragon to the sky; ")
 
 
-TROUBLE: dict[str, dict[str, str]] = {
-    "down": {"EDI_CHAT_URL": "http://127.0.0.1:9"},
-    "model missing": {"EDI_CHAT_MODEL": "nothing"},
-    "invalid JSON": {},
-    "out of range": {},
-}
-SAID = {
+def test_a_stage_that_is_tried_again_in_this_process_takes_up_its_job(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import stages
+
+    monkeypatch.setitem(stages.STAGES, "edit", stages.edit.with_options(retry_delay_seconds=0))
+    real, failures = Jobs.picture, iter([EngineError("the connection was cut")])
+
+    def cut(jobs: Jobs, found: Found) -> bytes:
+        for failure in failures:
+            raise failure
+        return real(jobs, found)
+
+    monkeypatch.setattr(Jobs, "picture", cut)
+    comfy = ComfyUI()
+    with serving(comfy.application) as url:
+        here.set("EDI_EDITOR", "comfyui")
+        here.set("EDI_COMFYUI_URL", url)
+        here.set("EDI_COMFYUI_CHECKPOINT", "photo.safetensors")
+        assert here.edit()["status"] == "completed"
+    assert len(comfy.executions) == 1
+    assert comfy.requests.count("POST /prompt") == 1
+
+
+TROUBLE = {
     "down": "Ollama at http://127.0.0.1:9 does not answer",
     "model missing": "has no model nothing",
     "invalid JSON": "no usable answer",
@@ -159,8 +230,11 @@ SAID = {
 }
 
 
-def in_trouble(edi: Edi, chat: Chat, trouble: str) -> None:
-    edi.environment = {**edi.environment, **TROUBLE[trouble]}
+def in_trouble(here: Here, chat: Chat, trouble: str) -> None:
+    if trouble == "down":
+        here.set("EDI_CHAT_URL", "http://127.0.0.1:9")
+    if trouble == "model missing":
+        here.set("EDI_CHAT_MODEL", "nothing")
     if trouble == "invalid JSON":
         chat.answers("darker it shall be")
     if trouble == "out of range":
@@ -168,33 +242,41 @@ def in_trouble(edi: Edi, chat: Chat, trouble: str) -> None:
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_without_its_model_the_embedded_reasoner_takes_over_with_a_warning(edi: Edi, chat: Chat, trouble: str) -> None:
-    in_trouble(edi, chat, trouble)
-    result = edi.json(*DARKER)
+def test_without_its_model_the_embedded_reasoner_takes_over_with_a_warning(
+    here: Here, chat: Chat, trouble: str
+) -> None:
+    in_trouble(here, chat, trouble)
+    result = here.edit()
     assert result["status"] == "completed"
-    engines = engines_of(edi, "mine")
-    assert engines["intent"] == engines["refinement"] == ["embedded", "1"]
+    engines = here.engines()
+    assert engines["intent"] == engines["refinement"] == ("embedded", EmbeddedReasoner.version)
     (warning,) = result["warnings"]
     assert warning.startswith("embedded was used instead of ollama: ")
-    assert SAID[trouble] in warning
+    assert TROUBLE[trouble] in warning
     assert len(chat.asked) <= 2  # what has failed is not asked again at every stage
 
 
-@pytest.mark.parametrize("trouble", ["model missing", "invalid JSON", "out of range"])
-def test_with_the_fallback_off_it_ends_in_one_sentence(edi: Edi, chat: Chat, trouble: str) -> None:
-    in_trouble(edi, chat, trouble)
-    edi.environment = {**edi.environment, "EDI_REASONER": "ollama"}
-    failed = edi(*DARKER, "--json", expect=2)
-    error = json.loads(failed.stdout)["error"]
-    assert SAID[trouble] in error
-    assert "Traceback" not in failed.stderr
-    assert edi.json("show", "mine")["sessions"][0]["status"] == "failed"
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_with_the_fallback_off_it_ends_in_one_sentence(
+    here: Here, chat: Chat, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import stages
+
+    monkeypatch.setitem(stages.STAGES, "intent", stages.intent.with_options(retry_delay_seconds=0))
+    in_trouble(here, chat, trouble)
+    here.set("EDI_REASONER", "ollama")
+    with pytest.raises(EdiError) as failed:
+        here.edit()
+    assert TROUBLE[trouble] in str(failed.value)
+    assert len(str(failed.value).splitlines()) == 1
+    # What may pass is left to be resumed, what will not is not.
+    assert here.history().session.status == ("in_progress" if trouble == "down" else "failed")
 
 
-def test_a_model_that_works_does_intent_and_refinement(edi: Edi, chat: Chat) -> None:
-    result = edi.json(*DARKER)
-    engines = engines_of(edi, "mine")
-    assert engines["intent"] == engines["refinement"] == ["ollama", f"1 ({MODEL})"]
+def test_a_model_that_works_does_intent_and_refinement(here: Here, chat: Chat) -> None:
+    result = here.edit()
+    engines = here.engines()
+    assert engines["intent"] == engines["refinement"] == ("ollama", f"1 ({MODEL})")
     assert result["warnings"] == []
     assert result["prompts"][0]["positive_prompt"] == "the sky darker; keep the building"
 
