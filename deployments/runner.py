@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 #: A run that a person starts is taken up within this time; a scheduled one is taken up before its time.
 QUERY_SECONDS = 2.0
 
-#: How long flow runs may take to write down that they were interrupted.
-GRACE_SECONDS = 5.0
+#: How long flow runs may take to write down that they were interrupted: a second, or more on a busy machine.
+GRACE_SECONDS = 15.0
 
 
 def main(arguments: Sequence[str]) -> None:

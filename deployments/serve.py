@@ -88,8 +88,8 @@ def deployments_for(settings: Settings) -> tuple[Served, ...]:
 #: Flow runs in parallel that people asked for. Scheduled ones come on top: a queue of edits must not delay a resume.
 WORKERS = 2
 
-#: How long the runner may take to end its flow runs in good order.
-RUNNER_STOP_SECONDS = 8.0
+#: How long the runner may take to end its flow runs in good order (see `deployments.runner`).
+RUNNER_STOP_SECONDS = 19.0
 
 #: A child that dies sooner than this after its start counts as failed ...
 STEADY_SECONDS = 60.0

@@ -477,8 +477,10 @@ class Operation(Record):
     """One parametric step of an edit, replayed from the original.
 
     `target` is an entity id, "background" (everything but the kept entities) or "image"; `parameters`
-    are plain JSON numbers and text.
+    are plain JSON numbers and text. `version` is that of their meaning; what was stored without one is version 1.
     """
+
+    version: Annotated[int, Field(ge=1)] = 1
 
     name: Text
     target: Text = "image"

@@ -178,7 +178,10 @@ def fallbacks_in(scene: Mapping[str, Any]) -> list[str]:
 
 
 def upload_delta(session: SessionData, image: Mapping[str, Any]) -> Json:
-    """`image` is {sha256, path, width, height, format, notes}; `path` is the stored copy of the original."""
+    """`image` is {sha256, path, width, height, format, notes}; `path` is the stored copy of the original.
+
+    With `mask`, it also holds the stored copy of the mask that the person gave.
+    """
     parent = {"session_id": session.parent_session_id, "stage": session.forked_from_stage}
     return {
         "session_id": session.session_id,
@@ -362,6 +365,8 @@ def _validation(attempt: Mapping[str, Any]) -> ValidationData:
 def _artifacts(scene: Json, entities: Iterable[EntityData], attempts: Json) -> Iterable[Artifact]:
     if image := scene.get("image"):
         yield Artifact(kind="original", name="original", path=image["path"], sha256=image["sha256"])
+        if "mask" in image:
+            yield _file("mask", "given", image["mask"])
     for entity in entities:
         if entity.mask_path:
             yield _file("mask", entity.entity_id, entity.mask_path)

@@ -21,7 +21,7 @@ from edi_storage.errors import NotFoundError
 from edi_storage.models import SessionHistory
 from edi_storage.settings import load_settings
 from edi_storage.state import Step, next_step
-from edi_storage.store import open_store
+from edi_storage.store import Store, open_store
 from flows.album import SMALL, album
 from flows.markdown import bare, session_page
 from flows.reviving import session_id_of
@@ -50,6 +50,17 @@ def show_progress(task: Task[..., Any], task_run: TaskRun, state: State[Any]) ->
 
 def _goes_on(following: Any) -> bool:
     return isinstance(following, Step) and following.stage != "completed"
+
+
+def show_stored(store: Store, session_id: str) -> None:
+    """After a verdict: publish the session as the database holds it, unless a run is at work and does that itself."""
+    try:
+        if store.database.lease_of(session_id) is None:
+            history = store.database.load_session(session_id)
+            text = session_page(history, album(store, history, SMALL), store.files.full_path)
+            create_markdown_artifact(text, key=key_of(session_id), description=_asked(history))
+    except Exception as error:  # noqa: BLE001 - see above
+        _not_shown(error)
 
 
 def show_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

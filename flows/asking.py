@@ -15,7 +15,7 @@ from prefect import runtime
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, ValidationError, WithJsonSchema, create_model
 
 from edi_storage.models import Question
 from edi_storage.recovery import give_verdict
@@ -81,10 +81,19 @@ def _judge(store: Store, result: dict[str, Any]) -> None:
         f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id)}\n\n"
         f"Attempt {attempt}, alignment {result['alignment_score']:.2f}. Reject it to have it tried again."
     )
-    given = _suspend(Verdict.with_initial_data(description=text), f"verdict-{attempt}")
+    given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}")
     give_verdict(
         store, session_id, given.verdict, rating=given.rating or None, comment=given.comment, reasons=given.reasons
     )
+
+
+def _verdict_on(attempt: int) -> Any:
+    """The form about this attempt: sent from a dialog that was left open on an earlier one, it is refused."""
+    this = f"attempt {attempt}"
+    only: Any = Annotated[
+        Literal[this], WithJsonSchema({"type": "string", "enum": [this]}), form.shown("About", "What you judge.")
+    ]
+    return create_model("Verdict", __base__=Verdict, about=(only, this))
 
 
 def _suspend(model: Any, key: str) -> Any:

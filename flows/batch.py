@@ -56,6 +56,7 @@ def edit_batch(
     region: form.Region = "",
     max_attempts: form.Attempts = MAX_ATTEMPTS,
     output_folder: form.OutputFolder = "",
+    strip: form.Strip = False,
     workers: form.Workers = 2,
     batch_id: form.BatchName = "",
 ) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def edit_batch(
             "photo": photo,
             "session_id": session_id_of(batch, photo, prompt, wishes),
             "prompt": prompt,
-            "options": {**options, "max_attempts": max_attempts, "output": output},
+            "options": {**options, "max_attempts": max_attempts, "output": output, "strip": strip},
         }
         for photo, output in zip(found, _outputs(folder, found), strict=True)
     ]

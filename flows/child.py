@@ -23,8 +23,9 @@ from edi_storage.errors import EdiError
 #: than a minute on a machine that has other things to do.
 START_SECONDS = 180.0
 
-#: How long a child may take to end in good order once its pipe is closed.
-STOP_SECONDS = 4.0
+#: How long a child may take to end in good order once its pipe is closed. It takes a second, or many where the
+#: machine has other things to do; a shorter time would cost the states of the last task runs.
+STOP_SECONDS = 20.0
 
 #: A log is begun anew by the first child that finds it longer than this.
 LOG_BYTES = 1_000_000

@@ -73,9 +73,17 @@ RegionOption = Annotated[
         help="Change nothing outside of this, in percent of the picture: 0,0,100,40 is the upper two fifths.",
     ),
 ]
+MaskOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Change nothing where this picture is black; it has the photo's proportions, white where EDI may work.",
+    ),
+]
 AttemptsOption = Annotated[
     int | None, typer.Option(min=1, max=3, help="Edits to try, at most. [default: EDI_MAX_ATTEMPTS, else 3]")
 ]
+StripOption = Annotated[bool, typer.Option("--strip", help="Leave camera, time and copyright out of what is written.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -118,7 +126,9 @@ def edit(
     strength: StrengthOption = "",
     protect: ProtectOption = "",
     region: RegionOption = "",
+    mask: MaskOption = "",
     attempts: AttemptsOption = None,
+    strip: StripOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Edit a photo as the prompt says.
@@ -140,7 +150,9 @@ def edit(
         strength=strength,
         protect=protect,
         region=region,
+        mask=mask,
         max_attempts=attempts,
+        strip=strip,
     )
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
 
@@ -159,6 +171,7 @@ def batch(
     protect: ProtectOption = "",
     region: RegionOption = "",
     attempts: AttemptsOption = None,
+    strip: StripOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Edit many photos in the same way, a session each. Started again, it does only what is left.
@@ -173,6 +186,7 @@ def batch(
         "protect": protect,
         "region": region,
         "max_attempts": attempts,
+        "strip": strip,
         "output_folder": output_folder,
         "workers": workers,
         "batch_id": batch_id,
@@ -231,8 +245,11 @@ def fork(
     ],
     prompt: Annotated[str, typer.Option(help="Another prompt; from intent or before.")] = "",
     strength: Annotated[
-        float | None, typer.Option(help="Another strength, above 0 and up to 1; from refinement or before.")
-    ] = None,
+        str,
+        typer.Option(
+            help="Another one: subtle, normal, strong, very strong, or a number up to 1; from refinement or before."
+        ),
+    ] = "",
     new_id: Annotated[str, typer.Option("--session-id", metavar="NEW", help="Your own name for the new session.")] = "",
     output: Annotated[str, typer.Option("--output", "-o", help="Also write the result to this file.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Let --output replace a file.")] = False,

@@ -17,7 +17,7 @@ from flows import asking, form
 from flows.artifacts import show_end, show_session
 from flows.engines.wishes import Wishes
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
-from flows.inbox import inbox_of, photo_for
+from flows.inbox import find_photo, inbox_of, photo_for
 from flows.names import edit_name
 from flows.output import check_output, outcome
 from flows.plain import in_plain_words
@@ -46,10 +46,12 @@ def edit_image(
     strength: form.Strength = "as the prompt says",
     protect: form.Protect = "",
     region: form.Region = "",
+    mask: form.Mask = "",
     review: form.Review = "unsure",
     max_attempts: form.Attempts = MAX_ATTEMPTS,
     output: form.Output = "",
     overwrite: form.Overwrite = False,
+    strip: form.Strip = False,
     answer: form.Answer = 0,
     session_id: form.SessionName = "",
 ) -> dict[str, Any]:
@@ -74,8 +76,11 @@ def edit_image(
                     "review": review,
                     "output": str(Path(output).expanduser().absolute()) if output else "",
                     "overwrite": overwrite,
+                    **({"strip": True} if strip else {}),
                     "max_attempts": min(max_attempts, settings.max_attempts),
-                    **Wishes.checked(strength=strength, protect=protect, region=region).as_options(),
+                    **Wishes.checked(
+                        strength=strength, protect=protect, region=region, mask=_mask(known, mask, settings)
+                    ).as_options(),
                 },
             }
         )
@@ -84,6 +89,14 @@ def edit_image(
             answer = asking.ask(store, result)
             result = run_session(store, settings, session, answer, flow_run_id, show_restored=False)
         return result
+
+
+def _mask(known: SessionData | None, mask: str, settings: Settings) -> str:
+    """The mask's absolute path; a session that goes on has its own copy, and needs the file no more."""
+    kept = str(known.options.get("mask", "")) if known else ""
+    if not mask or (kept and mask in (kept, Path(kept).name)):
+        return kept if mask else ""
+    return find_photo(mask, inbox_of(settings))
 
 
 def _refuse_deleted(session_id: str) -> None:

@@ -68,7 +68,9 @@ class Request:
     strength: str = ""
     protect: str = ""
     region: str = ""
+    mask: str = ""
     max_attempts: int = MAX_ATTEMPTS
+    strip: bool = False
 
     @classmethod
     def checked(
@@ -84,28 +86,36 @@ class Request:
         strength: str = "",
         protect: str = "",
         region: str = "",
+        mask: str = "",
         max_attempts: int | None = None,
+        strip: bool = False,
     ) -> Request:
         """Check everything that can be wrong before anything is started or written. Raises InputError.
 
         `somebody` is there to answer; without `review`, it is what EDI_REVIEW says to them.
         """
+        from flows.engines.area import read_mask
         from flows.engines.photo import open_photo
         from flows.engines.wishes import Wishes
 
         prompt = _checked_prompt("PROMPT", prompt)
         if session_id:
             _fits("--session-id", SessionId, session_id)
-        Wishes.checked(strength=strength, protect=protect, region=region)
+        Wishes.checked(strength=strength, protect=protect, region=region, mask=mask)
         _check_engines(load_settings())
         known = _known(session_id) if session_id else None
         path = photo_for(known, _fits("IMAGE", Text, image), inbox_of(load_settings()))
         if known is None:
-            open_photo(path)
+            photo = open_photo(path)
+            mask = find_photo(_fits("--mask", Text, mask), inbox_of(load_settings())) if mask else ""
+            if mask:
+                read_mask(mask, photo)
         output = _fits("--output", Text, output)
         attempts = max_attempts or load_settings().max_attempts
         chosen = review or _default_review(somebody)
-        request = cls(path, prompt, session_id, output, overwrite, chosen, strength, protect, region, attempts)
+        request = cls(
+            path, prompt, session_id, output, overwrite, chosen, strength, protect, region, mask, attempts, strip
+        )
         if output:
             check_output(request.as_session())
         return request
@@ -173,7 +183,9 @@ def edit(request: Request, person: Person) -> Result:
             strength=request.strength,
             protect=request.protect,
             region=request.region,
+            mask=request.mask,
             max_attempts=request.max_attempts,
+            strip=request.strip,
         )
         return _with(person, settings, result)
 

@@ -14,6 +14,7 @@ from edi_storage.recovery import give_verdict
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows import form
+from flows.artifacts import show_stored
 from flows.names import verdict_name
 from flows.plain import in_plain_words
 from flows.session import log
@@ -50,6 +51,7 @@ def record_feedback(
         session = _meant(store.database, session_id)
         chosen: list[Reason] = list(dict.fromkeys(reasons))
         saved = give_verdict(store, session.session_id, verdict, rating=rating or None, comment=comment, reasons=chosen)
+        show_stored(store, session.session_id)
     photo = Path(session.image_path).name
     log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, verdict)
     return saved.model_dump(mode="json")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from prefect import flow, runtime
+from pydantic import WithJsonSchema
 
 from edi_storage.forking import Wanted, make_fork
 from edi_storage.models import MAX_PROMPT, SessionData
@@ -14,6 +15,7 @@ from edi_storage.store import Store, open_store
 from flows import form
 from flows.artifacts import show_end
 from flows.edit import edit_image
+from flows.engines.wishes import STRENGTHS, Wishes
 from flows.forking import planned
 from flows.form import shown
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
@@ -40,9 +42,12 @@ Stage = Annotated[
 ]
 Attempt = Annotated[int, shown("In which attempt", "1 unless a weak result was tried again.", ge=1, le=3)]
 Prompt = Annotated[str, shown("Another prompt", "In your own words. Empty: the same as before.", max_length=MAX_PROMPT)]
+#: A choice of words in the form; scripts that call the flow itself may also give a number up to 1.
+_SAME = "the same as before"
 Strength = Annotated[
-    float,
-    shown("Another strength", "Up to 1; 0.6 is usual. 0: the same as before.", ge=0, le=1),
+    str | float,
+    WithJsonSchema({"type": "string", "enum": [_SAME, *(word for word, number in STRENGTHS.items() if number)]}),
+    shown("Another strength", "From refinement or before."),
 ]
 NewName = Annotated[
     str,
@@ -83,7 +88,7 @@ def fork_session(
     stage: Stage = "refinement",
     attempt: Attempt = 1,
     prompt: Prompt = "",
-    strength: Strength = 0,
+    strength: Strength = _SAME,
     output: form.Output = "",
     overwrite: form.Overwrite = False,
     session_id: NewName = "",
@@ -93,7 +98,7 @@ def fork_session(
         stage=f"attempt {attempt}: {stage}",
         session_id=session_id or str(runtime.flow_run.id),
         prompt=prompt.strip(),
-        strength=strength or None,
+        strength=None if strength in (_SAME, 0) else Wishes.checked(strength=strength).strength,
         output=str(Path(output).expanduser().absolute()) if output else "",
         overwrite=overwrite,
     )

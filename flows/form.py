@@ -11,7 +11,8 @@ from pydantic import Field, WithJsonSchema
 
 from edi_storage import models
 from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, FeedbackType, Reason
-from flows.engines.wishes import MAX_PROTECT, MAX_REGION, STRENGTHS
+from flows.engines.area import MAX_REGION
+from flows.engines.wishes import MAX_PROTECT, STRENGTHS
 
 #: A batch's id, or nothing; the ids of its sessions are longer.
 BATCH_ID = "^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$"
@@ -64,6 +65,14 @@ Region = Annotated[
         max_length=MAX_REGION,
     ),
 ]
+Mask = Annotated[
+    str,
+    shown(
+        "Only where this mask is white",
+        "Name of a picture in the inbox, or its path, with the proportions of the photo: white where the photo may "
+        "change, black where not. Empty: no mask.",
+    ),
+]
 Review = Annotated[
     models.Review,
     shown(
@@ -83,6 +92,14 @@ Output = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, shown("Replace that file", "If it is there already.")]
+Strip = Annotated[
+    bool,
+    shown(
+        "Tell nothing of the photo",
+        "That file says with which camera, how and when the photo was taken, and its copyright (never where, or whose "
+        "camera it was). Switched on, it says nothing.",
+    ),
+]
 Answer = Annotated[
     int,
     shown(

@@ -160,14 +160,12 @@ def deliver(run: SessionRun, edited_path: str) -> str | None:
 
 def _write_output(run: SessionRun, path: Path, edited_path: str) -> None:
     # Imported here: `edi --help` must not wait for the picture libraries.
-    from flows.engines.photo import decode_photo, encode
+    from flows.engines.photo import export
 
     if _is_original(path, run.session):
         raise OSError(errno.EPERM, "it is the photo itself")
-    data = run.store.files.read(edited_path)
-    kind = FORMATS[path.suffix.lower()]
-    if kind != "PNG":
-        photo = decode_photo(data)
-        data = encode(photo.pixels, photo.alpha, photo.icc_profile, kind)
+    # What is stored carries no EXIF; a file to give away tells how the photo was taken, unless that is unwanted.
+    exif = None if run.session.options.get("strip") else run.photo.exif
+    data = export(run.store.files.read(edited_path), FORMATS[path.suffix.lower()], exif)
     reach("deliver.before_write")
     LocalFolder(str(path.parent)).write(path.name, data, writer=run.session.session_id)

@@ -10,10 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from edi_storage.models import Operation, SessionHistory, StageCommit
+from edi_storage.models import Operation, SessionData, SessionHistory, StageCommit
 from edi_storage.store import Store
 from flows import words
 from flows.album import Album, album
+from flows.engines.wishes import Wishes
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
 #: Pixels of the longer side of the two pictures, of all masks in one, and of one mask.
@@ -60,6 +61,7 @@ def page(store: Store, history: SessionHistory) -> str:
         f'<p class="soft">{escape(Path(session.image_path).name)}, {session.created_at:%Y-%m-%d %H:%M} UTC, '
         f"session {escape(session.session_id)}</p>",
         f'<p class="standing">{escape(words.headline(history))}</p>',
+        *_around(session, store.database.forks_of(session.session_id)),
         *_pictures(history, shown),
         *_entities(history, shown),
         *_understood(history),
@@ -69,6 +71,20 @@ def page(store: Store, history: SessionHistory) -> str:
         *_feedback(history),
     ]
     return _document(title, "\n".join(body))
+
+
+def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
+    """What was wished beside the prompt, where the session comes from, and what went another way from it."""
+    wishes, parent = Wishes.of(session.options), session.parent_session_id
+    told = {
+        "Strength": f"{wishes.strength:g}" if wishes.strength is not None else "",
+        "Protected": wishes.protect,
+        "Only inside": f"{wishes.region} (left, top, width, height in percent)" if wishes.region else "",
+        "Forked from": f"{parent} at {session.forked_from_stage}" if parent else "",
+        "Forks": ", ".join(f"{fork.session_id} (from {fork.forked_from_stage})" for fork in forks),
+    }
+    lines = [f"{escape(what)}: {escape(said)}" for what, said in told.items() if said]
+    return [f"<p>{'<br>'.join(lines)}</p>"] if lines else []
 
 
 def _document(title: str, body: str) -> str:

@@ -36,8 +36,8 @@ Way = Literal["revive", "leave", "end", "another"]
 #: The flows whose runs work on one session.
 _ON_SESSIONS = ("edit-image", "fork-session")
 
-#: A run that was planned or started so lately may be just about to take its session's lease.
-_STARTING = timedelta(seconds=60)
+#: A run that was started so lately may be just about to take its session's lease.
+_STARTING = timedelta(seconds=30)
 
 #: A run that a runner or worker has taken up, but whose process has not begun for so long, has failed to start.
 _NOT_STARTED = timedelta(minutes=5)

@@ -6,6 +6,7 @@ imported inside functions only, because it reads its settings once, when it is i
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import errno
 import http.client
@@ -14,18 +15,20 @@ import json
 import os
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from edi_storage.errors import EdiError, InputError
 from edi_storage.settings import Settings
-from flows.child import STOP_SECONDS, bound_child, wait_ready
+from flows.child import bound_child, wait_ready
 
 HOST = "127.0.0.1"
 
@@ -34,6 +37,10 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - only with a password, see `check_host`
 
 #: How long a running server may take to say that it is alive.
 HEALTH_SECONDS = 5.0
+
+#: How long what Prefect holds back may take to be sent, and after how long it is looked whether the server still lives.
+FLUSH_SECONDS = 30.0
+FLUSH_TICK = 4.0
 
 #: Settings of every EDI process that touches Prefect. What the user set in the environment is kept.
 ENVIRONMENT: Mapping[str, str] = {
@@ -239,7 +246,7 @@ def _using(url: str, *, heartbeats: bool) -> Iterator[None]:
             try:
                 yield
             finally:
-                _flush()
+                _flush(url)
 
 
 @contextlib.contextmanager
@@ -255,13 +262,18 @@ def _environ(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _flush() -> None:
+def _flush(url: str) -> None:
     """Send what Prefect still holds back: states of task runs travel as events, in a background thread."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    EventsWorker.drain_all(timeout=STOP_SECONDS)
-    APILogWorker.drain_all(timeout=STOP_SECONDS)
+    deadline = time.monotonic() + FLUSH_SECONDS
+    for worker in (EventsWorker, APILogWorker):
+        sent: Any = worker.drain_all(timeout=FLUSH_TICK)  # outside of an event loop it is what `wait` returns
+        left = sent.not_done
+        # Prefect goes on trying for long where nobody answers any more.
+        while left and time.monotonic() < deadline and answers(url):
+            left = concurrent.futures.wait(left, timeout=FLUSH_TICK).not_done
 
 
 @contextlib.contextmanager

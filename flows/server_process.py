@@ -22,15 +22,16 @@ from flows.server import is_local
 if TYPE_CHECKING:
     import uvicorn
 
-#: A server that is asked to end stays until its event queues were empty for so many tenths of a second.
+#: A server that is asked to end stays until its event queues were empty, and nothing came in, for so many tenths of a
+#: second.
 QUIET_TICKS = 3
 
 
 def main(arguments: Sequence[str]) -> None:
     """The child: serve on the inherited socket until standard input ends. Arguments: its number [--full] [--public]."""
     os.umask(0o077)
-    leave = threading.Event()
-    watch_parent(lambda: _leave(leave))
+    leave, ready = threading.Event(), threading.Event()
+    watch_parent(lambda: _leave(leave, ready))
     gc.disable()  # until it serves: a fifth of the start would be spent looking for garbage among fresh modules
     import prefect.server.api.collections as collections
     import uvicorn
@@ -47,23 +48,25 @@ def main(arguments: Sequence[str]) -> None:
         access_log=False,
     )
     listener = socket.socket(fileno=int(arguments[0]))
-    _server(config, leave).run(sockets=[listener])
+    _server(config, leave, ready).run(sockets=[listener])
     # All is written; Python's own way out takes Prefect another second.
     os._exit(0)
 
 
-def _leave(leave: threading.Event) -> None:
+def _leave(leave: threading.Event, ready: threading.Event) -> None:
     leave.set()
-    # The orderly end writes the last events down; it may hang, or never begin while the server still starts.
-    time.sleep(STOP_SECONDS - 1)
+    # The orderly end writes the last events down. It may hang; while the server still starts there is nothing to write.
+    if ready.is_set():
+        time.sleep(STOP_SECONDS - 1)
     os._exit(0)
 
 
-def _server(config: uvicorn.Config, leave: threading.Event) -> uvicorn.Server:
+def _server(config: uvicorn.Config, leave: threading.Event, ready: threading.Event) -> uvicorn.Server:
     import uvicorn
 
     class Server(uvicorn.Server):
         quiet_ticks = 0
+        received = 0
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             # Prefect's migrations do not bear two processes at once.
@@ -71,11 +74,14 @@ def _server(config: uvicorn.Config, leave: threading.Event) -> uvicorn.Server:
                 await super().startup(sockets)
             gc.enable()
             if self.started:
+                ready.set()
                 say_ready()
 
         async def on_tick(self, counter: int) -> bool:
-            # Prefect drops the events that wait in its queues when it ends, and with them the states of task runs.
-            self.quiet_ticks = 0 if _queued_events() else self.quiet_ticks + 1
+            # Prefect drops the events that wait in its queues when it ends, and with them the states of task runs. On a
+            # busy machine more of them may be on their way while the queues are empty.
+            before, self.received = self.received, _received_events()
+            self.quiet_ticks = 0 if _queued_events() or self.received != before else self.quiet_ticks + 1
             ending = leave.is_set() or await super().on_tick(counter)
             return ending and self.quiet_ticks >= QUIET_TICKS
 
@@ -87,6 +93,12 @@ def _queued_events() -> int:
 
     subscriptions = (subscription for topic in Topic._topics.values() for subscription in topic._subscriptions)
     return sum(subscription._queue.qsize() for subscription in subscriptions)
+
+
+def _received_events() -> int:
+    from prefect.server.utilities.messaging.memory import METRICS
+
+    return sum(topic["published"] for topic in METRICS.values())
 
 
 class _OnlyFromHere:

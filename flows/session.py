@@ -97,6 +97,12 @@ class SessionRun:
         return Wishes.of(self.session.options)
 
     @property
+    def painted_mask(self) -> Mask | None:
+        """The mask that the person gave, from the copy stored at upload."""
+        path = self.state["scene_analysis"]["image"].get("mask")
+        return decode_mask(self.store.files.read(path)) if path else None
+
+    @property
     def scene(self) -> SceneAnalysis:
         """What analysis found."""
         stored = self.state["scene_analysis"]

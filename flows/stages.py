@@ -28,10 +28,11 @@ from edi_storage.state import Step, verdict_on
 from flows import VERSION, words
 from flows.album import keep_mask, keep_picture
 from flows.artifacts import show_progress
+from flows.engines.area import read_mask, with_region, without_region
 from flows.engines.base import Detection, EditRequest, ValidationRequest
-from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_mask, open_photo
+from flows.engines.photo import SUFFIXES, decode_photo, encode_edited, encode_mask, open_photo
 from flows.engines.scoring import count, decide
-from flows.engines.wishes import as_wished, to_measure, with_region, without_region
+from flows.engines.wishes import as_wished, to_measure
 from flows.hooks import write_checkpoint
 from flows.output import deliver
 from flows.plain import in_plain_words
@@ -105,6 +106,8 @@ def upload(run: SessionRun, step: Step) -> None:
         "format": photo.format,
         "notes": list(photo.notes),
     }
+    if run.wishes.mask:
+        image["mask"] = run.put_file(encode_mask(read_mask(run.wishes.mask, photo)), ".png")
     run.commit(step, changes.upload_delta(run.session, image), _BuiltIn(), started)
     name = Path(run.session.image_path).name
     log.info("Opened %s (%d x %d, %s).", name, photo.width, photo.height, photo.format)
@@ -115,7 +118,7 @@ def analysis(run: SessionRun, step: Step) -> None:
     """Find the entities and store their masks."""
     started = run.begin(step)
     found = run.analyzer.analyze(run.photo.pixels, run.part(0.0, 0.8))
-    scene = with_region(found, run.wishes.region, run.photo.pixels)
+    scene = with_region(found, run.wishes.region, run.photo.pixels, run.painted_mask)
     run.tell(0.8, "storing the masks")
     entities = [_stored(run, found) for found in scene.detections]
     stored = SceneAnalysis(entities=entities, spatial_layout=scene.spatial_layout)
@@ -138,7 +141,7 @@ def intent(run: SessionRun, step: Step) -> None:
         understood = run.reasoner.understand(run.session.naive_prompt, without_region(run.scene))
     else:
         understood = _answered(run)
-    understood = as_wished(understood, run.scene, run.masks if run.wishes.region else {}, run.wishes)
+    understood = as_wished(understood, run.scene, run.masks if run.wishes.is_confined else {}, run.wishes)
     run.commit(step, changes.intent_delta(understood, run.state.get("intent")), run.reasoner, started)
     log.info("Understood: %s.", words.understood(understood, run.scene.entities))
     if understood.preserve_entities:
@@ -213,7 +216,7 @@ def edit(run: SessionRun, step: Step) -> None:
     )
     outcome = run.editor.edit(request, run.part(0.1, 0.7))
     run.tell(0.7, "writing the picture")
-    path = run.put_file(encode(outcome.pixels, run.photo.alpha, run.photo.icc_profile), ".png")
+    path = run.put_file(encode_edited(run.photo, outcome.pixels), ".png")
     keep_picture(run.copies, path, outcome.pixels)
     run.commit(step, changes.edit_delta(step.attempt, path, outcome.operations), run.editor, started)
     log.info("%sEdited: %s.", _of(step), words.operations(outcome.operations, run.scene.entities))

@@ -256,16 +256,16 @@ def finish_edit(result: Result, as_json: bool) -> None:
     raise typer.Exit(_code(result))
 
 
-def wanted_fork(
-    stage: str, session_id: str, prompt: str, strength: float | None, output: str, overwrite: bool
-) -> Wanted:
+def wanted_fork(stage: str, session_id: str, prompt: str, strength: str, output: str, overwrite: bool) -> Wanted:
     """What the options of `edi fork` ask for."""
     from uuid import uuid4
 
     from edi_storage.forking import Wanted
+    from flows.engines.wishes import Wishes
 
     path = str(Path(output).expanduser().absolute()) if output else ""
-    return Wanted(stage, session_id or str(uuid4()), prompt.strip(), strength, path, overwrite)
+    how_strong = Wishes.checked(strength=strength).strength
+    return Wanted(stage, session_id or str(uuid4()), prompt.strip(), how_strong, path, overwrite)
 
 
 def finish_fork(result: Result, as_json: bool, ran: bool) -> None:

@@ -1,19 +1,19 @@
-"""The embedded analyzer: named things where the cues are trusted, honest colour regions everywhere else."""
+"""The embedded analyzer: people and things that the detector sees, stuff that fills the rest, honest colour regions."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import cv2
 import numpy as np
 
 from edi_storage.models import BoundingBox, EntityData
-from flows.engines import cues
+from flows.engines import parts
 from flows.engines.base import Detection, Mask, Pixels, Progress, Scene, no_progress
-from flows.engines.focus import find_subject
 from flows.engines.mattes import soft_masks
+from flows.engines.parts import Part
 from flows.engines.regions import Bools, Picture, colour_name, measure, merge, place_name, shrink
 
 _MOST_ENTITIES: Final = 8
@@ -23,97 +23,65 @@ _LEAST_REGION: Final = 0.02
 _REGION_CONFIDENCE: Final = 0.9
 
 
-@dataclass(frozen=True)
-class _Part:
-    label: str
-    where: Bools
-    confidence: float
-
-
 class EmbeddedAnalyzer:
-    """Classical computer vision on the CPU: superpixels, colour and edge cues, GrabCut, guided filter."""
+    """NanoDet, a person matte and a stuff head on the CPU, cut along edges by GrabCut and a guided filter."""
 
     name = "embedded"
-    version = "1"
+    version = "2"
 
     def analyze(self, pixels: Pixels, progress: Progress = no_progress) -> Scene:
         """Find at most eight entities that together cover the picture. Same pixels, same entities and masks."""
         progress(0.05, "looking at colours and edges", {})
         picture = measure(shrink(pixels))
-        progress(0.25, "looking for sky, subject, plants, water and buildings", {})
-        findings = _name_parts(picture)
+        progress(0.2, "looking for people, things, sky, plants, water and buildings", {})
+        named = parts.find_parts(picture, _MOST_ENTITIES - 1)
         progress(0.55, "dividing the rest into regions", {})
-        parts = findings + _describe_rest(picture, findings)
-        parts.sort(key=lambda part: (-int(part.where.sum()), part.label))
+        found = named + _describe_rest(picture, named)
+        found.sort(key=lambda part: (-int(part.where.sum()), part.label))
         progress(0.65, "cutting masks", {})
-        masks = soft_masks([part.where for part in parts], picture.pixels, pixels)
+        masks = soft_masks([part.where for part in found], picture.pixels, pixels)
         progress(0.95, "describing the picture", {})
-        detections = _detections(parts, masks, picture, pixels)
-        return Scene(detections, _layout(parts))
+        return Scene(_detections(found, masks, picture, pixels), _layout(found))
 
 
-def _name_parts(picture: Picture) -> list[_Part]:
-    """The findings that are sure enough to be named, disjoint, each taken from what the one before left."""
-    cells = cues.superpixels(picture)
-    free = np.ones(picture.labels.shape, dtype=bool)
-    parts: list[_Part] = []
-
-    def take(finding: cues.Finding | None) -> None:
-        if finding is not None and finding.confidence >= cues.TRUSTED:
-            parts.append(_Part(finding.label, finding.where & free, round(finding.confidence, 3)))
-            free[finding.where] = False
-
-    sky = cues.find_sky(picture, cells)
-    take(sky)
-    if not parts:  # in a landscape what is sharp is no subject but most of the picture
-        take(find_subject(picture))
-    take(cues.find_vegetation(picture, cells, free))
-    take(cues.find_water(picture, cells, free, sky))
-    take(cues.find_building(picture, free, sky))
-    return parts
-
-
-def _describe_rest(picture: Picture, findings: Sequence[_Part]) -> list[_Part]:
+def _describe_rest(picture: Picture, named: Sequence[Part]) -> list[Part]:
     """Regions of similar colour that cover what has no name yet."""
     free = np.ones(picture.labels.shape, dtype=bool)
-    for part in findings:
+    for part in named:
         free[part.where] = False
     if not free.any():
         return []
     members = picture.mean(free.astype(np.float32)) > 0.5
     if free.mean() < _LEAST_REGION or not members.any():
-        _give_away(free, findings)
+        _give_away(free, named)
         return []
-    regions = merge(picture, members, _MOST_ENTITIES - len(findings), _LEAST_REGION)
-    numbers = np.asarray(picture.paint(regions))
-    numbers = np.where(free, numbers, -1)
-    _give_away(free & (numbers < 0), findings or [])
-    parts = []
+    regions = merge(picture, members, _MOST_ENTITIES - len(named), _LEAST_REGION)
+    numbers = np.where(free, np.asarray(picture.paint(regions)), -1)
+    _give_away(free & (numbers < 0), named)
+    described = []
     for number in range(int(regions.max()) + 1):
         where = numbers == number
         if where.any():
             name = colour_name(picture.lab[where].mean(axis=0))
-            parts.append(_Part(f"{name} region", where, _REGION_CONFIDENCE))
-    return parts
+            described.append(Part(f"{name} region", where, _REGION_CONFIDENCE))
+    return described
 
 
-def _give_away(crumbs: Bools, findings: Sequence[_Part]) -> None:
+def _give_away(crumbs: Bools, named: Sequence[Part]) -> None:
     """Crumbs between findings go to the nearest one, so that nothing stays uncovered."""
-    if not crumbs.any() or not findings:
+    if not crumbs.any() or not named:
         return
-    import cv2
-
-    distances = [cv2.distanceTransform((~part.where).astype(np.uint8), cv2.DIST_L2, 3)[crumbs] for part in findings]
+    distances = [cv2.distanceTransform((~part.where).astype(np.uint8), cv2.DIST_L2, 3)[crumbs] for part in named]
     nearest = np.argmin(np.stack(distances), axis=0)
     ys, xs = np.nonzero(crumbs)
-    for number, part in enumerate(findings):
+    for number, part in enumerate(named):
         part.where[ys[nearest == number], xs[nearest == number]] = True
 
 
-def _detections(parts: Sequence[_Part], masks: Sequence[Mask], picture: Picture, pixels: Pixels) -> list[Detection]:
+def _detections(found: Sequence[Part], masks: Sequence[Mask], picture: Picture, pixels: Pixels) -> list[Detection]:
     seen: Counter[str] = Counter()
     detections = []
-    for part, mask in zip(parts, masks, strict=True):
+    for part, mask in zip(found, masks, strict=True):
         word = part.label.replace(" ", "_")
         entity = EntityData(
             entity_id=f"{word}_{seen[word]}",
@@ -142,9 +110,9 @@ def _hex(rgb: np.typing.NDArray[np.floating]) -> str:
     return "#" + "".join(f"{round(float(value)):02x}" for value in rgb)
 
 
-def _layout(parts: Sequence[_Part]) -> str:
+def _layout(found: Sequence[Part]) -> str:
     """One sentence: what is where, largest first."""
-    return "; ".join(f"{part.label} {_place(part.where)}" for part in parts).capitalize() + "."
+    return "; ".join(f"{part.label} {_place(part.where)}" for part in found).capitalize() + "."
 
 
 def _place(where: Bools) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from edi_storage.models import EditType, Intent, Question, Record, Text, Unit
 from flows.engines.intent import SURE
-from flows.engines.lexicon import EDIT_TYPES, SIGNED
+from flows.engines.looks import EDIT_TYPES, SIGNED
 from flows.engines.painting import PAINT
 from flows.engines.steps import Step, parameters_of
 

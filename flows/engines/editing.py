@@ -13,6 +13,8 @@ from edi_storage.errors import UnsupportedEditError
 from edi_storage.models import Intent, Operation
 from flows.engines.base import EditOutcome, EditRequest, Progress, no_progress
 from flows.engines.operations import apply
+from flows.engines.parameters import MOODS, VERSION
+from flows.engines.presets import PRESETS, preset
 from flows.engines.sky import flatness
 from flows.engines.steps import Step, steps_of
 
@@ -35,7 +37,7 @@ class EmbeddedEditor:
     """Edits in pixel space on the CPU."""
 
     name = "embedded"
-    version = "1"
+    version = "2"
 
     def edit(self, request: EditRequest, progress: Progress = no_progress) -> EditOutcome:
         """Plan and apply. Raises UnsupportedEditError, naming the backend that can, for what pixels cannot do."""
@@ -60,7 +62,9 @@ def plan(request: EditRequest) -> list[Operation]:
         for target, common in _areas(step, request):
             for name, parameters in planner(strength, step, target, request):
                 extra = _shared(target, common, hints) | limits
-                operations.append(Operation(name=name, target=target, parameters={**parameters, **extra}))
+                operations.append(
+                    Operation(version=VERSION, name=name, target=target, parameters={**parameters, **extra})
+                )
     return operations
 
 
@@ -158,6 +162,10 @@ def _dramatic_sky(strength: float, step: Step, target: str, request: EditRequest
     if target not in request.masks:
         return _dramatic(strength, step, target, request)
     mood = str(step.parameters.get("mood", "dramatic"))
+    if mood not in MOODS:
+        raise UnsupportedEditError(f"There is no sky {mood!r}; there are {', '.join(MOODS)}.")
+    if mood == "clear":
+        return [("dramatic_sky", {"strength": round(strength, 3), "mood": mood})]
     clouds = step.parameters.get("clouds")
     if clouds is None:
         rgb = _thumbnail(request.pixels, 4).astype(np.float32) / np.float32(255)
@@ -173,6 +181,8 @@ def _thumbnail(plane: Any, most: int) -> Any:
 
 def _dramatic(strength: float, step: Step, target: str, request: EditRequest) -> _Planned:
     golden = step.parameters.get("mood") == "golden"
+    if step.parameters.get("mood") == "clear":
+        return _enhance(strength, step, target, request)  # without a sky to put in, what a clear day does to light
     planned: _Planned = [
         ("clarity", {"amount": _amount(strength, 1.3)}),
         ("contrast", {"amount": _amount(strength, 0.5), "pivot": _middle(target, request)}),
@@ -237,7 +247,24 @@ def _fill(strength: float, step: Step, target: str, request: EditRequest) -> _Pl
 
 
 def _blur(strength: float, step: Step, target: str, request: EditRequest) -> _Planned:
-    return [("blur", {"radius": round(0.002 + 0.016 * strength, 5)})]
+    planned: dict[str, Any] = {"radius": round(0.002 + 0.016 * strength, 5)}
+    if step.scope == "background" and step.parameters.get("falloff") == "depth":
+        planned["falloff"] = "depth"
+    return [("blur", planned)]
+
+
+def _preset(strength: float, step: Step, target: str, request: EditRequest) -> _Planned:
+    name = str(step.parameters.get("name", ""))
+    if name not in PRESETS:
+        raise UnsupportedEditError(f"There is no preset {name!r}; there are {', '.join(sorted(PRESETS))}.")
+    return preset(name, strength, whole=target == "image")
+
+
+def _tones(strength: float, step: Step, target: str, request: EditRequest) -> _Planned:
+    """`area` says whose tones: "shadows" or "highlights"."""
+    area = "highlights" if step.parameters.get("area") == "highlights" else "shadows"
+    amounts = {"shadows": 0.0, "highlights": 0.0} | {area: round(_direction(step) * min(1.0, strength), 3)}
+    return [("tones", amounts)]
 
 
 def _remove(strength: float, step: Step, target: str, request: EditRequest) -> _Planned:
@@ -261,12 +288,14 @@ _PLANNERS: Final[Mapping[str, _Planner]] = {
     "enhance": _enhance,
     "exposure": _exposure,
     "fill": _fill,
+    "preset": _preset,
     "recolour": _recolour,
     "remove": _remove,
     "saturation": _saturation,
     "sepia": _sepia,
     "sharpen": _sharpen,
     "tint": _tint,
+    "tones": _tones,
     "vignette": _vignette,
     "warmth": _warmth,
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
 
-from flows.engines.cues import Finding, cut_out, keep_large, shrink_mask
+from flows.engines.cutting import cut_out, keep_large, shrink_mask
 from flows.engines.regions import Bools, Floats, Picture
 
 #: Sharpness of subject over background (difference of mean log energies) below which nothing stands out.
@@ -16,7 +17,15 @@ _LEAST_CONTRAST: Final = 0.75
 _MOST_SHARP_BORDER: Final = 0.32
 
 
-def find_subject(picture: Picture) -> Finding | None:
+@dataclass(frozen=True)
+class Subject:
+    """Which pixels of the small copy are the subject, and how sure that is."""
+
+    where: Bools
+    confidence: float
+
+
+def find_subject(picture: Picture) -> Subject | None:
     """The sharp part of a photo with a soft background; None where everything, or nothing, is sharp."""
     sharpness = _sharpness(picture)
     sharp, contrast = _split(sharpness)
@@ -31,7 +40,7 @@ def find_subject(picture: Picture) -> Finding | None:
     if not 0.02 < where.mean() < 0.65 or where[border].mean() > 0.4:
         return None
     confidence = 0.45 + 0.3 * min(1.0, contrast - 0.6) + 0.3 * (1 - edge / 0.35)
-    return Finding("subject", where, float(np.clip(confidence, 0, 0.92)))
+    return Subject(where, float(np.clip(confidence, 0, 0.92)))
 
 
 def _sharpness(picture: Picture) -> Floats:
@@ -80,4 +89,4 @@ def _cut(picture: Picture, core: Bools, soft: Bools) -> Bools:
     marks[core] = cv2.GC_FGD
     marks[~near & ~filled] = cv2.GC_BGD
     marks[soft & ~filled] = cv2.GC_BGD
-    return keep_large(cut_out(picture, marks), 0.005)
+    return keep_large(cut_out(picture.pixels, marks), 0.005)

@@ -9,130 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Final
+from functools import cache, lru_cache
+from typing import Final
 
-from edi_storage.models import EditType
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a phrase asks for: the action, its sign or other parameters, and how sure the phrase alone makes it."""
-
-    action: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    certainty: float = 0.92
-
-
-EDIT_TYPES: Final[Mapping[str, EditType]] = {
-    "exposure": "color",
-    "contrast": "color",
-    "saturation": "color",
-    "warmth": "color",
-    "recolour": "color",
-    "tint": "color",
-    "dramatic": "style",
-    "dramatic_sky": "style",
-    "enhance": "style",
-    "sharpen": "style",
-    "clarity": "style",
-    "vignette": "style",
-    "black_and_white": "style",
-    "sepia": "style",
-    "blur": "transform",
-    "fill": "transform",
-    "remove": "remove",
-}
-
-#: Actions whose parameter `direction` is +1 or -1, so that "less", "reduce" and "too" can turn them round.
-SIGNED: Final = frozenset({"exposure", "contrast", "saturation", "warmth", "sharpen"})
+from flows.engines.looks import DEFAULT_STRENGTH, PHRASES, SHAPES, SIGNED, STRENGTHS, Look
+from flows.engines.nouns import PARTS, nouns
+from flows.engines.paints import COLOURS, shade
 
 _UP, _DOWN = {"direction": 1}, {"direction": -1}
-
-#: Phrases by look. A word stands for itself only; inflections are listed, so that nothing matches by accident.
-_PHRASES: Final[tuple[tuple[str, Look], ...]] = (
-    (
-        "dramatic|drama|dramatically|more dramatic|moody|moodier|epic|intense|cinematic|ominous|brooding|powerful",
-        Look("dramatic", {"mood": "dramatic"}),
-    ),
-    ("stormy|storm|stormier|thunderstorm|threatening|menacing", Look("dramatic", {"mood": "stormy"})),
-    (
-        "golden hour|sunset|sunrise|golden|sunset colors|sunset colours|evening light",
-        Look("dramatic", {"mood": "golden"}),
-    ),
-    (
-        "brighter|brighten|brightened|brightening|brightness|bright|lighter|lighten|lightened|light up|more light|"
-        "illuminate|underexposed|exposure|lit",
-        Look("exposure", _UP),
-    ),
-    ("darker|darken|darkened|darkening|dark|dim|dimmer|darkness|gloomy|overexposed", Look("exposure", _DOWN)),
-    ("contrast|contrasty|punchy|punchier|punch|pop|pops|popping", Look("contrast", _UP)),
-    ("flat|flatter|low contrast|softer|harsh", Look("contrast", _DOWN, 0.8)),
-    (
-        "vivid|more vivid|vibrant|vibrance|colorful|colourful|saturated|saturate|saturation|richer|rich|lively|"
-        "livelier|bolder|colors pop|colours pop|color pop|colour pop|intensify colors|more color|more colour|lush",
-        Look("saturation", _UP),
-    ),
-    (
-        "muted|desaturate|desaturated|pale|paler|washed out|faded|pastel|dull|duller|less color|less colour",
-        Look("saturation", _DOWN),
-    ),
-    ("warmer|warm|warmth|warm up|cozy|cosy|cosier|sunnier|sunny", Look("warmth", _UP)),
-    ("cooler|cool|colder|cold|cool down|chilly|icy|wintry|frosty", Look("warmth", _DOWN)),
-    (
-        "blur|blurred|blurry|blurring|blurrier|bokeh|out of focus|portrait mode|defocus|depth of field|unfocused",
-        Look("blur"),
-    ),
-    ("sharpen|sharper|sharp|sharpened|crisp|crisper|crispy|focus|in focus", Look("sharpen", _UP)),
-    ("clarity|clearer|more detail|more details|detailed|texture|structure|dehaze|haze|hazy", Look("clarity")),
-    ("vignette|vignetting|dark corners|darken the corners", Look("vignette")),
-    (
-        "black and white|black white|b and w|bw|monochrome|monochromatic|grayscale|greyscale|noir|gray scale|"
-        "grey scale|desaturate completely|no color|no colour|without color|without colour|colorless|colourless",
-        Look("black_and_white"),
-    ),
-    (
-        "sepia|vintage|retro|old photo|old photograph|old fashioned|antique|nostalgic|old timey|aged",
-        Look("sepia"),
-    ),
-    (
-        "remove|removed|removing|delete|erase|get rid of|take out|take away|clean up|eliminate|crop out|hide",
-        Look("remove"),
-    ),
-    (
-        "better|nicer|improve|improved|enhance|enhanced|fix|beautiful|prettier|pretty|professional|amazing|awesome|good|"
-        "great|stunning|perfect|cooler looking|interesting|magic|nice|more|touch up|retouch|do something|edit",
-        Look("enhance", {}, 0.45),
-    ),
-)
-
-#: Colours by name, as paint: clearer than the same words on the web.
-COLOURS: Final[Mapping[str, str]] = {
-    "red": "#c8281e",
-    "crimson": "#a81c32",
-    "scarlet": "#d02818",
-    "orange": "#e67a1c",
-    "yellow": "#f0c828",
-    "gold": "#d4a62a",
-    "green": "#2f8f3a",
-    "lime": "#8fce3a",
-    "teal": "#1f8a8a",
-    "turquoise": "#2bb5ae",
-    "cyan": "#29b5d0",
-    "blue": "#2458b8",
-    "navy": "#1b2a55",
-    "purple": "#6a3a9c",
-    "violet": "#7a4ab4",
-    "pink": "#e67aa6",
-    "magenta": "#c02a8c",
-    "brown": "#7a4a28",
-    "beige": "#d8c6a0",
-    "white": "#f2f2f0",
-    "grey": "#808080",
-    "gray": "#808080",
-    "black": "#1c1c1c",
-}
 
 #: "greener" and its like: the named colour is laid over what is there, not put in its place.
 _TOWARDS: Final[Mapping[str, str]] = {
@@ -144,94 +28,120 @@ _TOWARDS: Final[Mapping[str, str]] = {
     "purpler": "purple",
     "oranger": "orange",
     "whiter": "white",
+    "whiten": "white",
     "blacker": "black",
     "browner": "brown",
+    "greyer": "grey",
+    "grayer": "grey",
 }
+#: What has its own colour in nature: "blue water" is a blue touch, where a "blue car" is new paint.
+_NATURAL: Final = frozenset({"sky", "vegetation", "water", "ground", "person", "face"})
 
-#: How strong: the first that is found wins, so longer phrases stand first.
-_STRENGTHS: Final[tuple[tuple[str, float], ...]] = (
-    ("a tiny bit|ever so slightly|barely|a hint of|a hint|hardly", 0.2),
-    (
-        "a little bit|a little|a bit|slightly|slight|subtly|subtle|a touch|somewhat|a tad|gently|gentle|softly|lightly",
-        0.35,
-    ),
-    ("as much as possible|extremely|insanely|super|ultra|completely|totally|maximum|crazy|incredibly", 1.0),
-    ("very much|a lot more|a lot|much more|much|very|really|strongly|strong|way|far|heavily|significantly", 0.85),
+_LESS: Final = (
+    r"\b(?:(?:less|reduce|reduced|reducing|decrease|decreased|lower|lessen|tone down|turn down|cut|cut down|bring down"
+    r"|dial down|take down|dial back|not so|not as|not too|not that|not very|lose|drop|minimi[sz]e"
+    r"|limit)(?: (?!more)[\w']+){0,2}|too(?: much| many)?|bit too|way too"
+    r"|(?:not like|hate|dislike)(?: (?:how|the|that|it|is|so|this|all|these|those))*)\s+$"
 )
-DEFAULT_STRENGTH: Final = 0.6
-
-_LESS: Final = "less|reduce|reduced|decrease|lower|lessen|too|not so|not as|not too|tone down|turn down|cut"
+#: After the look: "turn the brightness down".
+_DOWNWARD: Final = r"^(?:\s+(?!and\b)\w+){0,1}\s+(?:down|back)\b"
+#: Complaints: said of a photo they are what should be otherwise, whatever stands before them.
+_ALWAYS_WRONG: Final = frozenset(
+    {"underexposed", "under exposed", "overexposed", "over exposed", "blown out", "harsh", "hard to see", "unsharp"}
+    | {"in the shade", "in shadow", "in the shadow", "in the shadows", "in shade"}
+)
+#: ... and these, where the sentence says how it is: "it looks dull", but not "make it look dark".
+_WRONG: Final = frozenset(
+    {"dark", "dim", "bright", "dull", "flat", "pale", "washed out", "faded", "cold", "cool", "warm"}
+    | {"saturated", "muted", "sharp"}
+)
+#: "a bit dark" is a complaint, "a bit darker" a wish.
+_A_BIT_WRONG: Final = frozenset({"dark", "dim", "dull", "flat", "bright", "cold", "washed out", "pale", "harsh"})
+_A_BIT: Final = r"\b(?:bit|little|kinda|kind of|rather|quite|somewhat|slightly|pretty)\s+$"
+_IS: Final = (
+    r"\b(?:(?:is|are|was) (?:it|this|that|(?:the|my) \w+)|is|are|was|were|looks?|seems?|appears?|it's|its|that's"
+    r"|feels?|(?:came|comes?|turned) out|been)\s+(?:(?:so|very|really|pretty|quite|rather|a bit|a little|bit|kind of"
+    r"|kinda|super|all|just|way|still|too|a|a little bit|much|extremely|somewhat)\s+)*$"
+)
+#: "it is not very sharp" asks for more of it.
+_IS_NOT: Final = (
+    r"\b(?:(?:is|are|was|were|looks?|it's|its|that's) not|(?:does|do) not (?:look|seem|feel)) "
+    r"(?:very |really |so |that |too |as |quite |all that )?$"
+)
+_NOT_WANTED: Final = (
+    r"\b(?:(?:do not|don't|dont|never|no need to) (?:make|turn|go|get|add|use|apply|do|put|give|want)(?: [\w']+){0,3}"
+    r"|(?:do not|don't|dont|never|without|no|not)(?: any| a| an| the)?)\s+$"
+)
+_WISH: Final = r"\b(?:make|should|want|would|could|need|needs|let|turn|get|give|like it|more|wish)\b"
 
 
 def normalise(prompt: str) -> str:
     """Lower case, plain apostrophes, known words spelt right, single spaces; `,` and `;` kept as clause marks."""
-    text = prompt.lower().replace("\u2019", "'").replace("b&w", "b and w").replace("&", " and ").replace("n't", " not")
-    text = re.sub(r"[^\w\s'%,;.#-]", " ", text).replace("-", " ").replace("_", " ")
-    text = re.sub(r"\.(?!\d)", " ; ", text)
+    text = prompt.lower().replace("\u2019", "'").replace("b&w", "b and w").replace("&", " and ")
+    text = re.sub(r"\b(do|does|is|are|was|should|could|would)n'?t\b", r"\1 not", text).replace("n't", " not")
+    text = re.sub(r"[^\w\s'%,;.#!?-]", " ", text).replace("-", " ").replace("_", " ")
+    text = re.sub(r"\.(?!\d)|[!?]+", " ; ", text)
     text = re.sub(r"\s*([,;])\s*", r" \1 ", text)
-    return " ".join(_spelt(word) for word in text.split())
+    words = [_spelt(word) for word in text.split()]
+    return re.sub(r"(?:^|(?<=\s))[,;]$", "", " ".join(words)).strip() if words else ""
 
 
+_TYPOS: Final[Mapping[str, str]] = {
+    "teh": "the",
+    "hte": "the",
+    "pls": "please",
+    "plz": "please",
+    "pic": "picture",
+    "pics": "pictures",
+    "bg": "background",
+    "colr": "color",
+    "wiht": "with",
+    "adn": "and",
+    "lil": "little",
+    "mroe": "more",
+}
+
+
+@lru_cache(maxsize=4096)
 def _spelt(word: str) -> str:
+    if word in _TYPOS:
+        return _TYPOS[word]
     if len(word) < 5 or not word.isalpha() or word in vocabulary():
         return word
-    close = difflib.get_close_matches(word, sorted(vocabulary()), n=1, cutoff=0.86)
+    near = [known for known in _spellings() if known[0] == word[0] and abs(len(known) - len(word)) <= 2]
+    close = difflib.get_close_matches(word, near, n=1, cutoff=0.87)
     # "building" and "buildings" are both right: only the same word misspelt is replaced.
     return close[0] if close and not word.startswith(close[0]) and not close[0].startswith(word) else word
 
 
 @cache
+def _spellings() -> tuple[str, ...]:
+    return tuple(sorted(vocabulary()))
+
+
+@cache
 def vocabulary() -> frozenset[str]:
     """All words that mean something here."""
-    from flows.engines.targets import NOUNS
-
-    words: set[str] = set(COLOURS) | set(_TOWARDS) | set(_COMMON)
-    for phrases, _ in _PHRASES:
+    words: set[str] = set(COLOURS) | set(_TOWARDS) | set(_COMMON.split()) | set(PARTS.split("|")) | fillers()
+    listed = [phrases for phrases, _ in PHRASES] + [phrases for phrases, _ in STRENGTHS] + list(nouns())
+    for phrases in listed:
         words |= set(phrases.replace("|", " ").split())
-    for phrases, _ in _STRENGTHS:
-        words |= set(phrases.replace("|", " ").split())
-    for nouns in NOUNS.values():
-        words |= set(nouns.replace("|", " ").split())
     return frozenset(words)
 
 
 #: Words of prompts that must not be "corrected" into something else.
-_COMMON: Final = [
-    "photo",
-    "picture",
-    "image",
-    "please",
-    "could",
-    "would",
-    "should",
-    "everything",
-    "whole",
-    "entire",
-    "except",
-    "without",
-    "keeping",
-    "leave",
-    "change",
-    "color",
-    "colour",
-    "colors",
-    "colours",
-    "around",
-    "behind",
-    "front",
-    "there",
-    "where",
-    "which",
-    "thing",
-    "things",
-    "still",
-    "while",
-    "style",
-    "other",
-    "right",
-    "light",
-    "night",
-]
+_COMMON: Final = (
+    "photo photos picture pictures image images please could would should everything everywhere everyone whole entire "
+    "except without keeping leave change color colour colors colours around behind front there where which thing "
+    "things still while style other right light night background backdrop surroundings subject foreground natural "
+    "untouched unchanged protect preserve touch touching apart increase decrease boost reduce lower raise photograph "
+    "shadows highlights replace center centre middle upper bottom swap rotate straighten resize horizon today later "
+    "again after before every these those their little large small stuff place taken maybe think about above below "
+    "under over lights noise grain write letters hair shirt dress teeth smile clothes hands wall walls mountain "
+    "mountains flower flowers snow table plate paint painted different distance camera stands standing sitting "
+    "looking seems house's area areas region corner corners edges border frame shade shady peak rocks stone stones "
+    "wooden metal wheel tiger hamster rainbow butterfly"
+)
 
 
 def pattern(words: str | Iterable[str]) -> re.Pattern[str]:
@@ -243,7 +153,8 @@ def pattern(words: str | Iterable[str]) -> re.Pattern[str]:
 
 @cache
 def _look_patterns() -> tuple[tuple[re.Pattern[str], Look], ...]:
-    return tuple((pattern(phrases), look) for phrases, look in _PHRASES)
+    shaped = tuple((re.compile(shape), look) for shape, look in SHAPES)
+    return shaped + tuple((pattern(phrases), look) for phrases, look in PHRASES)
 
 
 @cache
@@ -251,64 +162,137 @@ def _pattern(words: str) -> re.Pattern[str]:
     return pattern(words)
 
 
+#: Pairs that "and" joins into one thing.
+_PAIRS: Final = r"\b(black|b|teal|dark|grey|gray|blue|light|bright) and (white|w|orange|moody|gloomy|clear|airy)\b"
+
+
 def clauses(text: str) -> list[str]:
     """The parts of a normalised prompt that each ask for one thing. "black and white" is one thing."""
-    guarded = re.sub(r"\b(black|b) and (white|w)\b", r"\1_and_\2", text)
-    parts = re.split(r"\s*(?:[,;]|\b(?:and then|and also|and|then|but|plus|while)\b)\s*", guarded)
+    guarded = re.sub(_PAIRS, r"\1_and_\2", text)
+    parts = re.split(r"\s*(?:[,;]|\b(?:and then|and also|and|then|but|plus|while|by(?= \w+ing))\b)\s*", guarded)
     return [part.replace("_and_", " and ").strip() for part in parts if part.strip()]
 
 
+@lru_cache(maxsize=4096)
 def look_in(clause: str) -> tuple[Look, str] | None:
     """The look that a clause asks for and the phrase that says so; None when no phrase is known.
 
     Longer phrases beat shorter ones, and sure ones beat vague ones ("better colours" is about colours).
     """
-    best: tuple[float, int, Look, str] | None = None
-    for compiled, look in _look_patterns():
-        for match in compiled.finditer(clause):
-            rank = (look.certainty, len(match.group()))
-            if best is None or rank > best[:2]:
-                best = (*rank, look, match.group())
+    matches = [(match, look) for compiled, look in _look_patterns() for match in compiled.finditer(clause)]
+    # "soft focus" is no focus.
+    outer = [(m, look) for m, look in matches if not any(_within(m, other) for other, _ in matches)]
+    best = max(outer, key=lambda found: (found[1].certainty, len(found[0].group())), default=None)
     coloured = _colour_look(clause)
-    if coloured is not None and (best is None or best[2].action in ("enhance", "exposure", "saturation")):
-        vague = best is None or best[2].action == "enhance" or best[3] in ("light", "dark", "pale", "bright")
-        if vague:
-            return coloured
-    return None if best is None else (turned(best[2], clause, best[3]), best[3])
+    if coloured is not None and (best is None or best[1].action == "enhance" or best[0].group() in _TONES):
+        return coloured
+    if best is None:
+        return None
+    phrase = best[0].group()
+    return turned(best[1], clause, phrase), phrase
+
+
+def _within(inner: re.Match[str], outer: re.Match[str]) -> bool:
+    one, other = inner.span(), outer.span()
+    return other[0] <= one[0] and one[1] <= other[1] and one != other
+
+
+#: Words that tell how a colour is, where one follows.
+_TONES: Final = (
+    "light",
+    "dark",
+    "pale",
+    "bright",
+    "rich",
+    "vivid",
+    "deep",
+    "deeper",
+    "richer",
+    "warm",
+    "cool",
+    "pastel",
+)
 
 
 def _colour_look(clause: str) -> tuple[Look, str] | None:
-    """ "make the door red", "a red door", "greener", "more blue" ."""
+    """ "make the door red", "a red door", "greener", "more blue", "too yellow"."""
+    names = "|".join(COLOURS)
+    cast = re.search(
+        rf"\b(?:too|less|reduce the|remove the|fix the|has an?|so|overly) (?:much )?({names})"
+        r"(?: \w*cast| tint)?(?: in)?\b",
+        clause,
+    )
+    if cast:
+        return Look(
+            "cast", {"name": cast.group(1)}, 0.72 if cast.group(1) in ("white", "black", "grey") else 0.85
+        ), cast.group()
     towards = _pattern("|".join(_TOWARDS)).search(clause)
     if towards:
         return Look("tint", {"color": COLOURS[_TOWARDS[towards.group()]]}), towards.group()
-    names = "|".join(COLOURS)
-    more = re.search(rf"\b(?:more|extra|a bit of|some|add) ({names})\b", clause)
+    more = re.search(
+        rf"\b(?:more|extra|some|add|a bit|a little|slightly|touch of|hint of|deep|deeper) ({names})(?:ish)?\b"
+        rf"|\b({names})ish\b|\b({names}) (?:tint|tinge|tone|hue|glow|wash|touch)\b|\btint.* ({names})\b",
+        clause,
+    )
     if more:
-        return Look("tint", {"color": COLOURS[more.group(1)]}, 0.85), more.group()
-    paint = re.search(rf"\b(?:to|into|in|as|it|them|be|look) (?:\w+ )?({names})$|\b({names})$", clause)
-    if paint:
-        name = paint.group(1) or paint.group(2)
-        return Look("recolour", {"color": COLOURS[name], "colour_name": name}), name
-    return None
+        name = next(group for group in more.groups() if group)
+        phrase = name if more.group().startswith("tint") else more.group()
+        return Look("tint", {"color": COLOURS[name]}, 0.85), phrase
+    return _paint(clause, names)
+
+
+def _paint(clause: str, names: str) -> tuple[Look, str] | None:
+    """A colour that is put in the place of another: at the end of the clause, or before a thing that is wished for."""
+    spoken = re.sub(r"(?:\s+(?:please|now|instead|too|completely|in colou?r|coloured|colored|again))+$", "", clause)
+    tone = r"(?:(dark|light|pale|bright|deep) )?"
+    end = re.search(rf"(?<!the )\b{tone}({names})$", spoken)
+    if end and re.search(rf"{_IS[:-1]}(?:\w+ )?$", spoken[: end.start()]) and not re.search(_WISH, spoken):
+        return Look("cast", {"name": end.group(2)}, 0.72), end.group().strip()  # "the sofa looks dirty brown"
+    if end:
+        return _painted(end.group(2), end.group(1) or ""), end.group().strip()
+    wished = re.search(rf"(?:^|\b(?:an?|plain|solid|want|to) ){tone}({names}) ([a-z]+)$", spoken)
+    if wished is None:
+        return None
+    noun = nouns().get(wished.group(3))
+    if noun is not None and noun.labels[0] in _NATURAL - {"sky"}:
+        return Look("tint", {"color": COLOURS[wished.group(2)]}, 0.85), wished.group(2)
+    return _painted(wished.group(2), wished.group(1) or ""), wished.group(2)
+
+
+def _painted(name: str, tone: str) -> Look:
+    return Look("recolour", {"color": shade(name, tone), "colour_name": f"{tone} {name}".strip()})
 
 
 def turned(look: Look, clause: str, phrase: str) -> Look:
     """The look with its direction turned round by "less", "reduce", "too dark"; "not bright enough" asks for more."""
+    at = clause.find(phrase)
+    before, after = clause[:at], clause[at + len(phrase) :]
+    says_is = re.search(_IS, before) is not None and re.search(_WISH, before) is None
+    less = re.search(_LESS, before) is not None
+    if look.action == "blur" and phrase in ("blurry", "out of focus", "fuzzy", "blurred"):
+        return Look("sharpen", _UP, look.certainty) if says_is or less else look
+    if look.action == "dramatic" and less:
+        gloomy = look.parameters.get("mood") == "stormy"
+        return Look("exposure", _UP, 0.75) if gloomy else Look("contrast", _DOWN, 0.75)
     if look.action not in SIGNED:
         return look
-    before = clause[: clause.find(phrase)]
     direction = int(look.parameters.get("direction", 1))
-    if re.search(rf"\bnot (?:\w+ )?{re.escape(phrase)} enough\b", clause):
+    if re.search(rf"\bnot (?:\w+ )?{re.escape(phrase)} enough\b", clause) or re.search(_IS_NOT, before):
         return look
-    if _pattern(_LESS).search(before):
+    mended = phrase in _WRONG and re.search(r"\b(?:fix|correct|repair|avoid)(?: the| these| those)?\s+$", before)
+    a_bit = phrase in _A_BIT_WRONG and re.search(_A_BIT, before) is not None and not after.strip()
+    turns = phrase in _ALWAYS_WRONG or less or mended or a_bit or (phrase in _WRONG and says_is)
+    if turns or re.search(_DOWNWARD, after):
         direction = -direction
-    elif phrase in ("underexposed", "overexposed", "harsh", "hazy") or re.search(
-        r"\b(?:looks?|is|are|seems?|its|it's) (?:\w+ ){0,2}(?:flat|dull|pale|washed out|faded)\b", clause
-    ):
-        # A complaint, not a wish: "it looks dull".
-        direction = 1 if phrase not in ("overexposed", "harsh") else -1
     return Look(look.action, {**look.parameters, "direction": direction}, look.certainty)
+
+
+def forbidden(clause: str, phrase: str) -> bool:
+    """Whether a clause says that a look is not wanted: "no vignette", "don't make it darker"."""
+    before, after = clause[: clause.find(phrase)], clause[clause.find(phrase) + len(phrase) :]
+    if re.match(r" enough\b", after) or re.search(_IS_NOT, before):
+        return False
+    return re.search(_NOT_WANTED, before) is not None
 
 
 def strength_in(clause: str) -> float:
@@ -316,37 +300,31 @@ def strength_in(clause: str) -> float:
     percent = re.search(r"\b(\d{1,3}) ?(?:%|percent)", clause)
     if percent:
         return min(1.0, max(0.05, int(percent.group(1)) / 100))
-    for phrases, strength in _STRENGTHS:
+    clause = re.sub(r"\bnot (?:very|really|that|so) ", "", clause)
+    for phrases, strength in STRENGTHS:
         if _pattern(phrases).search(clause):
             return strength
     return DEFAULT_STRENGTH
 
 
-_PAINTERLY: Final = (
-    "painting|watercolor|watercolour|oil paint|van gogh|monet|picasso|anime|cartoon|comic|sketch|drawing|"
-    "pixel art|in the style of|cyberpunk|ghibli|lego|impressionist|renaissance"
+def is_degree(word: str) -> bool:
+    """Whether a word only says how much."""
+    return any(word in phrases.replace("|", " ").split() for phrases, _ in STRENGTHS)
+
+
+@cache
+def fillers() -> frozenset[str]:
+    """Words that fill a sentence and change nothing."""
+    return frozenset(_FILLERS.split())
+
+
+#: Words that fill a sentence and change nothing.
+_FILLERS: Final = (
+    "the and for you can i'd i'm i've would like want some someone somebody get just only make making made turn have "
+    "has had with from into onto its it's this that they them there here been being are was were will shall let lets "
+    "let's need needs give use using try thanks thank hey hello kindly possible somehow anything something much many "
+    "too also both way what how when who out off down over not but bit put set see look looks looking great please "
+    "your our mine own his her actual actually really overall across than one ones which tad few take took taken "
+    "apply effect filter wish hoping think maybe perhaps create came comes save saved got like likes hate dislike "
+    "work working auto could should might change changed changing color colour behind front"
 )
-_SCENE: Final = (
-    "snow|snowing|snowy|rain|raining|rainy|winter|autumn|smile|smiling|age|older|younger|wearing|night time|into night"
-)
-
-
-def beyond_us(text: str) -> str | None:
-    """What a prompt asks for that only a generative backend can do, in words; None when there is no such thing."""
-    if re.search(r"\b(?:replace|swap|substitute|exchange)\b", text):
-        return "replacing one thing by another"
-    if _pattern(_PAINTERLY).search(text):
-        return "repainting a photo in another style"
-    turn = re.search(r"\b(?:turn|change|transform|convert|morph)\b.*\b(?:into|to) (?:an? )(\w+)", text)
-    if turn and look_in(turn.group(0).split()[-1]) is None and not look_in(text):
-        return "turning one thing into another"
-    added = re.search(r"\b(?:add|insert|put|place|include|draw|give me|generate|create)\b(.*)", text)
-    if added and look_in(added.group(1)) is None and _names_a_thing(added.group(1)):
-        return "adding a thing that is not in the photo"
-    if _pattern(_SCENE).search(text) and look_in(text) is None:
-        return "changing what the scene is"
-    return None
-
-
-def _names_a_thing(rest: str) -> bool:
-    return re.search(r"\b(?:an?|some|two|three|the|my|more)?\s*[a-z]{3,}", rest) is not None

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from edi_storage.models import EditType, Intent, PromptRecord, SceneAnalysis
-from flows.engines.lexicon import beyond_us, normalise
+from flows.engines.lexicon import normalise
+from flows.engines.refusals import beyond_us
 from flows.engines.steps import Step, parameters_of
 from flows.engines.targets import aim_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -14,10 +13,12 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edi_storage.errors import InputError
 from flows.engines.base import Mask, Pixels
+from flows.engines.metadata import harmless_exif, has_deep_channels, png_with_exif
+from flows.engines.profiles import as_srgb_picture, to_own, to_srgb
 
 PhotoFormat = Literal["PNG", "JPEG", "WEBP"]
 Alpha = NDArray[np.uint8]
@@ -29,19 +30,20 @@ MAX_BYTES: Final = 200 * 1024 * 1024
 MIN_SIDE: Final = 16
 #: A JPEG stores EXIF in one segment of at most 65,533 bytes; a larger block could not be written back.
 _MAX_EXIF: Final = 65_000
-_ORIENTATION: Final = 0x0112
 
 
 @dataclass(frozen=True)
 class Photo:
     """One opened photo.
 
-    `pixels` are RGB uint8, height x width x 3, upright, in the colour space of `icc_profile` (sRGB where
-    that is None). `alpha` is uint8, height x width, or None. `exif` has its orientation reset, because
-    the pixels are upright already. `data` are the bytes of the file as they were and `sha256` their digest.
+    `pixels` are RGB uint8, height x width x 3, upright, sRGB. Where the photo is in another colour space, `own` are its
+    pixels in that, the one of `icc_profile`. `alpha` is uint8, height x width, or None. `exif` is what may be told of
+    it (see `metadata`), without orientation, because the pixels are upright already. `data` are the bytes of the file
+    as they were and `sha256` their digest.
     """
 
     pixels: Pixels
+    own: Pixels | None
     alpha: Alpha | None
     icc_profile: bytes | None
     exif: bytes | None
@@ -73,12 +75,23 @@ def decode_photo(data: bytes, name: str = "the photo") -> Photo:
     if image.format not in FORMATS:
         raise InputError(f"{name} is a {image.format} file; EDI opens PNG, JPEG and WebP.")
     kind: PhotoFormat = image.format
+    if has_deep_channels(data):
+        notes.append("16 bits a channel: it is edited and written with 8")
     upright, exif = _upright(image)
     if min(upright.size) < MIN_SIDE:
         width, height = upright.size
         raise InputError(f"{name} is only {width}x{height} pixels; use a photo of at least {MIN_SIDE}x{MIN_SIDE}.")
     pixels, alpha, icc = _to_rgb(upright)
-    return Photo(pixels, alpha, icc, exif, kind, hashlib.sha256(data).hexdigest(), data, tuple(notes))
+    own: Pixels | None = None
+    if icc is not None:
+        try:
+            converted = to_srgb(pixels, icc)
+        except ValueError:
+            icc = None
+            notes.append("its colour profile is damaged: the colours are taken as sRGB")
+        else:
+            pixels, own = (pixels, None) if converted is None else (converted, pixels)
+    return Photo(pixels, own, alpha, icc, exif, kind, hashlib.sha256(data).hexdigest(), data, tuple(notes))
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -139,28 +152,29 @@ def _load(data: bytes, name: str) -> tuple[Image.Image, list[str]]:
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bytes | None]:
-    """The picture turned as its EXIF orientation says, and its EXIF with the orientation reset."""
+    """The picture turned as its EXIF orientation says, and what may be told of its EXIF."""
     try:
-        exif = image.getexif()
-        upright = ImageOps.exif_transpose(image)
-        exif.pop(_ORIENTATION, None)
-        data = exif.tobytes() if len(exif) else None
+        exif = harmless_exif(image)
     except Exception:  # noqa: BLE001 - EXIF of cameras is often malformed, and a photo is worth more than its EXIF
+        exif = None
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception:  # noqa: BLE001 - as above
         return image, None
-    return upright, data if data is None or len(data) <= _MAX_EXIF else None
+    return image, exif if exif is None or len(exif) <= _MAX_EXIF else None
 
 
 def _to_rgb(image: Image.Image) -> tuple[Pixels, Alpha | None, bytes | None]:
     """RGB pixels, alpha and the profile that describes the RGB pixels, from any mode Pillow decodes."""
     profile = image.info.get("icc_profile") or None
     if profile is not None and profile[16:20] != b"RGB ":
-        image, profile = _from_other_space(image, profile), None
+        image, profile = as_srgb_picture(image, profile), None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _from_deep_gray(image), None, profile
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         both = np.asarray(image.convert("RGBA"))
         return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3]), profile
-    return np.array(image.convert("RGB")), None, profile
+    return np.array(image if image.mode == "RGB" else image.convert("RGB")), None, profile
 
 
 def _from_deep_gray(image: Image.Image) -> Pixels:
@@ -169,15 +183,29 @@ def _from_deep_gray(image: Image.Image) -> Pixels:
     return np.repeat(np.round(gray).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _from_other_space(image: Image.Image, profile: bytes) -> Image.Image:
-    """A CMYK picture as its own profile means it, in sRGB; unchanged where that is not possible."""
-    if image.mode == "CMYK":
-        with contextlib.suppress(ImageCms.PyCMSError, OSError):
-            converted = ImageCms.profileToProfile(
-                image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            return converted if converted is not None else image
-    return image
+def encode_edited(photo: Photo, pixels: Pixels) -> bytes:
+    """The PNG of an edit of `photo`: `pixels` are sRGB, the file is in the photo's own colours, with its alpha."""
+    if photo.own is not None and photo.icc_profile is not None:
+        pixels = to_own(pixels, photo.pixels, photo.own, photo.icc_profile)
+    alpha = photo.alpha if photo.alpha is not None and photo.alpha.shape == pixels.shape[:2] else None
+    return encode(pixels, alpha, photo.icc_profile)
+
+
+def export(data: bytes, format: PhotoFormat, exif: bytes | None = None) -> bytes:
+    """A stored PNG as a file to give away: in another format, and with an EXIF block."""
+    if format == "PNG":
+        return data if exif is None else png_with_exif(data, exif)
+    photo = decode_photo(data)
+    pixels = photo.pixels if photo.own is None else photo.own
+    if format == "JPEG" and photo.alpha is not None:
+        pixels = _on_white(pixels, photo.alpha)
+    return encode(pixels, photo.alpha, photo.icc_profile, format, exif)
+
+
+def _on_white(pixels: Pixels, alpha: Alpha) -> Pixels:
+    """What shows through is white: JPEG has no transparency, and the colours below it are not meant to be seen."""
+    share = alpha[..., None].astype(np.float32) / np.float32(255)
+    return np.asarray(np.rint(255 - share * (255 - pixels.astype(np.float32))), dtype=np.uint8)
 
 
 def encode(

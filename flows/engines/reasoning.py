@@ -7,17 +7,21 @@ from edi_storage.models import Intent, PromptRecord, Question, SceneAnalysis
 from flows.engines.backends import Backends
 from flows.engines.intent import understand
 from flows.engines.painting import painting, with_wish
-from flows.engines.refinement import refine
+from flows.engines.refinement import Choice, as_read, refine
 
 
 class EmbeddedReasoner:
-    """Understands prompts with `intent.understand` and writes them with `refinement.refine`."""
+    """Understands prompts with `intent.understand` and writes them with `refinement.refine`.
+
+    `choice` is what learning adds: it picks preset and strength where the person left them open.
+    """
 
     name = "embedded"
-    version = "1"
+    version = "2"
 
-    def __init__(self, backends: Backends | None = None) -> None:
+    def __init__(self, backends: Backends | None = None, *, choice: Choice = as_read) -> None:
         self._generative = backends is not None and backends.generative
+        self._choice = choice
 
     def understand(
         self, prompt: str, scene: SceneAnalysis, answer: int | None = None, asked: Question | None = None
@@ -47,5 +51,5 @@ class EmbeddedReasoner:
         hints: list[str] | None = None,
     ) -> PromptRecord:
         """See `Reasoner.refine`."""
-        record = refine(prompt, scene, intent, iteration, attempt, previous, hints)
+        record = refine(prompt, scene, intent, iteration, attempt, previous, hints, self._choice)
         return with_wish(record, intent)

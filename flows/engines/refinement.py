@@ -1,23 +1,39 @@
 """The four prompt pairs of an intent, and how good a pair is.
 
-Iteration 0 says what to change, 1 adds what must stay, 2 adds how (technical terms), 3 adds quality words.
-Each holds all of the one before, so that the pairs can be compared and the best one chosen.
+Iteration 0 says what to change, 1 adds what must stay, 2 adds how (technical terms, and how much), 3 adds quality
+words. Each holds all of the one before, so that the pairs can be compared and the best one chosen.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from edi_storage.errors import InputError
 from edi_storage.models import ITERATIONS, EntityData, Intent, PromptRecord, SceneAnalysis
-from flows.engines.lexicon import COLOURS
-from flows.engines.steps import Step, steps_of
-from flows.engines.targets import place_of
+from flows.engines.looks import DEFAULT_STRENGTH
+from flows.engines.paints import COLOURS
+from flows.engines.places import place_of
+from flows.engines.steps import Step, amount_of, steps_of
+
+#: Where a learned profile comes in: given a step and the labels of its targets, the step with the preset
+#: (`steps.PRESET_OF`) and the strength that it chooses; all else must stay. It is asked at every iteration, so the
+#: same arguments must give the same answer for as long as a session lasts. What it chooses is written into the prompt
+#: pair ("dramatic sky (stormy) at 72 %"), where an editor reads it (`steps.steps_for`).
+Choice = Callable[[Step, tuple[str, ...]], Step]
+
+
+def as_read(step: Step, labels: tuple[str, ...]) -> Step:
+    """The choice of somebody who has learned nothing: the step as the words say it."""
+    return step
+
 
 _BASE: Final = {
-    "dramatic_sky": "{mood} sky in {target}, deep tones, structured clouds",
+    "dramatic_sky": "{mood} sky in {target}, {sky}",
+    "preset": "{target} with a {preset} look",
+    "tones": "{target} with {more} {area}",
     "dramatic": "{mood} light on {target}, deep tones",
     "exposure": "{target} {more}",
     "contrast": "{target} with {amount} contrast",
@@ -36,7 +52,9 @@ _BASE: Final = {
     "remove": "{target} removed, the surroundings continued",
 }
 _OPPOSITE: Final = {
-    "dramatic_sky": "flat sky, overexposed sky",
+    "dramatic_sky": "{unlike_sky}",
+    "preset": "plain digital colours",
+    "tones": "{lost} {area}",
     "dramatic": "flat light",
     "exposure": "{less}",
     "contrast": "{unlike} contrast",
@@ -55,7 +73,9 @@ _OPPOSITE: Final = {
     "remove": "smeared patch",
 }
 _TECHNICAL: Final = {
-    "dramatic_sky": "graduated exposure darkest at the top, local contrast in the clouds, split toning, sky mask",
+    "dramatic_sky": "graduated exposure darkest at the top, split toning, sky mask with a soft horizon",
+    "preset": "tone curve, split toning and grain of the {preset} preset",
+    "tones": "tone curve limited to the {area}",
     "dramatic": "local contrast, S-curve, vignette",
     "exposure": "exposure in linear light with highlight roll-off",
     "contrast": "S-curve around the mid-tone, guided-filter local contrast",
@@ -70,7 +90,7 @@ _TECHNICAL: Final = {
     "vignette": "radial exposure falloff",
     "black_and_white": "channel mix for skin and sky, gentle S-curve",
     "sepia": "channel mix, warm toning",
-    "blur": "disc bokeh in linear light",
+    "blur": "disc bokeh in linear light, {falloff}",
     "remove": "patch-based fill",
 }
 _QUALITY: Final = "photorealistic, natural transitions, fine detail kept"
@@ -86,18 +106,21 @@ def refine(
     attempt: int = 1,
     previous: PromptRecord | None = None,
     hints: Sequence[str] | None = None,
+    choice: Choice = as_read,
 ) -> PromptRecord:
     """The prompt pair of one iteration; see `Reasoner.refine`. The same inputs give the same pair.
 
-    `previous`, if it is the iteration just before of the same attempt, is continued; else all is written anew.
+    `previous`, if it is the iteration just before of the same attempt, is continued; else all is written anew. A
+    strength that the person gave, in words or as a wish, is no matter of `choice`.
     """
     if iteration not in ITERATIONS:
         raise InputError(f"There is no refinement iteration {iteration}; there are 0 to {ITERATIONS[-1]}.")
     first, positive, negative = 0, [], []
     if previous is not None and (previous.attempt_number, previous.iteration) == (attempt, iteration - 1):
         first, positive, negative = iteration, _parts(previous.positive_prompt), _parts(previous.negative_prompt)
+    steps = [_chosen(step, scene, choice) for step in steps_of(intent)]
     for number in range(first, iteration + 1):
-        more, less = _LAYERS[number](scene, intent, list(hints or []))
+        more, less = _LAYERS[number](scene, intent, steps, list(hints or []))
         positive += [clause for clause in more if clause not in positive]
         negative += [clause for clause in less if clause not in negative]
     record = PromptRecord(
@@ -106,8 +129,15 @@ def refine(
         positive_prompt="; ".join(positive),
         negative_prompt="; ".join(negative),
     )
-    score = quality_score(record.positive_prompt, record.negative_prompt, scene, intent)
+    score = quality_score(record.positive_prompt, record.negative_prompt, scene, intent, steps)
     return record.model_copy(update={"quality_score": score})
+
+
+def _chosen(step: Step, scene: SceneAnalysis, choice: Choice) -> Step:
+    labels = tuple(sorted({entity.label for entity in scene.entities if entity.entity_id in step.targets}))
+    chosen = choice(step, labels)
+    strength = chosen.strength if step.strength == DEFAULT_STRENGTH else step.strength
+    return replace(step, parameters=chosen.parameters, strength=min(1.0, max(0.0, strength)))
 
 
 def _parts(prompt: str) -> list[str]:
@@ -117,15 +147,14 @@ def _parts(prompt: str) -> list[str]:
 Clauses = tuple[list[str], list[str]]
 
 
-def _base(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
-    steps = steps_of(intent)
+def _base(scene: SceneAnalysis, intent: Intent, steps: Sequence[Step], hints: list[str]) -> Clauses:
     positive = [_fill_in(_BASE.get(step.action, "{target} changed"), step, scene) for step in steps]
     negative = [_fill_in(_OPPOSITE.get(step.action, ""), step, scene) for step in steps]
     wishes, protected = _from_hints(hints, scene)
     return positive + wishes, [clause for clause in negative if clause] + protected
 
 
-def _preservation(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
+def _preservation(scene: SceneAnalysis, intent: Intent, steps: Sequence[Step], hints: list[str]) -> Clauses:
     kept = [entity for entity in scene.entities if entity.entity_id in intent.preserve_entities]
     limits = [entity for entity in scene.entities if entity.entity_id == intent.parameters.get("within")]
     limited = [f"no change outside {_called(entity, scene)}" for entity in limits]
@@ -135,14 +164,12 @@ def _preservation(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Cla
     return positive + limited, [f"changes to {_called(entity, scene)}" for entity in kept]
 
 
-def _technique(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
-    steps = steps_of(intent)
-    terms = [_TECHNICAL[step.action] for step in steps if step.action in _TECHNICAL]
-    strengths = ", ".join(f"{step.action.replace('_', ' ')} at {round(100 * step.strength)} %" for step in steps)
-    return [*terms, strengths, _PRECISE], ["hard mask edges", "clipped highlights"]
+def _technique(scene: SceneAnalysis, intent: Intent, steps: Sequence[Step], hints: list[str]) -> Clauses:
+    terms = [_fill_in(_TECHNICAL[step.action], step, scene) for step in steps if step.action in _TECHNICAL]
+    return [*terms, ", ".join(amount_of(step) for step in steps), _PRECISE], ["hard mask edges", "clipped highlights"]
 
 
-def _quality(scene: SceneAnalysis, intent: Intent, hints: list[str]) -> Clauses:
+def _quality(scene: SceneAnalysis, intent: Intent, steps: Sequence[Step], hints: list[str]) -> Clauses:
     return [_QUALITY], [_DEFECTS]
 
 
@@ -176,9 +203,16 @@ def _fill_in(template: str, step: Step, scene: SceneAnalysis) -> str:
     up = float(step.parameters.get("direction", 1)) >= 0
     hexes = {paint: name for name, paint in reversed(list(COLOURS.items()))}
     paint = str(step.parameters.get("color", ""))
+    clear = step.parameters.get("mood") == "clear"
     words = {
         "target": target,
         "mood": str(step.parameters.get("mood", "dramatic")),
+        "sky": "blue with fair clouds" if clear else "deep tones, structured clouds",
+        "unlike_sky": "grey sky, dark clouds" if clear else "flat sky, overexposed sky",
+        "preset": str(step.parameters.get("name", "chosen")),
+        "area": str(step.parameters.get("area", "shadows")),
+        "lost": "blocked" if up else "blown",
+        "falloff": "softer with the distance" if step.parameters.get("falloff") == "depth" else "even",
         "colour": str(step.parameters.get("colour_name") or hexes.get(paint) or paint or "another colour"),
         "more": "brighter" if up else "darker",
         "less": "underexposed" if up else "overexposed",
@@ -192,36 +226,69 @@ def _fill_in(template: str, step: Step, scene: SceneAnalysis) -> str:
     return template.format(**words)
 
 
-def quality_score(positive: str, negative: str, scene: SceneAnalysis, intent: Intent) -> float:
+def quality_score(
+    positive: str, negative: str, scene: SceneAnalysis, intent: Intent, steps: Sequence[Step] | None = None
+) -> float:
     """How good a prompt pair is, 0..1, read from its text alone:
 
-        0.30 specificity   share of the target entities (or "whole picture", "background") that it names
+        0.30 specificity   share of the target entities that it names, twins with their place; for a step on the
+                           whole picture or the background it is enough to name that
       + 0.10 action        it says what to do with them: the base clause of every step is there
-      + 0.25 preservation  share of the entities to preserve that it names as kept (all outlines, when none are)
+      + 0.25 preservation  share of the entities to preserve that it says to keep (all outlines, when there are none)
       + 0.15 technique     a technical clause for every step (0.10) and a strength as a number (0.05)
       + 0.10 quality       quality words in the positive and defects in the negative, 0.05 each
       + 0.10 counterpart   the negative prompt is not empty
-      - 0.50 contradiction share of the clauses of the negative that the positive asks for, or that forbid the target
+      - 0.50 contradiction share of the negative's clauses that the positive asks for or that forbid a target, plus
+                           the share of the targets that the positive says to keep; at most 1
 
     Limited to 0..1. Each iteration of `refine` adds clauses of one kind, so that its score rises with every one.
+    `steps` are what the pair was written for, where a choice made them other than the intent's own.
     """
     asked, forbidden = _parts(positive.lower()), _parts(negative.lower())
-    steps = steps_of(intent)
+    steps = steps_of(intent) if steps is None else steps
     by_id = {entity.entity_id: entity for entity in scene.entities}
     targets = [by_id[name] for name in intent.target_entities if name in by_id]
     kept = [by_id[name] for name in intent.preserve_entities if name in by_id]
-    text = positive.lower()
-    wide = re.search(r"whole picture|the background", text) is not None
-    named = 1.0 if wide or not targets else sum(f"the {e.label}" in text for e in targets) / len(targets)
-    told = sum(_fill_in(_BASE.get(step.action, "{target} changed"), step, scene).lower() in asked for step in steps)
-    spared = sum(f"keep {_called(entity, scene)} exactly as it is".lower() in asked for entity in kept)
-    preserved = spared / len(kept) if kept else float("outlines unchanged" in text)
-    technical = sum(_TECHNICAL.get(step.action, "?").lower() in asked for step in steps) / max(1, len(steps))
-    score = 0.30 * named + 0.10 * told / max(1, len(steps)) + 0.25 * preserved + 0.10 * technical
-    score += 0.05 * (re.search(r"\d+ %", text) is not None)
-    score += 0.05 * (_QUALITY in text) + 0.05 * (_DEFECTS in negative.lower()) + 0.10 * bool(forbidden)
-    score -= 0.50 * _contradiction(asked, forbidden, [_called(entity, scene).lower() for entity in targets])
+    keeping = [clause for clause in asked if re.match(r"(?:keep|leave|preserve)\b", clause)]
+    spared = _share(any(_names(entity, clause, scene) for clause in keeping) for entity in kept)
+    score = 0.30 * _specificity(asked, targets, steps, scene)
+    score += 0.10 * _share(_clause(_BASE, step, scene) in asked for step in steps)
+    score += 0.25 * (spared if kept else float("outlines unchanged" in positive.lower()))
+    score += 0.10 * _share(_clause(_TECHNICAL, step, scene) in asked for step in steps)
+    score += 0.05 * (re.search(r"\d+ %", positive) is not None) + 0.10 * bool(forbidden)
+    score += 0.05 * (_QUALITY in positive.lower()) + 0.05 * (_DEFECTS in negative.lower())
+    called = [_called(entity, scene).lower() for entity in targets]
+    against = _share(any(_names(entity, clause, scene) for clause in keeping) for entity in targets)
+    score -= 0.50 * min(1.0, _contradiction(asked, forbidden, called) + against)
     return round(min(1.0, max(0.0, score)), 4)
+
+
+def _share(hits: Iterable[bool]) -> float:
+    """How many of some are so, 0..1; of none, none."""
+    listed = list(hits)
+    return sum(listed) / max(1, len(listed))
+
+
+def _clause(table: Mapping[str, str], step: Step, scene: SceneAnalysis) -> str:
+    fallback = "{target} changed" if table is _BASE else "?"
+    return _fill_in(table.get(step.action, fallback), step, scene).lower()
+
+
+def _names(entity: EntityData, text: str, scene: SceneAnalysis) -> bool:
+    """Whether a text names this entity; where there are several of its label, with its place."""
+    alone = sum(other.label == entity.label for other in scene.entities) == 1
+    return (f"the {entity.label}" if alone else _called(entity, scene)).lower() in text
+
+
+def _specificity(
+    asked: Sequence[str], targets: Sequence[EntityData], steps: Sequence[Step], scene: SceneAnalysis
+) -> float:
+    about = "; ".join(clause for clause in asked if not clause.startswith(("keep ", "no change")))
+    scopes = {"whole": "the whole picture", "background": "the background"}
+    if any(step.scope in scopes and scopes[step.scope] in about for step in steps) or not targets:
+        return float(bool(asked))
+    everything = len(targets) == len(scene.entities) and scopes["whole"] in about
+    return 1.0 if everything else _share(_names(entity, about, scene) for entity in targets)
 
 
 def _contradiction(asked: Sequence[str], forbidden: Sequence[str], targets: Sequence[str]) -> float:

@@ -1,4 +1,4 @@
-"""The dramatic sky: deeper, with more structure in its clouds, darker to the top, cooler; flat skies get clouds.
+"""Another sky: deeper and with more structure in three moods, or blue with fair clouds.
 
 Everything that varies slowly is computed on a small copy and enlarged. The new sky is laid in as
 `old + mask * (new - old)`, where at the soft border of the mask "old" is the colour that the sky has
@@ -7,22 +7,22 @@ nearby and not the mixed colour of the border pixel: so roofs and branches get n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final
 
 import cv2
 import numpy as np
 
-from flows.engines.bands import in_bands
+from flows.engines.bands import Floats, enlarge, in_bands, planes_of, reduced, spread
 from flows.engines.base import Mask
-from flows.engines.clouds import cloud_layer
-from flows.engines.regions import Floats
-from flows.engines.tone import largest, luma, smoothstep
-
-Mood = Literal["dramatic", "stormy", "golden"]
+from flows.engines.clouds import cloud_layer, fair_weather
+from flows.engines.parameters import DramaticSky
+from flows.engines.tone import LUMA, luma, smoothstep
 
 _SMALL: Final = 720
+#: A sky that is put in place of the old one is seen as it is, so it is made finer.
+_FINE: Final = 1280
 
 
 @dataclass(frozen=True)
@@ -55,119 +55,141 @@ class _Plan:
 
 def flatness(rgb: Floats, mask: Mask) -> float:
     """0..1: how little structure a sky has of its own. 1 means haze or overcast without a cloud to work with."""
-    small, cover = _reduced(rgb, mask, 256)
+    small, cover = reduced(rgb, 256), reduced(mask, 256)
     inside = cover > 0.9
     if inside.sum() < 50:
         return 1.0
     light = np.asarray(cv2.GaussianBlur(luma(small), (0, 0), 1.2), dtype=np.float32)
-    structure = light - _spread(light, inside.astype(np.float32), 14.0)
-    spread = float(np.std(structure[inside]))
+    structure = light - spread(light, inside.astype(np.float32), 14.0)
+    deviation = float(np.std(structure[inside]))
     # A clear blue sky is no empty one: it deepens well and needs no clouds.
     paint = small[inside].mean(axis=0)
     pale = 1 - float(np.clip((paint.max() - paint.min()) / 0.3, 0, 1))
-    return float(np.clip((0.035 - spread) / 0.02, 0, 1)) * pale
+    return float(np.clip((0.035 - deviation) / 0.02, 0, 1)) * pale
 
 
-def dramatic_sky(rgb: Floats, mask: Mask, parameters: Mapping[str, Any]) -> None:
-    """Change `rgb` (float32, 0..1) in place under `mask`.
-
-    `parameters`: strength 0..1, mood ("dramatic", "stormy", "golden"), clouds 0..1 (how much is invented).
-    """
-    strength = float(parameters.get("strength", 0.6))
-    grade = _GRADES.get(str(parameters.get("mood", "dramatic")), _GRADES["dramatic"])
+def dramatic_sky(rgb: Floats, mask: Mask, wanted: DramaticSky) -> None:
+    """Change `rgb` (float32, 0..1) in place under `mask`."""
     if not mask.max() > 0:
         return
-    plan = _plan(rgb, mask, grade, strength, float(parameters.get("clouds", 0.0)))
-    scale = len(mask) / len(plan.colour)
-    first, last = max(0, int((plan.rows[0] - 1) * scale)), min(len(mask), int((plan.rows[1] + 2) * scale))
+    small, cover = reduced(rgb, _SMALL), reduced(mask, _SMALL)
+    if wanted.mood == "clear":
+        _replace(rgb, mask, small, cover, wanted.strength)
+        return
+    grade = _GRADES[wanted.mood]
+    plan = _plan(small, cover, grade, wanted.strength, wanted.clouds)
     tones = _split_tone(grade)
-    keep = np.float32(1 - (1 - grade.colour) * strength)
+    keep = np.float32(1 - (1 - grade.colour) * wanted.strength)
 
-    def lay(top: int, bottom: int) -> None:
-        band = rgb[top:bottom]
-        colour = _enlarge(plan.colour, mask.shape, top, bottom)
-        change = _enlarge(plan.change, mask.shape, top, bottom)
-        cover = _cover(mask[top:bottom], band, colour[..., :3], change[..., 3])[..., None]
-        pure = smoothstep(0.7, 1.0, cover)
-        old = colour[..., :3] + pure * (band - colour[..., :3])
-        new = _grade(old, colour[..., 3], change, tones, keep)
-        new -= old
-        new *= cover
-        band += new
+    def work(top: int, bottom: int) -> None:
+        *colour, base = planes_of(enlarge(plan.colour, mask.shape, top, bottom))
+        shaped, gain, lean, reach = planes_of(enlarge(plan.change, mask.shape, top, bottom))
+        band = planes_of(rgb[top:bottom])
+        share = _cover(mask[top:bottom], band, colour, reach)
+        old = _undisturbed(band, colour, share)
+        new = _graded(old, base, shaped, gain, lean, tones, keep)
+        rgb[top:bottom] = _laid(band, old, new, share)
 
-    in_bands(first, last, lay)
+    in_bands(mask.shape, work, _rows(plan.rows, len(plan.colour), len(mask)))
 
 
-def _cover(mask: Mask, band: Floats, colour: Floats, reach: Floats) -> Floats:
+def _replace(rgb: Floats, mask: Mask, small: Floats, cover: Floats, strength: float) -> None:
+    """A blue sky with fair clouds in place of the old one; below the usual strength the old one shines through."""
+    pure = smoothstep(0.85, 1.0, cover)
+    colour, gradient = _sky_colour(small, pure), _gradient(cover)
+    mean = float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
+    reach, _ = _rims(cover, gradient)
+    factor = _FINE / max(cover.shape)
+    size = (round(cover.shape[1] * factor), round(cover.shape[0] * factor))
+    paint = fair_weather(np.asarray(cv2.resize(gradient, size), dtype=np.float32))
+    # At dusk and at night a sky is blue too, but not as bright as at noon.
+    paint *= np.float32(np.clip(mean / 0.6, 0.35, 1.0))
+    around = np.dstack([colour, reach]).astype(np.float32)
+    amount = np.float32(min(1.0, strength / 0.6))
+
+    def work(top: int, bottom: int) -> None:
+        *near, beyond = planes_of(enlarge(around, mask.shape, top, bottom))
+        fresh = planes_of(enlarge(paint, mask.shape, top, bottom))
+        band = planes_of(rgb[top:bottom])
+        share = _cover(mask[top:bottom], band, near, beyond) * amount
+        rgb[top:bottom] = _laid(band, _undisturbed(band, near, share), fresh, share)
+
+    rows = np.flatnonzero(np.maximum(cover, reach).max(axis=1) > 0)
+    in_bands(mask.shape, work, _rows((int(rows[0]), int(rows[-1])), len(cover), len(mask)))
+
+
+def _rows(rows: tuple[int, int], small: int, large: int) -> tuple[int, int]:
+    """Rows of the small copy as rows of the picture, with one to spare."""
+    scale = large / small
+    return max(0, int((rows[0] - 1) * scale)), min(large, int((rows[1] + 2) * scale))
+
+
+#: Channels as separate planes: each step then runs through memory without gaps.
+_Planes = Sequence[Floats]
+
+
+def _cover(mask: Floats, band: _Planes, colour: _Planes, reach: Floats) -> Floats:
     """The mask, corrected by colour at full size.
 
     Out: what is much darker than the sky there (leaves, birds), and what is brighter in one channel and darker in
     another, which no mixture of sky and shadow can be (grey rock before blue). In: the bright seam along roofs.
     """
-    darker = colour - band
-    gap = largest(np.maximum(darker, np.float32(-0.35) * darker))
-    alike = 1 - smoothstep(0.05, 0.20, gap)
-    brighter = largest(-darker)
-    foreign = smoothstep(0.02, 0.10, np.minimum(brighter, largest(darker)))
-    sky = mask * (1 - smoothstep(0.14, 0.30, -brighter)) * (1 - foreign)
+    red, green, blue = (there - here for there, here in zip(colour, band, strict=True))
+    darkest, brightest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    foreign = smoothstep(0.02, 0.10, np.minimum(darkest, -brightest))
+    sky = mask * (1 - smoothstep(0.14, 0.30, brightest)) * (1 - foreign)
+    if not reach.any():
+        return np.asarray(sky, dtype=np.float32)
+    alike = 1 - smoothstep(0.05, 0.20, np.maximum(darkest, np.float32(-0.35) * brightest))
     return np.asarray(np.maximum(sky, reach * alike), dtype=np.float32)
 
 
-def _grade(old: Floats, base: Floats, change: Floats, tones: Floats, keep: np.float32) -> Floats:
+def _undisturbed(band: _Planes, colour: _Planes, share: Floats) -> list[Floats]:
+    """The old sky without what stands before it."""
+    pure = smoothstep(0.7, 1.0, share)
+    return [there + pure * (here - there) for here, there in zip(band, colour, strict=True)]
+
+
+def _laid(band: _Planes, old: _Planes, new: _Planes, share: Floats) -> Floats:
+    mixed = [here + share * (after - before) for here, before, after in zip(band, old, new, strict=True)]
+    return np.asarray(cv2.merge(mixed), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Tones:
+    """A colour for each luma: from the shadows' colour to the lights', scaled to have that luma."""
+
+    dark: Floats  # RGB
+    step: Floats  # RGB, lights less shadows
+
+
+def _split_tone(grade: _Grade) -> _Tones:
+    dark, bright = np.array(grade.shadows, np.float32), np.array(grade.lights, np.float32)
+    return _Tones(dark, np.asarray(bright - dark, dtype=np.float32))
+
+
+def _graded(
+    old: _Planes, base: Floats, shaped: Floats, gain: Floats, lean: Floats, tones: _Tones, keep: np.float32
+) -> list[Floats]:
     """The new colour of a band of sky: luma from the plan and its own structure, then colour."""
-    light = luma(old)
+    light = old[0] * LUMA[0] + old[1] * LUMA[1] + old[2] * LUMA[2]
     detail = light - base
     # Coring: structure below one or two grey levels is noise or JPEG blocks and is not raised.
     square = detail * detail
     detail *= square / (square + np.float32(0.008**2))
-    new = change[..., 0] + detail * change[..., 1]
-    np.clip(new, 0.015, 1, out=new)
-    toned = old * (keep * new / np.maximum(light, np.float32(0.02)))[..., None]
-    toned += ((1 - keep) * new)[..., None]
-    lean = tones[(new * np.float32(len(tones) - 1)).astype(np.int32)]
-    lean -= toned
-    lean *= change[..., 2, None]
-    toned += lean
-    return np.asarray(toned, dtype=np.float32)
+    new = np.clip(shaped + detail * gain, 0.015, 1)
+    own, plain = keep * new / np.maximum(light, np.float32(0.02)), (1 - keep) * new
+    mix = smoothstep(0.15, 0.85, new)
+    scale = new / np.maximum(float(tones.dark @ LUMA) + mix * float(tones.step @ LUMA), np.float32(1e-3))
+    planes = []
+    for channel, dark, step in zip(old, tones.dark, tones.step, strict=True):
+        toned = channel * own + plain
+        toned += lean * (scale * (dark + mix * step) - toned)
+        planes.append(np.asarray(toned, dtype=np.float32))
+    return planes
 
 
-def _split_tone(grade: _Grade) -> Floats:
-    """For 1024 lumas from 0 to 1 the colour of that luma between the grade's shadows and lights; 1024 x 3."""
-    light = np.linspace(0, 1, 1024, dtype=np.float32)
-    mix = smoothstep(0.15, 0.85, light)[:, None]
-    paint = np.array(grade.shadows, np.float32) * (1 - mix) + np.array(grade.lights, np.float32) * mix
-    return np.asarray(paint * (light / np.maximum(luma(paint), 1e-3))[:, None], dtype=np.float32)
-
-
-def _reduced(rgb: Floats, mask: Mask, side: int) -> tuple[Floats, Floats]:
-    factor = min(1.0, side / max(mask.shape))
-    size = (max(1, round(mask.shape[1] * factor)), max(1, round(mask.shape[0] * factor)))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.float32), np.asarray(
-        cv2.resize(mask, size, interpolation=cv2.INTER_AREA), dtype=np.float32
-    )
-
-
-def _spread(plane: Floats, weight: Floats, sigma: float) -> Floats:
-    """A blur that takes only the sky's own pixels, and so continues the sky under the foreground."""
-    if sigma > 20:  # a wide blur costs as much as all the rest and looks the same from a quarter of the size
-        size = (max(1, plane.shape[1] // 4), max(1, plane.shape[0] // 4))
-        soft = weight if plane.ndim == 2 else weight[..., None]
-        fewer = np.asarray(cv2.resize(plane * soft, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
-        share = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
-        small = _normalised(fewer, share, sigma / 4)
-        return np.asarray(cv2.resize(small, (plane.shape[1], plane.shape[0])), dtype=np.float32)
-    return _normalised(plane * (weight if plane.ndim == 2 else weight[..., None]), weight, sigma)
-
-
-def _normalised(weighted: Floats, weight: Floats, sigma: float) -> Floats:
-    above = np.asarray(cv2.GaussianBlur(weighted, (0, 0), sigma))
-    below = np.asarray(cv2.GaussianBlur(weight, (0, 0), sigma))
-    return np.asarray(above / ((below if above.ndim == 2 else below[..., None]) + 1e-5), dtype=np.float32)
-
-
-def _plan(rgb: Floats, mask: Mask, grade: _Grade, strength: float, clouds: float) -> _Plan:
-    small, cover = _reduced(rgb, mask, _SMALL)
+def _plan(small: Floats, cover: Floats, grade: _Grade, strength: float, clouds: float) -> _Plan:
     pure = smoothstep(0.85, 1.0, cover)
     side = max(cover.shape)
     colour = _sky_colour(small, pure)
@@ -192,11 +214,11 @@ def _plan(rgb: Floats, mask: Mask, grade: _Grade, strength: float, clouds: float
 def _sky_colour(small: Floats, pure: Floats) -> Floats:
     """The sky's colour, smooth, everywhere. Far from the sky only coarse blurs have anything to take from."""
     side = max(pure.shape)
-    colour = _spread(small, pure, side * 0.12)
+    colour = spread(small, pure, side * 0.12)
     for sigma in (0.03, 0.008):
         near = np.asarray(cv2.GaussianBlur(pure, (0, 0), side * sigma), dtype=np.float32)
         trust = smoothstep(0.02, 0.2, near)[..., None]
-        colour = colour + trust * (_spread(small, pure, side * sigma) - colour)
+        colour = colour + trust * (spread(small, pure, side * sigma) - colour)
     return np.asarray(colour, dtype=np.float32)
 
 
@@ -242,18 +264,3 @@ def _shoulder(light: Floats) -> Floats:
     low = 0.14 - 0.10 * (1 - np.exp(-np.maximum(0.14 - light, 0) / 0.10))
     high = 0.68 + 0.27 * (1 - np.exp(-np.maximum(light - 0.68, 0) / 0.27))
     return np.asarray(np.where(light < 0.14, low, np.where(light > 0.68, high, light)), dtype=np.float32)
-
-
-def _enlarge(plane: Floats, shape: tuple[int, ...], top: int, bottom: int) -> Floats:
-    """Rows `top` to `bottom` of a plane enlarged to `shape`, without making the rest."""
-    height, width = shape[:2]
-    scale_y, scale_x = plane.shape[0] / height, plane.shape[1] / width
-    matrix = np.array([[scale_x, 0, 0.5 * scale_x - 0.5], [0, scale_y, (top + 0.5) * scale_y - 0.5]])
-    large = cv2.warpAffine(
-        plane,
-        matrix,
-        (width, bottom - top),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(large, dtype=np.float32)

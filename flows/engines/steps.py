@@ -7,9 +7,10 @@ that nothing may change, and `["within"]`, the id of the one outside of which no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 from edi_storage.models import Intent
 
@@ -17,6 +18,8 @@ Scope = Literal["whole", "background", "entities"]
 
 #: Parameters of an intent that are not a step's own.
 _COMMON = ("steps", "scope", "protect", "within")
+#: The parameter that names an action's preset, for the actions that have any.
+PRESET_OF: Final[Mapping[str, str]] = {"preset": "name", "dramatic": "mood", "dramatic_sky": "mood"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,38 @@ def _scope(value: object) -> Scope:
     if value == "whole":
         return "whole"
     return "background" if value == "background" else "entities"
+
+
+def amount_of(step: Step) -> str:
+    """How a prompt says what a step does and how much of it: "dramatic sky (stormy) at 60 %"."""
+    preset = step.parameters.get(PRESET_OF.get(step.action, ""))
+    named = f" ({preset})" if preset else ""
+    return f"{step.action.replace('_', ' ')}{named} at {round(100 * step.strength)} %"
+
+
+def steps_for(intent: Intent, positive_prompt: str) -> list[Step]:
+    """The steps of an intent with the presets and strengths that its prompt gives them (see `amount_of`).
+
+    What an editor does. The prompt is where refinement puts what it chose, so what was done stands in the record; a
+    step that the prompt says no amount of is done as the intent says.
+    """
+    told: dict[str, list[re.Match[str]]] = {}
+    for match in re.finditer(r"\b([a-z][a-z ]*?)(?: \(([^()]*)\))? at (\d{1,3}) %", positive_prompt):
+        told.setdefault(match.group(1), []).append(match)
+    steps = []
+    for step in steps_of(intent):
+        amounts = told.get(step.action.replace("_", " "), [])
+        steps.append(_as_told(step, amounts.pop(0)) if amounts else step)
+    return steps
+
+
+def _as_told(step: Step, amount: re.Match[str]) -> Step:
+    name = PRESET_OF.get(step.action)
+    parameters = {**step.parameters, name: amount.group(2)} if name and amount.group(2) else step.parameters
+    percent = int(amount.group(3))
+    # The prompt rounds: what rounds to the same percent is what the intent says.
+    strength = step.strength if round(100 * step.strength) == percent else min(1.0, percent / 100)
+    return replace(step, parameters=parameters, strength=strength)
 
 
 def parameters_of(steps: Sequence[Step]) -> dict[str, Any]:

@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from edi_storage.models import BoundingBox, EntityData
-from flows.engines.regions import place_name
-
-#: What people call the things that analyzers label.
-NOUNS: Final[Mapping[str, str]] = {
-    "sky": "sky|skies|cloud|clouds|heaven|heavens",
-    "vegetation": (
-        "vegetation|tree|trees|grass|lawn|plant|plants|leaf|leaves|foliage|forest|wood|woods|bush|bushes|greenery|garden|"
-        "meadow|field|fields|hedge|jungle|nature"
-    ),
-    "water": "water|sea|ocean|lake|river|pond|waves|wave|stream|pool|bay",
-    "building": (
-        "building|buildings|house|houses|temple|palace|church|tower|towers|castle|architecture|cathedral|pagoda|skyscraper|"
-        "roof|roofs|structure|facade|hotel|bridge|city|skyline|monument"
-    ),
-    "person": (
-        "person|people|man|men|woman|women|girl|girls|boy|boys|child|children|kid|kids|guy|lady|face|faces|me|him|baby|"
-        "bride|couple|model|portrait"
-    ),
-}
-_WHOLE: Final = (
-    "everything|whole picture|whole photo|whole image|entire photo|entire picture|entire image|photo|picture|image|pic|"
-    "photograph|shot|scene|it|this|all|colors|colours|overall|mood|look|lighting|tones"
+from edi_storage.models import EntityData
+from flows.engines.mentions import (
+    ARTICLES,
+    BACKGROUND,
+    BESIDE,
+    ONE_OF_SEVERAL,
+    PLACES,
+    PRONOUN,
+    REST,
+    STOP,
+    SUBJECT,
+    WHOLE,
+    Mention,
+    known,
+    mentions,
+    there,
+    trust,
+    which,
+    with_faces,
+    words_in,
 )
-_BACKGROUND: Final = (
-    "background|backdrop|surroundings|behind|bokeh|portrait mode|depth of field|the rest|everything else"
-)
-_SUBJECT: Final = "subject|foreground|main object|main subject|centre|center|middle"
-_PLACES: Final[Mapping[str, str]] = {
-    "top": "top|upper|above",
-    "bottom": "bottom|lower|below|ground|floor",
-    "left": "left",
-    "right": "right",
-}
-#: Words that follow "the" without naming a thing in the picture.
-_NO_THING: Final = (
-    "same|most|more|bit|little|lot|way|style|contrast|brightness|saturation|exposure|warmth|sharpness|colour|color|corners|"
-    "edges|part|area|region|thing|things|one|side|rest|whole|entire|photo|picture|image|effect|vignette|details|detail|"
-    "shadows|highlights|white|balance|temperature|clarity|tone|dark|light|first|feel|feeling|atmosphere|vibe"
-)
+from flows.engines.nouns import ANIMALS, VEHICLES
+from flows.engines.paints import COLOURS, coloured, name_of
+from flows.engines.places import edges, from_centre, is_inside, place_of
 
 
 @dataclass(frozen=True)
@@ -58,167 +41,210 @@ class Aim:
     ids: tuple[str, ...] = ()
     certainty: float = 1.0
     unknown: str = ""
+    #: One of `ids` is meant, and nothing says which.
+    one_of: bool = False
+    #: "it", "them": what was named before, if anything was.
+    pronoun: bool = False
+    #: "the rest": everything but what was named before, if anything was.
+    rest: bool = False
 
 
-@cache
-def _pattern(words: str) -> re.Pattern[str]:
-    joined = "|".join(re.escape(word) for word in sorted(words.split("|"), key=lambda w: (-len(w), w)))
-    return re.compile(rf"(?<![\w'])(?:{joined})(?![\w'])")
+def aim_of(clause: str, entities: Sequence[EntityData], phrase: str = "", last: Collection[str] = ()) -> Aim:
+    """Resolve what a clause is about.
 
-
-def aim_of(clause: str, entities: Sequence[EntityData], phrase: str = "") -> Aim:
-    """Resolve what a clause is about; `phrase` is the part of it that names the look and is no target."""
+    `phrase` is the part of it that names the look and is no target; `last` are the ids of what was named before, for
+    "the right one".
+    """
     text = clause
-    if phrase and not _pattern(_BACKGROUND).search(phrase):
-        text = re.sub(rf"(?<![\w']){re.escape(phrase)}(?![\w'])", " ", clause)
-    if _pattern(_BACKGROUND).search(text):
-        subject = subject_of(entities)
-        rest = tuple(entity.entity_id for entity in entities if entity.entity_id not in subject.ids)
-        return Aim("background", rest, subject.certainty)
-    named = _named(text, entities)
-    if named.ids or named.unknown:
-        return named
-    if _pattern(_SUBJECT).search(text) and not named.ids:
+    if phrase:
+        # A mark in its place: "her brighter" is a person, "her hat" is not.
+        text = re.sub(rf"(?<![\w']){re.escape(phrase)}(?![\w'])", "·", clause)
+    named = mentions(text, entities, last)
+    bare = _without(text, named)
+    if _is_background(bare, phrase, text, named):
+        return _behind(named, entities)
+    if re.search(REST, bare) and not named:
+        return replace(_behind([], entities), rest=True)
+    if named and not _is_picture_of(text, named[0]):
+        stranger = _stranger_before(text, named[0])
+        return Aim("entities", (), 0.3, stranger) if stranger else _resolved(named, entities)
+    return _described(bare, entities)
+
+
+def _described(text: str, entities: Sequence[EntityData]) -> Aim:
+    """What a text without the name of any thing is about: a colour, a place, all of it, or nothing."""
+    coloured_part = _by_colour(text, entities)
+    if coloured_part is not None:
+        return coloured_part
+    if re.search(SUBJECT, text):
         return subject_of(entities)
-    if _pattern(_WHOLE).search(text):
-        return Aim("whole", tuple(entity.entity_id for entity in entities), 0.98)
+    placed = _by_place(text, entities)
+    if placed:
+        return Aim("entities", placed, 0.9 if len(placed) == 1 else 0.75)
+    unknown = next((word for word in _things(text) if not known(word)), "")
+    if unknown:
+        return Aim("entities", (), 0.3, unknown)
+    everything = tuple(entity.entity_id for entity in entities)
+    if re.search(WHOLE, text):
+        return Aim("whole", everything, 0.98)
+    if re.search(PRONOUN, text):
+        return Aim("whole", everything, 0.95, pronoun=True)
     return Aim("nothing")
 
 
-def _named(text: str, entities: Sequence[EntityData]) -> Aim:
+def _is_background(bare: str, phrase: str, text: str, named: Sequence[Mention]) -> bool:
+    """Whether a clause is about the background: of a thing that is named before it, it is only the place."""
+    found = re.search(BACKGROUND, bare)
+    if found is None and not re.search(BACKGROUND, phrase):
+        return False
+    at = text.find("·") if found is None else found.start()
+    return not any(mention.start < at for mention in named)
+
+
+def _behind(named: Sequence[Mention], entities: Sequence[EntityData]) -> Aim:
+    """Everything but what is named ("behind the man"), or but the likely subject."""
+    subject = _resolved(named, entities) if named else subject_of(entities)
+    sure, unknown = (max(subject.certainty, 0.78), "") if named else (subject.certainty, "")
+    if not subject.ids:
+        sure, unknown = 0.3, subject.unknown
+        subject = subject_of(entities)
+    rest = tuple(entity.entity_id for entity in entities if entity.entity_id not in subject.ids)
+    return Aim("background", rest, sure, unknown)
+
+
+def _is_picture_of(text: str, first: Mention) -> bool:
+    """ "the photo of my dog" is the photo."""
+    return (
+        re.search(r"\b(?:photo|picture|image|pic|shot|photograph|portrait) of (?:\w+ ){0,2}$", text[: first.start])
+        is not None
+    )
+
+
+def _without(text: str, named: Iterable[Mention]) -> str:
+    for mention in named:
+        text = text[: mention.start] + " " * (mention.end - mention.start) + text[mention.end :]
+    return text
+
+
+def _stranger_before(text: str, first: Mention) -> str:
+    """ "the pole in the sky" is a pole, and the sky only says where it is."""
+    from flows.engines.lexicon import fillers
+
+    found = re.search(rf"([a-z']{{3,}})\s+{BESIDE}\s+(?:\w+ ){{0,3}}$", text[: first.start])
+    if found is None or known(found.group(1)) or found.group(1) in fillers():
+        return ""
+    return found.group(1)
+
+
+def _resolved(named: Sequence[Mention], entities: Sequence[EntityData]) -> Aim:
+    """All that is named and is not only the place of something else."""
     ids: list[str] = []
-    certainty, unknown = 1.0, ""
-    for label, nouns in NOUNS.items():
-        match = _pattern(nouns).search(text)
-        if match is None:
+    certainty, unknown, one_of = 1.0, "", False
+    for mention in named:
+        if mention.landmark and (ids or unknown):
             continue
-        found = [entity for entity in entities if entity.label == label or _is_called(entity, match.group())]
+        found, sure = which(mention, entities)
+        if not found:
+            unknown = unknown or mention.word
+            continue
+        one_of = one_of or sure == ONE_OF_SEVERAL
+        certainty = min(certainty, sure, *(trust(entity) for entity in found))
         ids += [entity.entity_id for entity in found if entity.entity_id not in ids]
-        if found:
-            certainty = min(certainty, *(_trust(entity) for entity in found))
-        else:
-            unknown = match.group()
-    for entity in entities:
-        if entity.entity_id not in ids and any(_is_called(entity, word) for word in _things(text)):
-            ids.append(entity.entity_id)
-            certainty = min(certainty, _trust(entity))
-    described = [] if ids else _described(text, entities)
-    if described:
-        return Aim("entities", tuple(described), 0.9 if len(described) == 1 else 0.75)
-    if not ids and not unknown:
-        unknown = next((word for word in _things(text) if not _known(word)), "")
-    return Aim("entities", tuple(ids), certainty if ids else 0.3, unknown if not ids else "")
+    return Aim("entities", tuple(ids), certainty if ids else 0.3, unknown, one_of)
 
 
-def _trust(entity: EntityData) -> float:
-    """How much a named entity's own confidence weighs: a doubtful building is still the likeliest building."""
-    return 0.55 + 0.45 * entity.confidence
+# --- Things by colour and place ----------------------------------------------------------------------
+
+_PIECE: Final = r"parts?|areas?|regions?|bits?|things?|stuff|objects?|spots?|sections?|patch(?:es)?"
 
 
-def _is_called(entity: EntityData, word: str) -> bool:
-    names = {entity.label, entity.entity_id, entity.entity_id.replace("_", " ")}
-    return word in names or (word.endswith("s") and word[:-1] in names)
+def _by_colour(text: str, entities: Sequence[EntityData]) -> Aim | None:
+    """ "the red part", "richer reds", "blur the green": what has no better name than its colour."""
+    names = "|".join(COLOURS)
+    match = re.search(rf"\b({names}|dark|black)(?:ish)? (?:{_PIECE}|one)\b", text)
+    match = match or re.search(rf"\b({names})s\b", text) or re.search(rf"\bthe ({names})\b(?!\s+[a-z])", text)
+    match = match or re.search(rf"\bthe ({names})(?= (?:to|into|more|less|a|much|very|look|and)\b)", text)
+    if match is None:
+        return None
+    regions = [entity for entity in entities if "region" in entity.label.split()]
+    found = coloured(match.group(1), regions)
+    if not found and re.search(rf"{_PIECE}|one", match.group()):
+        found = coloured(match.group(1), entities)
+    if not found:
+        return None
+    for place in (name for name, words in PLACES.items() if words_in(words).search(text)):
+        found = there(place, found, entities, True) if len(found) > 1 else found
+    return Aim("entities", tuple(entity.entity_id for entity in found), 0.9 if len(found) == 1 else 0.75)
+
+
+def _by_place(text: str, entities: Sequence[EntityData]) -> tuple[str, ...]:
+    """ "the top", "the left side": what lies there."""
+    if not re.search(r"\b(?:the|upper|lower)\b", text):
+        return ()
+    places = [name for name in ("top", "bottom", "left", "right") if words_in(PLACES[name]).search(text)]
+    there = [entity for entity in entities if places and set(places) <= set(place_of(entity, entities).split())]
+    return tuple(entity.entity_id for entity in there)
 
 
 def _things(text: str) -> list[str]:
-    """The nouns that follow an article: "the old red door" gives door."""
-    found = re.findall(r"\b(?:the|my|our|his|her|their|its|that|those|these|an?)\s+((?:[a-z']+\s?){1,3})", text)
+    """The nouns that follow an article: "the old wooden door" gives door."""
     words = []
-    for group in found:
+    for group in re.findall(ARTICLES + r"((?:[a-z']+\s?){1,3})", text):
         # "the dog a bit brighter" is about a dog, not about a bit.
-        parts = re.split(
-            r"\b(?:to|is|are|look|looks|looking|in|on|of|at|with|from|by|for|less|more|be|as|so|very"
-            r"|an?|bit|little|lot|touch|tad|much|quite|slightly|somewhat|really|just|too|even|and|but)\b",
-            group,
-        )
-        if parts[0].split():
-            words.append(parts[0].split()[-1])
+        head = re.split(STOP, group)[0].split()
+        if head:
+            words.append(head[-1].removesuffix("'s"))
     return words
 
 
-def _known(word: str) -> bool:
-    from flows.engines.lexicon import COLOURS, look_in
-
-    listed = "|".join((_WHOLE, _SUBJECT, _BACKGROUND, _NO_THING, *_PLACES.values()))
-    return word in COLOURS or _pattern(listed).fullmatch(word) is not None or look_in(word) is not None
-
-
-def _described(text: str, entities: Sequence[EntityData]) -> list[str]:
-    """Entities meant by colour or place: "the red part", "the blue region on the left", "the top"."""
-    regional = re.search(r"\b(?:part|area|region|thing|things|bit|side|corner|one|stuff|object)\b", text)
-    words = [word for word in text.split() if any(word in entity.label.split() for entity in entities)]
-    words = [word for word in words if word not in ("region", "dark", "light", "pale")]
-    chosen = [entity for entity in entities if words and all(word in entity.label.split() for word in words)]
-    if not regional and not (words and chosen and re.search(r"\bthe\b", text)):
-        chosen = []
-    places = [name for name, listed in _PLACES.items() if _pattern(listed).search(text)]
-    if places and (chosen or regional or not words):
-        chosen = [entity for entity in (chosen or entities) if set(places) <= set(place_of(entity, entities).split())]
-    return [entity.entity_id for entity in chosen]
-
-
-def frame(entities: Iterable[EntityData]) -> tuple[int, int]:
-    """Width and height of the picture, which the boxes of its entities span."""
-    boxes = [entity.bbox for entity in entities if entity.bbox is not None]
-    width = max((box.x + box.width for box in boxes), default=1)
-    return width, max((box.y + box.height for box in boxes), default=1)
-
-
-def place_of(entity: EntityData, entities: Sequence[EntityData]) -> str:
-    """Where an entity lies, in words, from its box."""
-    width, height = frame(entities)
-    box = entity.bbox or BoundingBox(x=0, y=0, width=width, height=height)
-    across, down = (box.x + box.width / 2) / width, (box.y + box.height / 2) / height
-    return place_name(across, down, box.width / width, box.height / height)
+# --- Where things are, and what the subject is -------------------------------------------------------
 
 
 def phrase_of(entity: EntityData, entities: Sequence[EntityData]) -> str:
-    """An entity as a person would name it: "the grey region at the top (24 %)"."""
+    """An entity as a person would name it: "the grey region at the top (24 %)"; with its colour among its like."""
     place = place_of(entity, entities)
     where = {"all over": "", "middle": " in the middle"}.get(place, f" at the {place}")
     share = "" if entity.area_percent is None else f" ({max(1, round(entity.area_percent))} %)"
-    return f"the {entity.label}{where}{share}"
+    like = [other for other in entities if other.label == entity.label]
+    # Of people the colour that is measured is their clothes', or their skin's: it is no way to call them.
+    plain = entity.label in ("person", "face") or "region" in entity.label.split()
+    colour = name_of(entity) if len(like) > 1 and not plain else ""
+    return f"the {colour} {entity.label}{where}{share}".replace("  ", " ")
 
 
-#: Labels of things that are the subject of a photo wherever they stand.
-_SUBJECTS: Final = frozenset(
-    {"subject", "person", "face", "cat", "dog", "bird", "horse", "sheep", "cow", "elephant", "bear", "zebra"}
-    | {"giraffe", "car", "bicycle", "motorcycle", "bus", "truck", "boat", "train"}
+_BEINGS: Final = frozenset({"subject", "person", "face", *ANIMALS})
+#: What a photo is rarely taken of, when there are things in it.
+_SCENERY: Final = frozenset(
+    {"sky", "vegetation", "water", "ground", "building", "dining table", "couch", "bed", "chair"}
 )
+#: A being this many times smaller than the largest one is not what the photo is about.
+_PASSING: Final = 10.0
 
 
 def subject_of(entities: Sequence[EntityData]) -> Aim:
-    """The likely subject: a thing by name, else what lies in the middle and touches no more than one edge."""
-    things = [entity for entity in entities if entity.label in _SUBJECTS]
+    """The likely subject: people and animals, else vehicles, else things, else what lies in the middle."""
+    for kinds, sure in ((_BEINGS, 0.95), (frozenset(VEHICLES), 0.9)):
+        things = _large_ones([entity for entity in entities if entity.label in kinds])
+        if things:
+            things = with_faces(things, entities)
+            return Aim("entities", _in_order(things, entities), min(sure, *(trust(e) for e in things)))
+    things = _large_ones([e for e in entities if e.label not in _SCENERY and "region" not in e.label.split()])
     if things:
-        return Aim("entities", tuple(e.entity_id for e in things), min(0.95, *(_trust(e) for e in things), 1.0))
-    inner = [entity for entity in entities if _is_inside(entity, entities)]
+        return Aim("entities", _in_order(things, entities), 0.8)
+    inner = [entity for entity in entities if is_inside(entity, entities)]
     if inner:
         return Aim("entities", tuple(entity.entity_id for entity in inner), 0.78)
-    ranked = sorted(entities, key=lambda e: (_edges(e, entities) > 2, _from_centre(e, entities), e.entity_id))
+    ranked = sorted(entities, key=lambda e: (edges(e, entities) > 2, from_centre(e, entities), e.entity_id))
     scenery = {"sky", "vegetation", "water"} if any(entity.label == "sky" for entity in entities) else {"water"}
     ranked = [entity for entity in ranked if entity.label not in scenery] or ranked
     return Aim("entities", tuple(entity.entity_id for entity in ranked[:1]), 0.6)
 
 
-def _is_inside(entity: EntityData, entities: Sequence[EntityData]) -> bool:
-    return entity.label != "sky" and _edges(entity, entities) <= 1 and _from_centre(entity, entities) < 0.22
+def _large_ones(things: Sequence[EntityData]) -> list[EntityData]:
+    most = max((entity.area_percent or 0.0 for entity in things if entity.label != "face"), default=0.0)
+    return [entity for entity in things if _PASSING * (entity.area_percent or 0.0) >= most]
 
 
-def _edges(entity: EntityData, entities: Sequence[EntityData]) -> int:
-    """How many edges of the picture an entity touches."""
-    width, height = frame(entities)
-    box = entity.bbox
-    if box is None:
-        return 4
-    near = (box.x <= 0.01 * width, box.y <= 0.01 * height)
-    far = (box.x + box.width >= 0.99 * width, box.y + box.height >= 0.99 * height)
-    return sum(near) + sum(far)
-
-
-def _from_centre(entity: EntityData, entities: Sequence[EntityData]) -> float:
-    width, height = frame(entities)
-    box = entity.bbox
-    if box is None:
-        return 1.0
-    return float(abs((box.x + box.width / 2) / width - 0.5) + abs((box.y + box.height / 2) / height - 0.5))
+def _in_order(things: Sequence[EntityData], entities: Sequence[EntityData]) -> tuple[str, ...]:
+    chosen = {entity.entity_id for entity in things}
+    return tuple(entity.entity_id for entity in entities if entity.entity_id in chosen)

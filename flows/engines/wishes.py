@@ -1,7 +1,7 @@
 """What a person asks for beside the prompt: how strong, what to leave alone, and where.
 
 A reasoner knows nothing of it: `as_wished` changes the intent that it returned, so the wishes hold with any engine. A
-region becomes an entity named "region" whose mask is the rectangle; what an edit may touch stands in the intent's
+region or a painted mask becomes an entity named "region" (`area.py`); what an edit may touch stands in the intent's
 `parameters`: `protect` (entity ids that nothing changes) and `within` (the region, outside of which nothing changes).
 """
 
@@ -12,17 +12,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-
 from edi_storage.errors import InputError
-from edi_storage.models import BoundingBox, EntityData, Intent, SceneAnalysis, check_text
-from flows.engines.base import Detection, Mask, Pixels, Scene
+from edi_storage.models import EntityData, Intent, SceneAnalysis, check_text
+from flows.engines.area import REGION, Region, read_region, without_region
+from flows.engines.base import Mask
 from flows.engines.lexicon import normalise
 from flows.engines.steps import Step, parameters_of, steps_of
 from flows.engines.targets import aim_of, phrase_of
-
-#: The id and label of the entity that a region becomes.
-REGION: Final = "region"
 
 #: The words for a strength; None leaves it to the prompt ("a bit", "very").
 STRENGTHS: Final[Mapping[str, float | None]] = {
@@ -32,9 +28,8 @@ STRENGTHS: Final[Mapping[str, float | None]] = {
     "strong": 0.85,
     "very strong": 1.0,
 }
-#: Longest texts for what to protect and for a region.
+#: Longest text for what to protect.
 MAX_PROTECT: Final = 500
-MAX_REGION: Final = 100
 #: "everything except the sky" would protect the sky.
 _TURNED = re.compile(r"\b(?:except|but|not|without|other than|apart from)\b", re.IGNORECASE)
 #: An entity with less of the region than this fraction is not in it ...
@@ -44,48 +39,38 @@ _LEAST_OUTSIDE: Final = 0.1
 
 
 @dataclass(frozen=True)
-class Region:
-    """A rectangle in percent of the upright picture; `x`, `y` is its top left corner."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    def __str__(self) -> str:
-        # All digits: what is read back must be the same region.
-        return ",".join(repr(value).removesuffix(".0") for value in (self.x, self.y, self.width, self.height))
-
-    def box(self, width: int, height: int) -> BoundingBox:
-        """The same in pixels of a picture of this size; at least one pixel."""
-        left, top = min(round(self.x * width / 100), width - 1), min(round(self.y * height / 100), height - 1)
-        right = max(left + 1, round((self.x + self.width) * width / 100))
-        bottom = max(top + 1, round((self.y + self.height) * height / 100))
-        return BoundingBox(x=left, y=top, width=min(right, width) - left, height=min(bottom, height) - top)
-
-
-@dataclass(frozen=True)
 class Wishes:
     """Checked wishes. `strength` is 0..1, or None for what the prompt says."""
 
     strength: float | None = None
     protect: str = ""
     region: Region | None = None
+    #: Path of a painted mask, white where the photo may change.
+    mask: str = ""
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether there is a region or a mask outside of which nothing changes."""
+        return self.region is not None or bool(self.mask)
 
     def as_options(self) -> dict[str, Any]:
         """What is kept with the session: only what was wished."""
-        kept = {"strength": self.strength, "protect": self.protect, "region": str(self.region or "")}
+        region = str(self.region or "")
+        kept = {"strength": self.strength, "protect": self.protect, "region": region, "mask": self.mask}
         return {name: value for name, value in kept.items() if value not in (None, "")}
 
     @classmethod
-    def checked(cls, *, strength: str | float = "", protect: str = "", region: str = "") -> Wishes:
+    def checked(cls, *, strength: str | float = "", protect: str = "", region: str = "", mask: str = "") -> Wishes:
         """Read what a person wrote; empty texts wish for nothing. Raises InputError."""
-        return cls(_strength(strength), _protect(protect), _region(region))
+        wishes = cls(_strength(strength), _protect(protect), read_region(region), mask)
+        if wishes.region is not None and mask:
+            raise InputError("A region and a mask say the same in two ways: give one of them.")
+        return wishes
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Wishes:
         """The wishes kept with a session."""
-        named = {name: options[name] for name in ("strength", "protect", "region") if name in options}
+        named = {name: options[name] for name in ("strength", "protect", "region", "mask") if name in options}
         return cls.checked(**named)
 
 
@@ -113,70 +98,6 @@ def _protect(given: str) -> str:
     return " ".join(given.split())
 
 
-def _region(given: str) -> Region | None:
-    if not given.strip():
-        return None
-    if len(given) > MAX_REGION:
-        raise InputError(f"The region has {len(given)} characters: four numbers take at most {MAX_REGION}.")
-    parts = re.split(r"[\s,;%]+", given.strip(" \t%,;"))
-    try:
-        x, y, width, height = (float(part) for part in parts)
-    except ValueError:
-        x = y = width = height = float("nan")
-    if not (x >= 0 and y >= 0 and width >= 1 and height >= 1 and x + width <= 100 and y + height <= 100):
-        raise InputError(
-            f"The region is {given[:60]!r}: give left, top, width and height in percent of the picture, inside of it "
-            "and at least 1 each; '0,0,100,40' is the upper two fifths."
-        )
-    return Region(x, y, width, height)
-
-
-# --- The region as an entity -------------------------------------------------------------------------
-
-
-def with_region(scene: Scene, region: Region | None, pixels: Pixels) -> Scene:
-    """The scene with the region as its last entity, if there is one."""
-    if region is None:
-        return scene
-    mask = region_mask(region, pixels.shape)
-    box = region.box(pixels.shape[1], pixels.shape[0])
-    inside = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
-    entity = EntityData(
-        entity_id=REGION,
-        label=REGION,
-        confidence=1.0,
-        bbox_json=box.model_dump_json(),
-        color_hex="#" + "".join(f"{round(float(value)):02x}" for value in inside.mean(axis=(0, 1))),
-        area_percent=round(100 * float(mask.mean()), 2),
-    )
-    return Scene([*scene.detections, Detection(entity, mask)], scene.spatial_layout)
-
-
-def region_mask(region: Region, shape: tuple[int, ...]) -> Mask:
-    """1 inside the region, 0 outside, with a soft border that lies inside; height x width as in `shape`."""
-    height, width = shape[:2]
-    box = region.box(width, height)
-    soft = max(1.0, min(0.06 * min(box.width, box.height), 0.02 * max(height, width)))
-    across = _ramp(width, box.x, box.width, soft)
-    down = _ramp(height, box.y, box.height, soft)
-    return np.asarray(down[:, None] * across[None], dtype=np.float32)
-
-
-def _ramp(length: int, start: int, extent: int, soft: float) -> Mask:
-    """0 outside, rising to 1 within `soft` pixels of both ends; not where an end is the picture's own border."""
-    place = np.arange(length, dtype=np.float32)
-    after, before = place - start + 0.5, start + extent - place - 0.5
-    inside = (after > 0) & (before > 0)
-    rise = np.ones(length, dtype=np.float32) if start == 0 else np.clip(after / soft, 0, 1)
-    fall = np.ones(length, dtype=np.float32) if start + extent == length else np.clip(before / soft, 0, 1)
-    return np.asarray(np.minimum(rise, fall) * inside, dtype=np.float32)
-
-
-def without_region(scene: SceneAnalysis) -> SceneAnalysis:
-    """What is in the photo itself: a reasoner must not take the region for a thing that the prompt names."""
-    return scene.model_copy(update={"entities": [e for e in scene.entities if e.entity_id != REGION]})
-
-
 # --- The intent --------------------------------------------------------------------------------------
 
 
@@ -197,13 +118,14 @@ def as_wished(intent: Intent, scene: SceneAnalysis, masks: Mapping[str, Mask], w
         return intent  # the first guess may change what is protected; the answer decides
     steps = _sparing(steps, protected, entities)
     kept = [entity.entity_id for entity in entities]
-    if wishes.region is not None:
-        _refuse_outside(steps, entities, masks, wishes.region)
+    if wishes.is_confined:
+        where = "white in the mask" if wishes.region is None else f"inside the region {wishes.region}"
+        _refuse_outside(steps, entities, masks, where)
         steps, kept = _confined(steps, kept, masks)
     touched = {target for step in steps for target in step.targets}
     parameters = parameters_of(steps)
     parameters |= {"protect": sorted(protected)} if protected else {}
-    parameters |= {"within": REGION} if wishes.region is not None else {}
+    parameters |= {"within": REGION} if wishes.is_confined else {}
     return intent.model_copy(
         update={
             "target_entities": [e.entity_id for e in scene.entities if e.entity_id in touched],
@@ -270,14 +192,14 @@ def _inside(name: str, masks: Mapping[str, Mask]) -> float:
 
 
 def _refuse_outside(
-    steps: Sequence[Step], entities: Sequence[EntityData], masks: Mapping[str, Mask], region: Region
+    steps: Sequence[Step], entities: Sequence[EntityData], masks: Mapping[str, Mask], where: str
 ) -> None:
     """Raise InputError when a step's targets are all outside the region."""
     for step in steps:
         if step.scope != "whole" and all(_inside(name, masks) < _LEAST_INSIDE for name in step.targets):
             raise InputError(
-                f"What the prompt would change ({_listed(step.targets, entities)}) is not inside the region {region}: "
-                "give another region."
+                f"What the prompt would change ({_listed(step.targets, entities)}) is not {where}: "
+                "give another region or mask."
             )
 
 

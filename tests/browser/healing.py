@@ -6,17 +6,18 @@ import os
 import signal
 from pathlib import Path
 
-from tests.browser.ui import RUN_SECONDS, Ui
-from tests.flows.control import Control, wait_until
+from tests.browser.ui import Ui
+from tests.flows.control import Control
+from tests.waiting import wait_until
 
 
 def kill_and_heal(ui: Ui, served: Control, run: str) -> None:
     """Kill the process of a run after its analysis, and wait until its page says Completed."""
     with served.database() as database:
-        wait_until(lambda: database.last_seq(run) >= 2, RUN_SECONDS, "the analysis")
+        wait_until(lambda: database.last_seq(run) >= 2, "the analysis")
     os.kill(_process_of(run), signal.SIGKILL)
-    wait_until(lambda: served.state(run) == "Completed", RUN_SECONDS, "the healing")
-    wait_until(lambda: _has_told(served, run), RUN_SECONDS, "its last sentence in the logs")
+    wait_until(lambda: served.state(run) == "Completed", "the healing")
+    wait_until(lambda: _has_told(served, run), "its last sentence in the logs")
     # Opened anew: a page that saw the moment in which the run was Crashed takes that for its end.
     ui.open_run(run)
     ui.wait_for_state("Completed")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tests.browser.healing import kill_and_heal
 from tests.browser.photos import large_photo
-from tests.browser.ui import COMMENT, RUN_SECONDS, STARS, VERDICT, Ui, shown
-from tests.flows.control import Control, wait_until
+from tests.browser.ui import COMMENT, STARS, VERDICT, Ui, shown
+from tests.flows.control import Control
+from tests.waiting import wait_until
 
 with contextlib.suppress(ImportError):  # then `served` says what is missing
     from playwright.sync_api import expect
@@ -30,7 +31,7 @@ def test_a_wrong_path_is_told_in_one_sentence(ui: Ui, served: Control, tmp_path:
     ui.wait_for_state("Failed")
     # The page reads the logs for the last time when the run ends, and they come a moment later: so look again.
     about = {"flow_run_id": {"any_": [run]}}
-    wait_until(lambda: served.call("/logs/filter", logs=about, limit=200, offset=0), RUN_SECONDS, "the logs")
+    wait_until(lambda: served.call("/logs/filter", logs=about, limit=200, offset=0), "the logs")
     ui.open_run(run)
     sentence = f"There is no file {wrong}; check the path."
     expect(ui.tab("Logs").get_by_text(sentence).first).to_be_visible()

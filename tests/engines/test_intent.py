@@ -11,9 +11,12 @@ from edi_storage.errors import EdiError, InputError, UnsupportedEditError
 from edi_storage.models import BoundingBox, EntityData, Intent, SceneAnalysis
 from flows.engines.intent import SURE, understand
 from flows.engines.steps import steps_of
+from tests.quality import intent as prompts
 
 
-def thing(name: str, box: tuple[int, int, int, int], area: float, confidence: float = 0.9) -> EntityData:
+def thing(
+    name: str, box: tuple[int, int, int, int], area: float, confidence: float = 0.9, colour: str | None = None
+) -> EntityData:
     x, y, width, height = box
     return EntityData(
         entity_id=name,
@@ -21,6 +24,7 @@ def thing(name: str, box: tuple[int, int, int, int], area: float, confidence: fl
         confidence=confidence,
         bbox_json=BoundingBox(x=x, y=y, width=width, height=height).model_dump_json(),
         area_percent=area,
+        color_hex=colour,
     )
 
 
@@ -36,6 +40,19 @@ SCENE = SceneAnalysis(
 )
 ALL = [entity.entity_id for entity in SCENE.entities]
 
+STREET = SceneAnalysis(
+    entities=[
+        thing("building_0", (0, 0, 640, 300), 50),
+        thing("ground_0", (0, 300, 640, 127), 28),
+        thing("car_0", (40, 260, 160, 90), 10, colour="#a32420"),
+        thing("car_1", (440, 270, 150, 80), 7, colour="#2a4a90"),
+        thing("person_0", (300, 200, 50, 150), 4),
+        thing("face_0", (315, 205, 20, 24), 0.4),
+        thing("dog_0", (360, 310, 40, 40), 1),
+    ],
+    spatial_layout="A street.",
+)
+
 #: prompt, action, edit type, targets (None: everything)
 CLEAR: list[tuple[str, str, str, list[str] | None]] = [
     ("make the sky dramatic", "dramatic_sky", "style", ["sky_0"]),
@@ -48,7 +65,14 @@ CLEAR: list[tuple[str, str, str, list[str] | None]] = [
     ("turn it into black & white", "black_and_white", "style", None),
     ("make it b&w", "black_and_white", "style", None),
     ("sepia", "sepia", "style", None),
-    ("give it a vintage look", "sepia", "style", None),
+    ("give it a vintage look", "preset", "style", None),
+    ("cinematic", "preset", "style", None),
+    ("lift the shadows", "tones", "color", None),
+    ("replace the grey sky with a stormy one", "dramatic_sky", "style", ["sky_0"]),
+    ("make the sky blue and clear", "dramatic_sky", "style", ["sky_0"]),
+    ("add clouds to the sky", "dramatic_sky", "style", ["sky_0"]),
+    ("the house is way too yellow", "saturation", "color", ["building_0"]),
+    ("get the red thing out of the picture", "remove", "remove", ["red_region_0"]),
     ("warmer", "warmth", "color", None),
     ("make the photo cooler", "warmth", "color", None),
     ("brighten the building", "exposure", "color", ["building_0"]),
@@ -142,7 +166,7 @@ def test_a_second_look_without_a_target_is_for_the_same_thing() -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["make it better", "more", "nicer please", "make it dramatic", "cinematic", "the sky"]
+    "prompt", ["make it better", "more", "nicer please", "make it dramatic", "make it pop", "the sky"]
 )
 def test_ambiguous_words_ask_one_question(prompt: str) -> None:
     intent = understand(prompt, SCENE)
@@ -273,13 +297,14 @@ def test_any_words_on_any_photo_end_in_an_intent_or_one_sentence() -> None:
             "subject",
             "left",
         ),
+        *("vintage", "clear", "sunset", "him", "the rest", "one", "biggest", "everyone's", "faces", "can't", "without"),
         *("top", "region", "part", "in", "color", "vignette", "add", "with", "behind", "only", "50%", "cloud"),
     ]
     whole = thing("black_region_0", (0, 0, 64, 64), 100)
     twins = [thing(f"brown_region_{n}", (n * 10, 0, 10, 100), 12.5) for n in range(8)]
-    scenes = [SCENE, *(SceneAnalysis(entities=some, spatial_layout="-") for some in ([], [whole], twins))]
+    scenes = [SCENE, STREET, *(SceneAnalysis(entities=some, spatial_layout="-") for some in ([], [whole], twins))]
     random = Random(7)
-    for _ in range(400):
+    for _ in range(100):
         prompt = " ".join(random.choice(words) for _ in range(random.randint(1, 8)))
         for scene in scenes:
             with contextlib.suppress(EdiError):
@@ -297,3 +322,109 @@ def test_a_thing_that_is_not_seen_is_asked_about_whatever_the_amount(prompt: str
     intent = understand(prompt, SCENE)
     assert intent.needs_answer
     assert "'dog'" in (intent.question.text if intent.question else "")
+
+
+# --- Several of a kind -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "targets"),
+    [
+        ("make the red car darker", ["car_0"]),
+        ("make the car on the right darker", ["car_1"]),
+        ("darken the left car", ["car_0"]),
+        ("make the biggest car darker", ["car_0"]),
+        ("make the cars darker", ["car_0", "car_1"]),
+        ("darker vehicles", ["car_0", "car_1"]),
+        ("brighten the man", ["person_0", "face_0"]),
+        ("brighten her face", ["face_0"]),
+        ("the puppy is too dark", ["dog_0"]),
+        ("brighten the animal", ["dog_0"]),
+        ("darken the dog on the pavement", ["dog_0"]),
+        ("brighten the dog's fur", ["dog_0"]),
+        ("darken everything behind the man", ["building_0", "ground_0", "car_0", "car_1", "dog_0"]),
+        ("blur the house and sharpen the rest", [entity.entity_id for entity in STREET.entities]),
+    ],
+)
+def test_a_thing_is_found_by_its_kind_colour_place_and_size(prompt: str, targets: list[str]) -> None:
+    intent = understand(prompt, STREET)
+    assert intent.target_entities == targets
+    assert intent.question is None
+
+
+def test_one_of_two_is_asked_for_with_colour_and_place() -> None:
+    intent = understand("make the car darker", STREET)
+    assert intent.question is not None
+    first, second, both = intent.question.choices
+    assert first.startswith("the red car at the bottom left")
+    assert second.startswith("the blue car at the bottom right")
+    assert both == "both of them"
+    assert understand("make the car darker", STREET, 2).target_entities == ["car_1"]
+    assert understand("make the car darker", STREET, 3).target_entities == ["car_0", "car_1"]
+
+
+@pytest.mark.parametrize("prompt", ["remove the dog's collar", "make her dress red", "make the man's hat blue"])
+def test_what_belongs_to_a_thing_is_not_taken_for_the_thing(prompt: str) -> None:
+    assert understand(prompt, STREET).needs_answer
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kept"),
+    [
+        ("make the person brighter, not the car on the left", ["car_0"]),
+        ("desaturate everything but the red car", ["car_0"]),
+        ("everything but the dog black and white", ["dog_0"]),
+        ("warmer, the dog untouched", ["dog_0"]),
+        ("only the dog in colour", ["dog_0"]),
+        ("leave the man alone and make the cars brighter", ["person_0", "face_0"]),
+        ("don't touch the dog or the cars, darken the building", ["dog_0", "car_0", "car_1"]),
+    ],
+)
+def test_what_is_spared_is_never_a_target(prompt: str, kept: list[str]) -> None:
+    intent = understand(prompt, STREET)
+    assert set(kept) <= set(intent.preserve_entities)
+    assert intent.question is None
+
+
+# --- Degree, aside, and what cannot be done ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "prompt", ["brighter but not too much", "brighter, don't overdo it", "brighter without making it too bright"]
+)
+def test_a_limit_is_a_matter_of_strength(prompt: str) -> None:
+    intent = understand(prompt, SCENE)
+    assert (intent.action, intent.parameters["direction"]) == ("exposure", 1)
+    assert intent.strength < 0.5
+
+
+def test_not_too_bright_alone_is_a_wish() -> None:
+    assert understand("not too bright please", SCENE).parameters["direction"] == -1
+
+
+def test_golden_light_is_a_sky_and_what_it_shines_on() -> None:
+    steps = steps_of(understand("make it look like evening", SCENE))
+    assert [(step.action, step.scope) for step in steps] == [("dramatic_sky", "entities"), ("warmth", "background")]
+    assert steps[0].parameters == {"mood": "golden"}
+
+
+def test_bokeh_grows_with_the_distance() -> None:
+    assert understand("portrait mode", STREET).parameters["falloff"] == "depth"
+    assert "falloff" not in understand("blur the background", STREET).parameters
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["crop it", "get rid of the noise", "make her smile", "give him a hat", "move the car to the left", "write hello"],
+)
+def test_what_cannot_be_done_is_refused_in_one_sentence(prompt: str) -> None:
+    with pytest.raises(UnsupportedEditError) as refused:
+        understand(prompt, STREET)
+    assert str(refused.value).count(". ") == 0
+
+
+def test_the_prompts_of_the_quality_report_reach_their_bars() -> None:
+    figures = prompts.measure()
+    assert len(prompts.cases()) > 400
+    assert sum(figure.bar is not None for figure in figures) == 2
+    assert [figure.name for figure in figures if not figure.holds] == []

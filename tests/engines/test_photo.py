@@ -8,6 +8,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,17 @@ from PIL import Image, ImageCms
 
 from edi_storage.errors import InputError
 from flows.engines import photo as photos
-from flows.engines.photo import decode_mask, encode, encode_mask, open_photo
+from flows.engines.photo import (
+    decode_mask,
+    decode_photo,
+    encode,
+    encode_edited,
+    encode_mask,
+    export,
+    open_photo,
+)
 from tests.engines.conftest import EXAMPLES, landscape
+from tests.engines.profiles import ADOBE_RGB, DISPLAY_P3, matrix_profile
 
 
 def saved(folder: Path, image: Image.Image, name: str, **options: object) -> Path:
@@ -213,3 +223,91 @@ def test_a_mask_survives_its_png() -> None:
 def test_a_damaged_mask_is_one_sentence() -> None:
     with pytest.raises(InputError, match="mask"):
         decode_mask(b"not a png")
+
+
+@pytest.mark.parametrize("primaries", [DISPLAY_P3, ADOBE_RGB])
+def test_a_photo_in_a_larger_space_is_seen_as_srgb_and_kept_as_it_is(tmp_path: Path, primaries: Any) -> None:
+    profile = matrix_profile(primaries)
+    own = landscape()
+    own[:40] = (20, 250, 30)  # a green that sRGB does not hold
+    photo = open_photo(saved(tmp_path, Image.fromarray(own), "wide.png", icc_profile=profile))
+    assert photo.own is not None
+    assert np.array_equal(photo.own, own)
+    wanted = ImageCms.profileToProfile(Image.fromarray(own), io.BytesIO(profile), ImageCms.createProfile("sRGB"))
+    assert np.abs(photo.pixels[60:].astype(int) - np.asarray(wanted)[60:]).max() <= 2
+    # Nothing edited: the same picture again. Edited: only there, and by as much.
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_edited(photo, photo.pixels)))), own)
+    edited = photo.pixels.copy()
+    edited[120:] = edited[120:] // 2
+    again = decode_photo(encode_edited(photo, edited))
+    assert again.icc_profile == profile
+    assert again.own is not None
+    assert np.array_equal(again.own[:120], own[:120])
+    assert np.abs(again.pixels[120:].astype(int) - edited[120:]).max() <= 6
+    assert np.abs(again.pixels[120:].astype(int) - edited[120:]).mean() < 1
+
+
+def test_an_srgb_profile_changes_nothing(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = open_photo(saved(tmp_path, Image.fromarray(landscape()), "photo.png", icc_profile=profile))
+    assert (photo.own, photo.icc_profile) == (None, profile)
+    assert np.array_equal(photo.pixels, landscape())
+
+
+def test_a_damaged_profile_is_left_out_and_told(tmp_path: Path) -> None:
+    profile = matrix_profile(DISPLAY_P3)[:200]
+    photo = open_photo(saved(tmp_path, Image.fromarray(landscape()), "photo.png", icc_profile=profile))
+    assert (photo.icc_profile, photo.own) == (None, None)
+    assert photo.notes == ("its colour profile is damaged: the colours are taken as sRGB",)
+
+
+def test_sixteen_bits_a_channel_are_told(tmp_path: Path) -> None:
+    body = b"".join(b"\0" + struct.pack(">96H", *([40_000, 20_000, 65_535] * 32)) for _ in range(32))
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(body)),
+        (b"IEND", b""),
+    ]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part)) for name, part in chunks
+    )
+    (tmp_path / "deep.png").write_bytes(data)
+    photo = open_photo(tmp_path / "deep.png")
+    assert np.abs(photo.pixels[0, 0].astype(int) - (156, 78, 255)).max() <= 1
+    assert photo.notes == ("16 bits a channel: it is edited and written with 8",)
+
+
+def full_of_exif() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x8298] = "Maker", "Camera 5", "(c) Somebody"
+    exif[0x010E], exif[0x013B] = "taken at home", "An Owner"
+    exif[0x8825] = {1: "N", 2: (52.0, 31.0, 12.0)}
+    taken = exif.get_ifd(0x8769)
+    taken.update({0x829A: 0.004, 0x9003: "2024:05:06 07:08:09", 0xA434: "Lens 35"})
+    taken.update({0xA430: "An Owner", 0xA431: "serial 17", 0x9286: b"ASCII\0\0\0at home", 0x927C: b"secret notes"})
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_an_export_tells_how_a_photo_was_taken_and_nothing_private(tmp_path: Path, kind: photos.PhotoFormat) -> None:
+    photo = open_photo(saved(tmp_path, Image.fromarray(landscape()), "photo.jpg", exif=full_of_exif()))
+    data = export(encode(photo.pixels), kind, photo.exif)
+    for private in (b"at home", b"Owner", b"serial", b"secret"):
+        assert private not in data
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        found = image.getexif()
+        assert (found[0x010F], found[0x8298]) == ("Maker", "(c) Somebody")
+        taken = found.get_ifd(0x8769)
+        assert (taken[0x9003], taken[0xA434], float(taken[0x829A])) == ("2024:05:06 07:08:09", "Lens 35", 0.004)
+        assert not found.get_ifd(0x8825)
+        assert np.abs(np.asarray(image).astype(int) - photo.pixels).mean() < 2
+    assert Image.open(io.BytesIO(export(encode(photo.pixels), kind))).getexif() == {}
+
+
+def test_a_jpeg_shows_white_where_the_photo_was_transparent() -> None:
+    alpha = np.full((240, 320), 255, np.uint8)
+    alpha[:50] = 0
+    shown = np.asarray(Image.open(io.BytesIO(export(encode(landscape(), alpha), "JPEG"))))
+    assert shown[:40].min() > 250
+    assert np.abs(shown[60:].astype(int) - landscape()[60:]).mean() < 3

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edi_storage.errors import InputError
 from edi_storage.models import PromptRecord
 from flows.engines.intent import understand
+from flows.engines.reasoning import EmbeddedReasoner
 from flows.engines.refinement import quality_score, refine
-from tests.engines.test_intent import CLEAR, SCENE
+from flows.engines.steps import Step, steps_for, steps_of
+from tests.engines.test_intent import CLEAR, SCENE, STREET
 
 
 def pairs(prompt: str, hints: list[str] | None = None) -> list[PromptRecord]:
@@ -77,3 +81,59 @@ def test_an_empty_pair_is_worth_little() -> None:
 def test_there_are_four_iterations_only() -> None:
     with pytest.raises(InputError, match="iteration 4"):
         refine("warmer", SCENE, understand("warmer", SCENE), 4)
+
+
+def test_keeping_a_target_is_a_contradiction_too() -> None:
+    intent = understand("make the sky dramatic", SCENE)
+    record = pairs("make the sky dramatic")[3]
+    spoilt = quality_score(f"{record.positive_prompt}; keep the sky as it is", record.negative_prompt, SCENE, intent)
+    assert spoilt < (record.quality_score or 0) - 0.3
+
+
+def test_of_twins_each_has_to_be_named() -> None:
+    intent = understand("make the cars darker", STREET)
+    record = refine("make the cars darker", STREET, intent, 3)
+    assert "the car (bottom left)" in record.positive_prompt
+    one = record.positive_prompt.replace("the car (bottom right)", "the car")
+    assert quality_score(one, record.negative_prompt, STREET, intent) < (record.quality_score or 0)
+
+
+def test_a_thing_that_only_stays_is_not_named_as_a_target() -> None:
+    intent = understand("make the sky dramatic", SCENE)
+    assert quality_score("keep the sky as it is", "", SCENE, intent) == 0.0
+
+
+# --- The choice --------------------------------------------------------------------------------------
+
+
+def stormier(step: Step, labels: tuple[str, ...]) -> Step:
+    assert labels == ("sky",)
+    return replace(step, strength=0.72, parameters={"mood": "stormy"})
+
+
+def test_a_choice_of_preset_and_strength_is_in_the_prompt_and_an_editor_reads_it_there() -> None:
+    prompt = "make the sky dramatic"
+    intent = understand(prompt, SCENE)
+    record = EmbeddedReasoner(choice=stormier).refine(prompt, SCENE, intent, 3)
+    assert record.positive_prompt.startswith("stormy sky in the sky")
+    assert "dramatic sky (stormy) at 72 %" in record.positive_prompt
+    (step,) = steps_for(intent, record.positive_prompt)
+    assert (step.strength, step.parameters, step.targets) == (0.72, {"mood": "stormy"}, ("sky_0",))
+    assert (record.quality_score or 0) > 0.95
+
+
+def test_a_strength_that_was_said_is_not_chosen_anew() -> None:
+    prompt = "make the sky a bit more dramatic"
+    intent = understand(prompt, SCENE)
+    record = refine(prompt, SCENE, intent, 3, choice=stormier)
+    assert "dramatic sky (stormy) at 35 %" in record.positive_prompt
+
+
+@pytest.mark.parametrize(
+    "prompt", ["make the sky darker and the house brighter and much warmer", "cinematic", "sunset"]
+)
+def test_without_a_choice_the_prompt_says_what_the_intent_does(prompt: str) -> None:
+    intent = understand(prompt, SCENE)
+    record = EmbeddedReasoner().refine(prompt, SCENE, intent, 3)
+    assert steps_for(intent, record.positive_prompt) == steps_of(intent)
+    assert steps_for(intent, "words of somebody else, at 100 km") == steps_of(intent)

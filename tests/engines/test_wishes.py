@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edi_storage.errors import InputError
 from edi_storage.models import Intent, SceneAnalysis
+from flows.engines.area import REGION, Region, read_mask, region_mask, with_region, without_region
 from flows.engines.base import EditOutcome, EditRequest, Mask, ValidationRequest
 from flows.engines.editing import EmbeddedEditor
 from flows.engines.intent import understand
-from flows.engines.photo import decode_mask, encode_mask
+from flows.engines.photo import Photo, decode_mask, decode_photo, encode, encode_mask
 from flows.engines.refinement import refine
 from flows.engines.scoring import Counts, count
 from flows.engines.validation import EmbeddedValidator
-from flows.engines.wishes import (
-    REGION,
-    Region,
-    Wishes,
-    as_wished,
-    region_mask,
-    to_measure,
-    with_region,
-    without_region,
-)
+from flows.engines.wishes import Wishes, as_wished, to_measure
 from tests.engines.conftest import Subject
 
 
@@ -220,3 +214,82 @@ def test_a_region_has_pixels_in_every_picture_and_none_outside(size: tuple[int, 
     assert rest.max() == 0
     if region == Region(0, 0, 100, 100):
         assert mask.min() == 1, "the border of the picture is no border of the edit"
+
+
+def painted(path: Path, picture: Any) -> str:
+    Image.fromarray(picture).save(path)
+    return str(path)
+
+
+def photo_of(width: int = 64, height: int = 48) -> Photo:
+    return decode_photo(encode(np.zeros((height, width, 3), np.uint8)))
+
+
+def test_a_painted_mask_is_an_area_like_a_region(palace: Subject, tmp_path: Path) -> None:
+    half = np.zeros((107, 160), np.uint8)
+    half[:, 80:] = 255
+    mask = read_mask(painted(tmp_path / "half.png", half), photo_of(640, 427))
+    found = with_region(palace.found, None, palace.pixels, mask)
+    given = found.detections[-1]
+    assert given.entity.entity_id == REGION
+    assert given.mask.shape == palace.pixels.shape[:2]
+    assert given.mask[:, :310].max() == 0
+    assert given.mask[:, 330:].min() == 1
+    scene = SceneAnalysis(entities=[d.entity for d in found.detections], spatial_layout=found.spatial_layout)
+    masks = {d.entity.entity_id: decode_mask(encode_mask(d.mask)) for d in found.detections}
+    prompt = "make it black and white"
+    intent = as_wished(understand(prompt, without_region(scene)), scene, masks, Wishes.checked(mask="half.png"))
+    record = refine(prompt, scene, intent, 3)
+    edited = EmbeddedEditor().edit(EditRequest(palace.pixels, masks, scene, intent, record, 1)).pixels
+    changed = np.abs(edited.astype(int) - palace.pixels.astype(int)).max(axis=2)
+    assert changed[:, :310].max() == 0
+    assert changed[:, 330:].mean() > 5
+
+
+def test_noise_of_a_jpeg_does_not_open_what_is_black(tmp_path: Path) -> None:
+    half = np.zeros((48, 64), np.uint8)
+    half[:, 32:] = 255
+    Image.fromarray(half).save(tmp_path / "half.jpg", quality=60)
+    mask = read_mask(str(tmp_path / "half.jpg"), photo_of())
+    assert mask[:, :28].max() == 0
+    assert mask[:, 36:].min() == 1
+
+
+def test_what_is_transparent_in_a_mask_is_black(tmp_path: Path) -> None:
+    clear = np.full((48, 64, 4), 255, np.uint8)
+    clear[:, :32, 3] = 0
+    mask = read_mask(painted(tmp_path / "clear.png", clear), photo_of())
+    assert mask[:, :32].max() == 0
+    assert mask[:, 32:].min() == 1
+
+
+@pytest.mark.parametrize(
+    ("picture", "says"),
+    [
+        (np.full((64, 48), 255, np.uint8), "proportions of the photo"),
+        (np.zeros((48, 64), np.uint8), "black all over"),
+    ],
+    ids=["upright", "black"],
+)
+def test_a_mask_that_cannot_be_meant_is_refused_in_one_sentence(picture: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says):
+        read_mask(painted(tmp_path / "mask.png", picture), photo_of())
+
+
+def test_a_mask_is_opened_as_carefully_as_a_photo(tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_bytes(b"not a picture")
+    for path, says in (("mask.png", "not a photo"), ("none.png", "no file"), (".", "folder")):
+        with pytest.raises(InputError, match=says):
+            read_mask(str(tmp_path / path), photo_of())
+
+
+def test_a_region_and_a_mask_are_one_too_many() -> None:
+    with pytest.raises(InputError, match="give one of them"):
+        Wishes.checked(region="0,0,50,50", mask="mask.png")
+
+
+def test_a_mask_is_kept_with_the_options() -> None:
+    wishes = Wishes.checked(mask="/photos/mask.png")
+    assert wishes.as_options() == {"mask": "/photos/mask.png"}
+    assert Wishes.of(wishes.as_options()) == wishes
+    assert wishes.is_confined

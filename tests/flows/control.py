@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import httpx
 from edi_storage.database import EDIDatabase
 from tests.flows.conftest import PALACE
 from tests.flows.csrf import csrf_headers
+from tests.waiting import PATIENCE, wait_until
 
 #: Seconds between two looks for interrupted sessions: the least that there is.
 RESUME_SECONDS = 10
@@ -38,12 +39,12 @@ class Control:
 
     def _send(self, method: str, path: str, **more: Any) -> Any:
         """503 means that the server's database was busy, no connection that it is being started: then ask again."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         # What was asked to be changed may have been done although no answer came.
         lost = httpx.TransportError if method == "GET" else httpx.ConnectError
         while True:
             try:
-                answer = httpx.request(method, f"{self.api}{path}", timeout=60, **more)
+                answer = httpx.request(method, f"{self.api}{path}", timeout=PATIENCE, **more)
                 if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                     return answer.raise_for_status().json()
             except lost:
@@ -69,16 +70,6 @@ class Control:
         return EDIDatabase(str(self.home / "edi_sessions.db"))
 
 
-def wait_until(what: Callable[[], Any], seconds: float, why: str) -> Any:
-    """Poll until `what` is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{why} did not happen within {seconds} s")
-
-
 @contextmanager
 def serving(home: Path) -> Iterator[Control]:
     """`edi serve` for a home, on a port of its own."""
@@ -101,8 +92,8 @@ def serving(home: Path) -> Iterator[Control]:
             stdin=subprocess.DEVNULL,
         )
     try:
-        wait_until(lambda: "is ready" in (home / "serve.log").read_text(), 240, "the ready line")
+        wait_until(lambda: "is ready" in (home / "serve.log").read_text(), "the ready line")
         yield Control(home, port)
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, (home / "serve.log").read_text()
+        assert process.wait(PATIENCE) == 0, (home / "serve.log").read_text()

@@ -210,6 +210,14 @@ def test_each_attempt_has_its_line(edi: Edi, server: str) -> None:
     assert "Your verdict: reject." in page
 
 
+def test_a_verdict_is_seen_on_the_page_at_once(store: Store, server: str) -> None:
+    from flows.feedback import record_feedback
+
+    edit("rated")
+    record_feedback("accept", rating=5, comment="lovely", session_id="rated")
+    assert "Your verdict: accept, 5 of 5, “lovely”." in versions(server, "rated")[-1]
+
+
 def test_pictures_that_are_lost_do_not_cost_the_session(store: Store, server: str) -> None:
     edit("faded", review="ask")
     history = store.database.load_session("faded")

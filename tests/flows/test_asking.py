@@ -13,13 +13,14 @@ from edi_storage.recovery import delete_session, end_session, give_verdict
 from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from tests.flows.conftest import PALACE
-from tests.flows.control import Control, wait_until
+from tests.flows.control import Control
+from tests.waiting import wait_until
 
 
 def suspended(control: Control, **parameters: Any) -> str:
     """An edit that has been started and waits for a person."""
     run = control.start("edit-image", **{"image_path": str(PALACE), "prompt": "make it warmer", **parameters})
-    wait_until(lambda: control.state(run) == "Suspended", 60, "the question")
+    wait_until(lambda: control.state(run) == "Suspended", "the question")
     return run
 
 
@@ -29,7 +30,7 @@ def waiting(control: Control) -> list[str]:
     asked = {"image_path": str(PALACE), "prompt": "make it warmer", "review": "ask"}
     runs = [control.start("edit-image", **asked) for _ in range(5)]
     for run in runs:
-        wait_until(lambda run=run: control.state(run) == "Suspended", 120, "the question")  # type: ignore[misc]
+        wait_until(lambda run=run: control.state(run) == "Suspended", "the question")
     return runs
 
 
@@ -38,11 +39,11 @@ def answer(control: Control, run: str, **form: Any) -> None:
     asked = control.read_state(run)["id"]
     told = control.call(f"/flow_runs/{run}/resume", run_input=form)
     assert told["status"] == "ACCEPT", told
-    wait_until(lambda: control.read_state(run)["id"] != asked, 30, "the answer")
+    wait_until(lambda: control.read_state(run)["id"] != asked, "the answer")
 
 
 def ended(control: Control, run: str, name: str = "Completed") -> SessionData:
-    wait_until(lambda: control.state(run) == name, 90, "the end of the run")
+    wait_until(lambda: control.state(run) == name, "the end of the run")
     with control.database() as database:
         return database.require_session(run)
 
@@ -60,15 +61,24 @@ def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(cont
         first = database.get_commits(run)
 
         assert form_of(control, run, "description").count("data:image/jpeg;base64,") == 2
-        assert set(form_of(control, run, "schema")["properties"]) == {"verdict", "rating", "reasons", "comment"}
+        assert set(form_of(control, run, "schema")["properties"]) == {
+            "verdict",
+            "rating",
+            "reasons",
+            "comment",
+            "about",
+        }
         refused = control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "splendid"})
         assert refused["status"] == "REJECT"
 
         answer(control, run, verdict="reject", rating=2, reasons=["too strong"], comment="like a sunburn")
-        wait_until(lambda: control.state(run) == "Suspended", 60, "the second question")
+        wait_until(lambda: control.state(run) == "Suspended", "the second question")
         assert [prompt.attempt_number for prompt in database.get_prompt_history(run)][-1] == 2
 
-        answer(control, run, verdict="accept", rating=4)
+        stale = control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "accept", "about": "attempt 1"})
+        assert stale["status"] == "REJECT", "a dialog that was left open on the first attempt judged the second"
+
+        answer(control, run, verdict="accept", rating=4, about="attempt 2")
         session = ended(control, run)
         said = database.get_feedback(run)
         commits = database.get_commits(run)
@@ -102,7 +112,7 @@ def test_a_run_whose_session_was_finished_elsewhere_waits_no_longer(control: Con
     with open_store(Settings(home=control.home)) as store:
         give_verdict(store, run, "accept")
         end_session(store, store.database.acquire(run, "somebody", 30), "for the test")
-    wait_until(lambda: control.state(run) == "Cancelled", 90, "the end of the run")
+    wait_until(lambda: control.state(run) == "Cancelled", "the end of the run")
     assert "has failed: for the test" in control.read_state(run)["message"]
 
 
@@ -111,7 +121,7 @@ def test_a_deleted_session_is_not_made_anew_by_an_answer(control: Control, waiti
     with open_store(Settings(home=control.home)) as store:
         delete_session(store, run)
     answer(control, run, verdict="accept")
-    wait_until(lambda: control.state(run) == "Failed", 90, "the end of the run")
+    wait_until(lambda: control.state(run) == "Failed", "the end of the run")
     assert "was deleted" in control.read_state(run)["message"]
     with control.database() as database:
         assert database.get_session(run) is None
@@ -121,7 +131,7 @@ def test_a_run_cancelled_while_it_waits_is_over(control: Control, waiting: list[
     run = waiting[3]
     control.call(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
     with control.database() as database:
-        wait_until(lambda: database.require_session(run).status == "failed", 60, "the end of the session")
+        wait_until(lambda: database.require_session(run).status == "failed", "the end of the session")
         assert database.require_session(run).failure_reason == "cancelled by a person"
     assert control.state(run) == "Cancelled"
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import http
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +22,11 @@ from deployments.serve import deployments_for
 from edi_storage.database import EDIDatabase
 from edi_storage.settings import Settings
 from flows import VERSION
+from flows.server import start_server
+from tests.browser.photos import large_photo
 from tests.flows.conftest import PALACE
+from tests.flows.test_server import call
+from tests.waiting import PATIENCE, wait_until
 
 CHECKOUT = Path(__file__).parents[2]
 PREFECT_FILE = CHECKOUT / "deployments" / "prefect.yaml"
@@ -56,31 +58,71 @@ def test_the_readme_gives_the_commands_of_the_file() -> None:
 def _of_file(entry: Mapping[str, Any]) -> tuple[str, float | None, bool | None, bool]:
     plans = entry.get("schedules", [])
     interval, active = (plans[0]["interval"], plans[0].get("active", True)) if plans else (None, None)
-    alone = entry.get("concurrency_limit") == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    limit = 2 if entry["name"] == "resume-interrupted" else 1
+    alone = entry.get("concurrency_limit") == {"limit": limit, "collision_strategy": "CANCEL_NEW"}
     return entry["entrypoint"], interval, active, alone
 
 
 # --- a work pool ------------------------------------------------------------------------------------------------------
 
 
-def test_an_installed_wheel_edits_on_a_work_pool_with_no_checkout(tmp_path: Path, server: str) -> None:
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with EDI's wheel in it."""
+    folder = tmp_path_factory.mktemp("installed")
+    return _install(_wheel(folder), folder / "venv")
+
+
+def test_an_installed_wheel_edits_on_a_work_pool_with_no_checkout(tmp_path: Path, server: str, venv: Path) -> None:
     create_pool, deploy, start_worker = documented()
-    environment = _environment(tmp_path, server, _install(_wheel(tmp_path), tmp_path / "venv"))
+    environment = _environment(tmp_path, server, venv)
     _run(create_pool, environment, tmp_path)
     # From a checkout, as the README says, and then with nothing but the wheel.
     _run("prefect deploy --all --prefect-file deployments/prefect.yaml", environment, CHECKOUT)
     _run(deploy, environment, tmp_path)
     with _worker(start_worker, environment, tmp_path) as said:
-        deployment = _call(f"{server}/deployments/name/edit-image/edit-image")
+        deployment = call(f"{server}/deployments/name/edit-image/edit-image")
         assert (deployment["version"], deployment["work_pool_name"]) == (VERSION, "edi")
         assert deployment["pull_steps"] in (None, [])
-        wanted = {"image_path": str(PALACE), "prompt": "make it black and white"}
-        run = _call(f"{server}/deployments/{deployment['id']}/create_flow_run", {"parameters": wanted})["id"]
+        run = _start(server, image_path=str(PALACE), prompt="make it black and white")
         _until_completed(server, run, said)
         standing = json.loads(_run("edi status --json", environment, tmp_path))
         assert [worker["alive"] for worker in standing["workers"]] == [True]
     with EDIDatabase(str(tmp_path / "home" / "edi_sessions.db")) as database:
         assert database.require_session(run).status == "completed"
+
+
+def test_an_edit_outlives_its_killed_worker(tmp_path: Path, venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "server"))
+    (tmp_path / "often.yaml").write_text(PREFECT_FILE.read_text().replace("interval: 60\n", "interval: 10\n"))
+    create_pool, _, start_worker = documented()
+    with start_server(Settings(home=tmp_path / "home"), full=True) as server:
+        environment = _environment(tmp_path, server.url, venv)
+        _run(create_pool, environment, tmp_path)
+        _run("prefect deploy --all --prefect-file often.yaml", environment, tmp_path)
+        with EDIDatabase(str(tmp_path / "home" / "edi_sessions.db")) as database:
+            with _worker(start_worker, environment, tmp_path) as said:
+                run = _start(server.url, image_path=str(large_photo(tmp_path)), prompt="make the sky dramatic")
+                wait_until(lambda: database.last_seq(run) >= 2, f"the analysis: see {said}")
+                # With its flow runs, as when the machine goes down: they would outlive it.
+                _kill_all_of(tmp_path / "home")
+            before = database.get_commits(run)
+            assert database.require_session(run).status == "in_progress"
+            with _worker(start_worker, environment, tmp_path) as said:
+                _until_completed(server.url, run, said)
+            after = database.get_commits(run)
+    assert after[: len(before)] == before, "a finished stage was run again"
+    assert after[-1].stage == "completed"
+    assert len({commit.key for commit in after}) == len(after)
+
+
+def _kill_all_of(home: Path) -> None:
+    """SIGKILL to every process that works for this home, but for the server."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes()
+            if f"EDI_HOME={home}".encode() in (folder / "environ").read_bytes() and b"server_process" not in command:
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def _wheel(folder: Path) -> Path:
@@ -149,30 +191,19 @@ def _worker(command: str, environment: Mapping[str, str], folder: Path) -> Itera
     finally:
         worker.terminate()
         try:
-            worker.wait(60)
+            worker.wait(PATIENCE)
         finally:
             worker.kill()
 
 
+def _start(server: str, **parameters: Any) -> str:
+    deployment = call(f"{server}/deployments/name/edit-image/edit-image")
+    return str(call(f"{server}/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"])
+
+
 def _until_completed(server: str, run: str, said: Path) -> None:
-    deadline = time.monotonic() + 180
-    while (state := _call(f"{server}/flow_runs/{run}")["state_name"]) != "Completed":
-        assert state not in {"Failed", "Crashed", "Cancelled"}, said.read_text()
-        assert time.monotonic() < deadline, f"{state}: {said.read_text()}"
-        time.sleep(0.2)
+    def state() -> str:
+        return str(call(f"{server}/flow_runs/{run}")["state_name"])
 
-
-def _call(url: str, body: Any = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    for _ in range(50):
-        try:
-            with urllib.request.urlopen(
-                urllib.request.Request(url, data, {"Content-Type": "application/json"}), timeout=60
-            ) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE:
-                    raise
-            time.sleep(0.2)
-    raise AssertionError(f"{url} stayed unavailable")
+    wait_until(lambda: state() in {"Completed", "Failed", "Cancelled"}, f"the end of the run: see {said}")
+    assert state() == "Completed", said.read_text()

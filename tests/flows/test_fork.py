@@ -16,7 +16,7 @@ from tests.flows.conftest import PALACE, Edi, all_is_well
 from tests.storage.sessions import SESSION, commit_all
 
 DRAMATIC = ("edit", str(PALACE), "make the sky dramatic")
-AGAIN = ("fork", "first", "--from", "refinement", "--strength", "1", "--session-id", "strong")
+AGAIN = ("fork", "first", "--from", "refinement", "--strength", "very strong", "--session-id", "strong")
 
 
 def files_of(edi: Edi, session_id: str) -> dict[str, str]:

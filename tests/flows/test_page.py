@@ -47,6 +47,21 @@ def test_a_page_shows_before_after_and_what_was_found(edi: Edi, tmp_path: Path) 
     assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_page_tells_what_was_wished_and_where_it_comes_from(tmp_path: Path) -> None:
+    wishes = {"strength": 0.3, "protect": "the palace", "region": "0,0,100,50"}
+    with open_store(Settings(home=tmp_path)) as store:
+        database = store.database
+        database.save_session({"id": "first", "image_path": "a.jpg", "naive_prompt": "warmer"})
+        about = {"parent_session_id": "first", "forked_from_stage": "refine 0", "options": wishes}
+        database.save_session({"id": "second", "image_path": "a.jpg", "naive_prompt": "warmer", **about})
+        first, second = (page(store, database.load_session(name)) for name in ("first", "second"))
+    assert "<p>Forks: second (from refine 0)</p>" in first
+    assert (
+        "<p>Strength: 0.3<br>Protected: the palace<br>Only inside: 0,0,100,50 (left, top, width, height in percent)"
+        "<br>Forked from: first at refine 0</p>" in second
+    )
+
+
 def test_a_page_is_not_written_over_a_file_unless_asked(edi: Edi, tmp_path: Path) -> None:
     with open_store(Settings(home=edi.home)) as store:
         store.database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "warmer"})

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from deployments.tidying import KEPT_IDLE, NOT_ALONE, PLANNED
-from tests.flows.test_server import call, line_of, python, until
+from tests.flows.test_server import call, line_of, python
+from tests.waiting import PATIENCE, wait_until
 
 SERVE = """
 from deployments.serve import Served, serve
@@ -62,9 +63,9 @@ def back(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Back]:
     with _serving(back):
         _change_what_a_person_may(back)
         _leave_runs_behind(back)
-        until(lambda: _planned(back.home, "+60 seconds") > 2 * MISSED)
+        wait_until(lambda: _planned(back.home, "+60 seconds") > 2 * MISSED)
     back.stopped = datetime.now(UTC)
-    until(lambda: _planned(back.home, "+0 seconds") >= MISSED, 60)
+    wait_until(lambda: _planned(back.home, "+0 seconds") >= MISSED)
     back.started = datetime.now(UTC)
     with _serving(back):
         tick = back.deployment("tick")
@@ -81,7 +82,7 @@ def _serving(back: Back) -> Iterator[None]:
         yield
     finally:
         serve.send_signal(signal.SIGINT)
-        _, errors = serve.communicate(timeout=30)
+        _, errors = serve.communicate(timeout=PATIENCE)
         assert (serve.returncode, errors) == (0, "")
 
 
@@ -127,7 +128,7 @@ def test_what_a_person_changed_outlives_a_restart(back: Back) -> None:
 
 
 def test_one_run_makes_up_for_all_that_were_missed(back: Back) -> None:
-    until(lambda: _began_after(back.stopped, back.home / "ticks"), 60)
+    wait_until(lambda: _began_after(back.stopped, back.home / "ticks"))
     away = {
         "deployment_id": {"any_": [back.deployment("tick")["id"]]},
         "expected_start_time": {"after_": str(back.stopped), "before_": str(back.started)},
@@ -144,7 +145,7 @@ def _began_after(moment: datetime | None, ticks: Path) -> bool:
 
 
 def test_runs_that_say_nothing_to_a_person_do_not_pile_up(back: Back) -> None:
-    until(lambda: len(back.ids("tidied") & set(back.runs["idle"])) == KEPT_IDLE, 60)
+    wait_until(lambda: len(back.ids("tidied") & set(back.runs["idle"])) == KEPT_IDLE)
     left = back.ids("tidied")
     assert {kind: len(left & set(runs)) for kind, runs in back.runs.items()} == {
         "busy": 1,

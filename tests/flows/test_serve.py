@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from edi_storage.database import EDIDatabase
 from tests.flows.conftest import PALACE
-from tests.flows.control import RESUME_SECONDS, Control, wait_until
+from tests.flows.control import RESUME_SECONDS, Control
 from tests.flows.test_status import status
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -26,9 +28,22 @@ def photo(tmp_path: Path) -> str:
     return str(path)
 
 
+def process_of(database: EDIDatabase, run: str) -> int:
+    """The process that holds the lease of a session."""
+    owner, _ = database.lease_of(run) or pytest.fail("nobody works on it any more")
+    return int(owner.split(":")[1])
+
+
+def is_pending(number: signal.Signals, process: int) -> bool:
+    """Whether a stopped process has a signal waiting for it."""
+    status = Path(f"/proc/{process}/status").read_text()
+    waiting = int(status.partition("ShdPnd:")[2].split()[0], 16)
+    return bool(waiting & 1 << (number - 1))
+
+
 def test_an_edit_triggered_through_prefect_is_done(control: Control) -> None:
     run = control.start("edit-image", image_path=str(PALACE), prompt="make it black and white")
-    wait_until(lambda: control.state(run) == "Completed", 60, "the edit")
+    wait_until(lambda: control.state(run) == "Completed", "the edit")
     with control.database() as database:
         session = database.require_session(run)
     assert session.status == "completed"
@@ -38,14 +53,14 @@ def test_an_edit_triggered_through_prefect_is_done(control: Control) -> None:
         found = control.call("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, limit=200, offset=0)
         return [line["message"] for line in found]
 
-    wait_until(lambda: any(line.startswith("Found ") for line in logs()), 20, "the sentences of the stages in the logs")
+    wait_until(lambda: any(line.startswith("Found ") for line in logs()), "the sentences of the stages in the logs")
 
 
 def test_feedback_triggered_through_prefect_is_stored(control: Control) -> None:
     edit = control.start("edit-image", image_path=str(PALACE), prompt="make it warmer")
-    wait_until(lambda: control.state(edit) == "Completed", 60, "the edit")
+    wait_until(lambda: control.state(edit) == "Completed", "the edit")
     rate = control.start("record-feedback", session_id=edit, verdict="accept", rating=4)
-    wait_until(lambda: control.state(rate) == "Completed", 60, "the feedback")
+    wait_until(lambda: control.state(rate) == "Completed", "the feedback")
     with control.database() as database:
         (said,) = database.get_feedback(edit)
     assert (said.feedback_type, said.rating) == ("accept", 4)
@@ -54,13 +69,12 @@ def test_feedback_triggered_through_prefect_is_stored(control: Control) -> None:
 def test_a_killed_edit_is_continued_by_the_deployment_within_two_minutes(control: Control, photo: str) -> None:
     run = control.start("edit-image", image_path=photo, prompt="make the sky dramatic")
     with control.database() as database:
-        wait_until(lambda: database.last_seq(run) >= 2, 60, "the analysis")
-        owner, _ = database.lease_of(run) or ("", None)
+        wait_until(lambda: database.last_seq(run) >= 2, "the analysis")
         before = database.get_commits(run)
-        os.kill(int(owner.split(":")[1]), signal.SIGKILL)
-        wait_until(lambda: database.require_session(run).status == "completed", 120, "the automatic resume")
+        os.kill(process_of(database, run), signal.SIGKILL)
+        wait_until(lambda: database.require_session(run).status == "completed", "the automatic resume", 120)
         after = database.get_commits(run)
-    wait_until(lambda: control.state(run) == "Completed", 30, "the end of the very run that was killed")
+    wait_until(lambda: control.state(run) == "Completed", "the end of the very run that was killed")
     assert after[: len(before)] == before, "a finished stage was run again"
     assert after[-1].stage == "completed"
     assert len({commit.key for commit in after}) == len(after)
@@ -69,9 +83,14 @@ def test_a_killed_edit_is_continued_by_the_deployment_within_two_minutes(control
 def test_a_cancelled_edit_stays_cancelled(control: Control, photo: str) -> None:
     run = control.start("edit-image", image_path=photo, prompt="make the sky stormy")
     with control.database() as database:
-        wait_until(lambda: database.last_seq(run) >= 1, 60, "the upload")
+        wait_until(lambda: database.last_seq(run) >= 1, "the upload")
+        # Frozen until it has been told to end: else it might be done before anybody acts on the cancellation.
+        process = process_of(database, run)
+        os.kill(process, signal.SIGSTOP)
         control.call(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"}, force=True)
-        wait_until(lambda: database.require_session(run).status == "failed", 60, "the cancellation")
+        wait_until(lambda: is_pending(signal.SIGTERM, process), "the signal to end")
+        os.kill(process, signal.SIGCONT)
+        wait_until(lambda: database.require_session(run).status == "failed", "the cancellation")
         session = database.require_session(run)
         assert session.failure_reason == "cancelled by a person"
         assert run not in {found.session_id for found in database.interrupted_sessions()}
@@ -100,9 +119,7 @@ def test_the_ready_lines_lead_to_the_form_and_to_a_private_inbox(control: Contro
     ]
     assert inbox.endswith(str(control.home / "images"))
     assert (control.home / "images").stat().st_mode & 0o777 == 0o700
-    opened = wait_until(
-        lambda: (control.home / "opened").exists() and (control.home / "opened").read_text(), 30, "--open"
-    )
+    opened = wait_until(lambda: (control.home / "opened").exists() and (control.home / "opened").read_text(), "--open")
     assert opened.strip() == form.split()[-1]
 
 
@@ -116,7 +133,7 @@ def test_the_form_of_prune_sessions_says_what_it_does(control: Control) -> None:
 def test_old_sessions_are_pruned_when_a_person_says_so(control: Control) -> None:
     def prune(**parameters: Any) -> None:
         run = control.start("prune-sessions", older_than="8w", **parameters)
-        wait_until(lambda: control.state(run) == "Completed", 120, "the pruning")
+        wait_until(lambda: control.state(run) == "Completed", "the pruning")
 
     with control.database() as database:
         old = {"image_path": "old.jpg", "naive_prompt": "warmer", "created_at": datetime.now(UTC) - timedelta(weeks=9)}
@@ -140,7 +157,7 @@ def test_status_says_who_works_what_is_due_and_what_comes(control: Control) -> N
         plans = {plan["deployment"]: plan for plan in found["schedules"]}
         return (found, plans) if plans and plans["resume-interrupted"]["next"] else None
 
-    found, plans = wait_until(planned, 120, "the next resume")
+    found, plans = wait_until(planned, "the next resume")
     assert (found["server"]["running"], found["server"]["url"]) == (True, control.api.removesuffix("/api"))
     assert found["workers"] == [{"name": "edi serve", "alive": True, "at_once": 2}]
     assert [run["id"] for run in found["queue"]] == [queued]
@@ -154,6 +171,6 @@ def test_status_says_who_works_what_is_due_and_what_comes(control: Control) -> N
 
 def test_a_backup_can_be_asked_for(control: Control) -> None:
     run = control.start("backup-database")
-    wait_until(lambda: control.state(run) == "Completed", 60, "the backup")
+    wait_until(lambda: control.state(run) == "Completed", "the backup")
     assert list((control.home / "backups").glob("edi_sessions-*.db"))
     assert json.loads(status(control.home, "--json", expect=None))["last_backup"]

@@ -127,22 +127,25 @@ def test_the_original_is_never_overwritten_through_the_flow_either(store: Store,
     assert photo.read_bytes() == PALACE.read_bytes()
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_where_a_photo_was_taken_is_not_told_by_its_edits(store: Store, tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "strip"), [(".png", False), (".jpg", False), (".webp", True), (".png", True)])
+def test_where_a_photo_was_taken_is_not_told_by_its_edits(
+    store: Store, tmp_path: Path, suffix: str, strip: bool
+) -> None:
     from flows.edit import edit_image
 
     photo, output = tmp_path / "mine.jpg", tmp_path / f"result{suffix}"
     with Image.open(PALACE) as palace:
         exif = palace.getexif()
+        exif[0x0110] = "Camera 5"
         exif[0x010E] = "taken at home"
         exif[0x8825] = {1: "N", 2: (52.0, 31.0, 12.0)}
         palace.resize((320, 213)).save(photo, exif=exif, comment=b"at home")
     assert b"at home" in photo.read_bytes()
-    done = edit_image(image_path=str(photo), prompt="make it warmer", output=str(output))
-    for written in (output, Path(done["edited_image_path"])):
+    done = edit_image(image_path=str(photo), prompt="make it warmer", output=str(output), strip=strip)
+    for written, told in ((output, {} if strip else {0x0110: "Camera 5"}), (Path(done["edited_image_path"]), {})):
         assert b"at home" not in written.read_bytes()
         with Image.open(written) as image:
-            assert (dict(image.getexif()), image.info.get("comment")) == ({}, None)
+            assert (dict(image.getexif()), image.info.get("comment")) == (told, None)
 
 
 def test_an_output_that_cannot_be_written_at_the_end_is_a_warning(store: Store, tmp_path: Path) -> None:

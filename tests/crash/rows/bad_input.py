@@ -275,14 +275,14 @@ def _photos() -> list[bytes]:
 
 
 def fuzz_images(folder: Path, examples: int, chance: int) -> Found:
-    from flows.engines.photo import decode_photo, encode
+    from flows.engines.photo import decode_photo, encode_edited
 
     _limits()
     tries = _Tries()
 
     def round_trip(data: bytes) -> None:
         photo = decode_photo(data)
-        again = decode_photo(encode(photo.pixels, photo.alpha, photo.icc_profile))
+        again = decode_photo(encode_edited(photo, photo.pixels))
         if (again.pixels != photo.pixels).any():
             raise AssertionError("another picture after saving")
 

@@ -33,6 +33,7 @@ from tests.crash.processes import ROOT, Hung, Raised
 from tests.crash.work import Ack, settings_for
 from tests.flows.conftest import PALACE
 from tests.flows.control import Control
+from tests.waiting import PATIENCE
 
 PROMPT = "make the sky dramatic"
 
@@ -54,9 +55,6 @@ MOMENT = 1.0
 
 #: So many violations end the row.
 ENOUGH = 5
-
-#: What may take seconds takes this long on a machine that has other things to do.
-PATIENCE = 240.0
 
 
 def row(bench: Bench) -> None:

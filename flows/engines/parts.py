@@ -1,0 +1,153 @@
+"""The named parts of a picture, disjoint: people, other things, the subject by focus, then stuff.
+
+Order is who stands before whom: things before stuff, and a smaller thing before a larger one, because what lies on a
+table or sits on a couch is nearer than they are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+
+from flows.engines import stuff
+from flows.engines.cutting import cut_out, grow, keep_large, shrink_mask
+from flows.engines.detection import Thing, find_things, look
+from flows.engines.focus import find_subject
+from flows.engines.people import person_mattes
+from flows.engines.regions import Bools, Floats, Picture
+
+#: Below this a detection is not named. Of what the detector is less sure, a third is something else.
+_SEEN: Final = 0.5
+_MOST_THINGS: Final = 5
+#: More than so many of a kind are one part: a crowd, a fleet, a shelf of books.
+_MOST_OF_A_KIND: Final = 3
+#: A thing or a piece of stuff that covers less of the picture than this is left to its surroundings.
+_LEAST_THING: Final = 0.003
+_LEAST_STUFF: Final = 0.015
+#: Mean probability over its region that a class needs to be named; sky the most, because a false sky is edited most.
+_TRUSTED: Final[Mapping[str, float]] = {"sky": 0.7, "vegetation": 0.62, "building": 0.62, "ground": 0.62, "water": 0.65}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the picture: which pixels of the small copy, what it is called, and how sure that is."""
+
+    label: str
+    where: Bools
+    confidence: float
+
+
+def find_parts(picture: Picture, at_most: int) -> list[Part]:
+    """At most `at_most` named parts that share no pixel."""
+    glimpse = look(picture.pixels, stuff.SIDE)
+    likely = stuff.probabilities(glimpse, picture.pixels)
+    free = np.ones(picture.labels.shape, dtype=bool)
+    parts = _things(picture, find_things(glimpse, _SEEN), likely, free)
+    if not parts and likely[0].max() < _TRUSTED["sky"] and (subject := find_subject(picture)) is not None:
+        parts = [Part("subject", subject.where, round(subject.confidence, 3))]
+        free[subject.where] = False
+    return parts + _stuff(picture, likely, free, at_most - len(parts))
+
+
+def _things(picture: Picture, things: Sequence[Thing], likely: Floats, free: Bools) -> list[Part]:
+    """Things with their regions, smaller boxes first; `free` loses what they take."""
+    chosen = [thing for thing in things if not _is_within_one_of_its_kind(thing, things)]
+    chosen = sorted(chosen, key=lambda thing: (-thing.confidence * thing.area**0.25, thing.box))[: 3 * _MOST_THINGS]
+    people = [thing for thing in chosen if thing.label == "person"]
+    mattes = dict(zip(people, person_mattes(picture.pixels, people), strict=True))
+    parts = []
+    for thing in sorted(chosen, key=lambda thing: (thing.area, thing.box)):
+        where = mattes[thing] > 0.5 if thing in mattes else _cut_thing(picture, thing, likely, free)
+        where = keep_large(where & free, _LEAST_THING / 4)
+        if where.mean() >= _LEAST_THING:
+            parts.append(Part(thing.label, where, round(thing.confidence, 3)))
+            free[where] = False
+    grouped = _grouped(parts)
+    kept = sorted(grouped, key=lambda part: (-part.confidence * float(part.where.mean()) ** 0.25, part.label))
+    for part in kept[_MOST_THINGS:]:
+        free[part.where] = True
+    return kept[:_MOST_THINGS]
+
+
+def _is_within_one_of_its_kind(thing: Thing, things: Sequence[Thing]) -> bool:
+    """Whether a larger and surer box of the same kind holds nearly all of this one: a part taken for a whole."""
+    for other in things:
+        if other.label == thing.label and other.confidence > thing.confidence and other.area > thing.area:
+            across = min(thing.box[2], other.box[2]) - max(thing.box[0], other.box[0])
+            down = min(thing.box[3], other.box[3]) - max(thing.box[1], other.box[1])
+            if max(0.0, across) * max(0.0, down) > 0.85 * thing.area:
+                return True
+    return False
+
+
+def _cut_thing(picture: Picture, thing: Thing, likely: Floats, free: Bools) -> Bools:
+    """GrabCut in and around the box of a thing; nothing where it finds nearly all or nearly nothing of the box."""
+    height, width = free.shape
+    left, top, right, bottom = np.round(np.array(thing.box) * [width, height, width, height]).astype(int).tolist()
+    across, down = (right - left) // 4 + 4, (bottom - top) // 4 + 4
+    around = np.s_[max(0, top - down) : bottom + down, max(0, left - across) : right + across]
+    marks = np.full(free.shape, cv2.GC_BGD, dtype=np.uint8)
+    marks[top:bottom, left:right] = cv2.GC_PR_FGD
+    middle = ((left + right) // 2, (top + bottom) // 2)
+    cv2.ellipse(marks, middle, ((right - left) // 4, (bottom - top) // 4), 0, 0, 360, cv2.GC_FGD, -1)
+    marks[(likely[0] > 0.8) | ~free] = cv2.GC_BGD
+    where = np.zeros(free.shape, dtype=bool)
+    where[around] = cut_out(picture.pixels[around], np.ascontiguousarray(marks[around]))
+    share = where.sum() / max(1, (right - left) * (bottom - top))
+    return where if 0.15 < share < 0.98 else np.zeros(free.shape, dtype=bool)
+
+
+def _grouped(parts: Sequence[Part]) -> list[Part]:
+    """The parts, those of a kind that is seen often as one."""
+    counts = Counter(part.label for part in parts)
+    result = [part for part in parts if counts[part.label] <= _MOST_OF_A_KIND]
+    for label in sorted(label for label, count in counts.items() if count > _MOST_OF_A_KIND):
+        members = [part for part in parts if part.label == label]
+        where = np.any([part.where for part in members], axis=0)
+        result.append(Part(label, where, max(part.confidence for part in members)))
+    return result
+
+
+def _stuff(picture: Picture, likely: Floats, free: Bools, at_most: int) -> list[Part]:
+    """The classes of stuff that are sure enough, each as one part of what is still free."""
+    per_cell = np.stack([picture.mean(plane) for plane in likely])
+    winner = np.where(per_cell.max(axis=0) > 0.5, per_cell.argmax(axis=0), -1)
+    numbers = np.asarray(picture.paint(winner))
+    if (numbers == 0).mean() >= _LEAST_STUFF:
+        sky = _cut_sky(picture, numbers == 0, likely[0])
+        numbers = np.where(sky, 0, np.where(numbers == 0, -1, numbers))
+    parts = []
+    for index, label in enumerate(stuff.CLASSES):
+        where = keep_large((numbers == index) & free, _LEAST_STUFF / 5 if label != "sky" else 0.00005)
+        if where.mean() >= _LEAST_STUFF and (sure := float(likely[index][where].mean())) >= _TRUSTED[label]:
+            parts.append(Part(label, where, round(sure, 3)))
+    parts.sort(key=lambda part: (-int(part.where.sum()), part.label))
+    return parts[:at_most]
+
+
+def _cut_sky(picture: Picture, where: Bools, likely: Floats) -> Bools:
+    """The sky along its edges: GrabCut between what is surely sky and what surely is not, then the gaps in trees."""
+    marks = np.full(where.shape, cv2.GC_PR_BGD, dtype=np.uint8)
+    marks[where] = cv2.GC_PR_FGD
+    marks[shrink_mask(where & (likely > 0.8), 9)] = cv2.GC_FGD
+    marks[~grow(where, 25) | (likely < 0.1)] = cv2.GC_BGD
+    return _with_gaps(picture, cut_out(picture.pixels, marks), likely > 0.25)
+
+
+def _with_gaps(picture: Picture, where: Bools, maybe: Bools) -> Bools:
+    """With the pixels that have the colour which the sky has nearby: under eaves, between branches, past cables."""
+    if not where.any():
+        return where
+    weight = where.astype(np.float32)
+    near = np.asarray(cv2.GaussianBlur(weight, (0, 0), 14.0))[..., None]
+    local = np.asarray(cv2.GaussianBlur(picture.lab * weight[..., None], (0, 0), 14.0)) / (near + 1e-4)
+    gap = picture.lab - local
+    # Between leaves a sky is often brighter than beside the tree, so that direction counts less.
+    gap[..., 0] = np.where(gap[..., 0] > 0, 0.4 * gap[..., 0], gap[..., 0])
+    alike = np.linalg.norm(gap, axis=2) < 6.5
+    return np.asarray(where | (alike & maybe & (near[..., 0] > 0.02)))

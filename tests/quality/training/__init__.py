@@ -1,0 +1,1 @@
+"""How the embedded engines came to know what they know: conversion of networks, photos with labels, the stuff head."""
