@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-#: Pixels of a band: a plane of it is a quarter of a megabyte, so that the planes in use stay in the cache.
-_PIXELS: Final = 65_536
+#: Pixels of a band: a plane of it is an eighth of a megabyte, so that the planes in use stay in the cache.
+_PIXELS: Final = 32_768
 
 
 def _workers() -> int:

@@ -15,7 +15,8 @@ from flows.engines.steps import Step, parameters_of
 
 #: The action for what no other action can do.
 CANNOT: Final = "cannot"
-_ACTIONS: Final = (*EDIT_TYPES, PAINT, CANNOT)
+#: Presets and tones need a name that an answer has no field for.
+_ACTIONS: Final = (*(action for action in EDIT_TYPES if action not in ("preset", "tones")), PAINT, CANNOT)
 _COLOURED: Final = ("recolour", "tint", "fill")
 _MOST_STEPS: Final = 6
 

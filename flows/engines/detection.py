@@ -7,7 +7,7 @@ Loss", arXiv:2006.04388).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -143,10 +143,17 @@ def find_things(glimpse: Mapping[str, Floats], least: float) -> list[Thing]:
     kinds = np.concatenate([kinds for _, kinds, _ in candidates])
     boxes = np.concatenate([boxes for _, _, boxes in candidates])
     boxes = np.clip(boxes / np.array([width, height, width, height]), 0, 1)
+    found = []
+    for score, kind, box in zip(scores, kinds, boxes, strict=True):
+        left, top, right, bottom = (float(value) for value in box)
+        found.append(Thing(LABELS[kind], float(score), (left, top, right, bottom)))
+    return each_once(found)
+
+
+def each_once(things: Iterable[Thing]) -> list[Thing]:
+    """The things, surest first, without those that another box has found already."""
     found: list[Thing] = []
-    for index in np.argsort(-scores, kind="stable"):
-        left, top, right, bottom = (float(value) for value in boxes[index])
-        thing = Thing(LABELS[kinds[index]], float(scores[index]), (left, top, right, bottom))
+    for thing in sorted(things, key=lambda thing: -thing.confidence):
         if all(overlap(thing, other) < (_SAME if thing.label == other.label else _SAME_PLACE) for other in found):
             found.append(thing)
     return found

@@ -16,7 +16,7 @@ from flows.engines.operations import apply
 from flows.engines.parameters import MOODS, VERSION
 from flows.engines.presets import PRESETS, preset
 from flows.engines.sky import flatness
-from flows.engines.steps import Step, steps_of
+from flows.engines.steps import Step, steps_for
 
 #: How much one "stronger" or "weaker" moves the strength.
 _HINT_STEP: Final = 0.2
@@ -51,7 +51,7 @@ def plan(request: EditRequest) -> list[Operation]:
     hints = _read_hints(request.hints, request.masks)
     limits = _limits(request.intent)
     operations: list[Operation] = []
-    for step in steps_of(request.intent):
+    for step in steps_for(request.intent, request.prompt.positive_prompt):
         planner = _PLANNERS.get(step.action)
         if planner is None:
             raise UnsupportedEditError(
@@ -248,7 +248,8 @@ def _fill(strength: float, step: Step, target: str, request: EditRequest) -> _Pl
 
 def _blur(strength: float, step: Step, target: str, request: EditRequest) -> _Planned:
     planned: dict[str, Any] = {"radius": round(0.002 + 0.016 * strength, 5)}
-    if step.scope == "background" and step.parameters.get("falloff") == "depth":
+    # The ground at a subject's feet is as far away as the subject: blurred like the rest it looks cut out.
+    if step.scope == "background" and step.parameters.get("falloff") != "even":
         planned["falloff"] = "depth"
     return [("blur", planned)]
 

@@ -138,8 +138,9 @@ PHRASES: Final[tuple[tuple[str, Look], ...]] = (
         Look("sharpen", _UP),
     ),
     (
-        "clarity|clearer|more detail|more details|detailed|texture|more texture|structure|dehaze|haze|hazy|fog|foggy|"
-        "misty|clear up|more definition|clear it up|remove the haze|remove the fog|clear up the fog|clear up the haze",
+        "clarity|hdr|clearer|more detail|more details|detailed|texture|more texture|structure|dehaze|haze|hazy|fog|"
+        "foggy|misty|clear up|more definition|clear it up|remove the haze|remove the fog|clear up the fog|clear up "
+        "the haze",
         Look("clarity"),
     ),
     (
@@ -174,7 +175,7 @@ PHRASES: Final[tuple[tuple[str, Look], ...]] = (
         "awesome|good|great|stunning|perfect|cooler looking|interesting|magic|nice|more|touch up|retouch|do something|"
         "edit|pop|pops|popping|pop out|stand out|stands out|attractive|boring|clean up|clean it up|less distracting|"
         "distracting|shinier|shiny|delicious|tasty|appetizing|life|more life|enhancement|enhancements|wow|special|"
-        "impressive|fresh|fresher|gorgeous|lovely|lovelier|striking|bring out|noticeable|eye catching",
+        "impressive|fresh|fresher|gorgeous|lovely|lovelier|glow|glowing|striking|bring out|noticeable|eye catching",
         Look("enhance", {}, 0.45),
     ),
 )

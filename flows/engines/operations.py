@@ -73,9 +73,7 @@ def apply(
         limit = _limit_of(wanted, masks)
         before = None if limit is None else rgb.copy()
         REGISTRY[operation.name](rgb, _mask_of(operation.target, wanted, masks, pixels.shape), wanted)
-        np.clip(rgb, 0, 1, out=rgb)
-        if limit is not None and before is not None:
-            _hold(rgb, before, limit)
+        _settle(rgb, before, limit)
     progress(1.0, "developing the picture", {})
     return _to_bytes(rgb, pixels)
 
@@ -117,16 +115,22 @@ def _limit_of(wanted: Parameters, masks: Mapping[str, Mask]) -> Mask | None:
     return limit
 
 
-def _hold(rgb: Floats, before: Floats, limit: Mask) -> None:
-    """Take back, in place, what changed beyond the limit; where that is 0 the picture is exactly what it was."""
+def _settle(rgb: Floats, before: Floats | None, limit: Mask | None) -> None:
+    """Bring an effect's result back into 0..1, and take back what it changed beyond the limit.
+
+    Where the limit is 0 the picture is exactly what it was `before`.
+    """
 
     def work(top: int, bottom: int) -> None:
-        band, cover = rgb[top:bottom], limit[top:bottom]
-        band -= before[top:bottom]
-        band *= cv2.merge((cover, cover, cover))
-        band += before[top:bottom]
+        band = rgb[top:bottom]
+        np.clip(band, 0, 1, out=band)
+        if before is not None and limit is not None:
+            cover = np.ascontiguousarray(limit[top:bottom])
+            band -= before[top:bottom]
+            band *= cv2.merge((cover, cover, cover))
+            band += before[top:bottom]
 
-    in_bands(limit.shape, work)
+    in_bands(rgb.shape, work)
 
 
 def _named(name: str, masks: Mapping[str, Mask]) -> Mask:

@@ -135,11 +135,13 @@ def _depth(mask: Mask) -> Floats:
     On level ground the disc of confusion grows in proportion to the rows between a point and the foot of the
     subject, up to the horizon (both its distance and the disc go with one over the distance to the lens). The
     horizon is not known: it is taken to be at two fifths of the height, at least a quarter of the height above
-    the foot.
+    the foot. A subject that the lower edge cuts off shows no ground to stand on: then all is equally far.
     """
     height = len(mask)
     rows = np.flatnonzero((mask < 0.5).mean(axis=1) > 0.002)
     foot = int(rows[-1]) if len(rows) else height - 1
+    if foot >= 0.98 * height:
+        return np.ones(height, dtype=np.float32)
     reach = max(0.25 * height, foot - 0.4 * height)
     away = np.abs(foot - np.arange(height, dtype=np.float32)) / np.float32(reach)
     return np.asarray(np.clip(0.12 + 0.88 * away, 0, 1), dtype=np.float32)

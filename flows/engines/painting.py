@@ -18,7 +18,7 @@ PAINT: Final = "paint"
 #: It is known that a generative editor is needed, not what it will make of the wish.
 _CONFIDENCE: Final = 0.8
 _STRENGTH: Final = 0.8
-_TYPES: Final[dict[str, EditType]] = {"adding": "add", "repainting": "style", "changing": "style"}
+_TYPES: Final[dict[str, EditType]] = {"adding": "add", "writing": "add", "repainting": "style", "changing": "style"}
 
 
 def painting(prompt: str, scene: SceneAnalysis) -> Intent | None:

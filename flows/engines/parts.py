@@ -13,24 +13,34 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from flows.engines import stuff
-from flows.engines.cutting import cut_out, grow, keep_large, shrink_mask
-from flows.engines.detection import Thing, find_things, look
+from flows.engines.cutting import cut_out, cut_out_small, grow, keep_large, shrink_mask
+from flows.engines.detection import Thing, each_once, find_things, look
 from flows.engines.focus import find_subject
 from flows.engines.people import person_mattes
 from flows.engines.regions import Bools, Floats, Picture
 
 #: Below this a detection is not named. Of what the detector is less sure, a third is something else.
 _SEEN: Final = 0.5
+#: The detector looks a second time, at more pixels, for what is small: of what it sees then more is wrong.
+_CLOSER: Final = 576
+_SEEN_CLOSER: Final = 0.55
 _MOST_THINGS: Final = 5
+#: Long side in pixels at which things are cut out.
+_CUT_SIDE: Final = 256
+#: What the network for people cuts out well too, once something has seen that it is there.
+_ALIVE: Final = frozenset(("person", "cat", "dog", "horse", "sheep", "cow", "bird", "bear", "teddy bear"))
 #: More than so many of a kind are one part: a crowd, a fleet, a shelf of books.
 _MOST_OF_A_KIND: Final = 3
 #: A thing or a piece of stuff that covers less of the picture than this is left to its surroundings.
 _LEAST_THING: Final = 0.003
 _LEAST_STUFF: Final = 0.015
+#: A piece of the picture is stuff of the likeliest class from this probability on.
+_LIKELY: Final = 0.39
 #: Mean probability over its region that a class needs to be named; sky the most, because a false sky is edited most.
-_TRUSTED: Final[Mapping[str, float]] = {"sky": 0.7, "vegetation": 0.62, "building": 0.62, "ground": 0.62, "water": 0.65}
+_TRUSTED: Final[Mapping[str, float]] = {"sky": 0.6, "vegetation": 0.5, "building": 0.6, "ground": 0.55, "water": 0.55}
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,9 @@ def find_parts(picture: Picture, at_most: int) -> list[Part]:
     glimpse = look(picture.pixels, stuff.SIDE)
     likely = stuff.probabilities(glimpse, picture.pixels)
     free = np.ones(picture.labels.shape, dtype=bool)
-    parts = _things(picture, find_things(glimpse, _SEEN), likely, free)
+    closer = look(picture.pixels, _CLOSER)
+    things = each_once([*find_things(glimpse, _SEEN), *find_things(closer, _SEEN_CLOSER)])
+    parts = _things(picture, things, likely, free)
     if not parts and likely[0].max() < _TRUSTED["sky"] and (subject := find_subject(picture)) is not None:
         parts = [Part("subject", subject.where, round(subject.confidence, 3))]
         free[subject.where] = False
@@ -58,7 +70,7 @@ def _things(picture: Picture, things: Sequence[Thing], likely: Floats, free: Boo
     """Things with their regions, smaller boxes first; `free` loses what they take."""
     chosen = [thing for thing in things if not _is_within_one_of_its_kind(thing, things)]
     chosen = sorted(chosen, key=lambda thing: (-thing.confidence * thing.area**0.25, thing.box))[: 3 * _MOST_THINGS]
-    people = [thing for thing in chosen if thing.label == "person"]
+    people = [thing for thing in chosen if thing.label in _ALIVE]
     mattes = dict(zip(people, person_mattes(picture.pixels, people), strict=True))
     parts = []
     for thing in sorted(chosen, key=lambda thing: (thing.area, thing.box)):
@@ -97,7 +109,7 @@ def _cut_thing(picture: Picture, thing: Thing, likely: Floats, free: Bools) -> B
     cv2.ellipse(marks, middle, ((right - left) // 4, (bottom - top) // 4), 0, 0, 360, cv2.GC_FGD, -1)
     marks[(likely[0] > 0.8) | ~free] = cv2.GC_BGD
     where = np.zeros(free.shape, dtype=bool)
-    where[around] = cut_out(picture.pixels[around], np.ascontiguousarray(marks[around]))
+    where[around] = cut_out_small(picture.pixels[around], np.ascontiguousarray(marks[around]), _CUT_SIDE)
     share = where.sum() / max(1, (right - left) * (bottom - top))
     return where if 0.15 < share < 0.98 else np.zeros(free.shape, dtype=bool)
 
@@ -116,10 +128,10 @@ def _grouped(parts: Sequence[Part]) -> list[Part]:
 def _stuff(picture: Picture, likely: Floats, free: Bools, at_most: int) -> list[Part]:
     """The classes of stuff that are sure enough, each as one part of what is still free."""
     per_cell = np.stack([picture.mean(plane) for plane in likely])
-    winner = np.where(per_cell.max(axis=0) > 0.5, per_cell.argmax(axis=0), -1)
+    winner = np.where(per_cell.max(axis=0) > _LIKELY, per_cell.argmax(axis=0), -1)
     numbers = np.asarray(picture.paint(winner))
     if (numbers == 0).mean() >= _LEAST_STUFF:
-        sky = _cut_sky(picture, numbers == 0, likely[0])
+        sky = _cut_sky(picture, numbers == 0, likely[0], likely[1:].max(axis=0))
         numbers = np.where(sky, 0, np.where(numbers == 0, -1, numbers))
     parts = []
     for index, label in enumerate(stuff.CLASSES):
@@ -130,13 +142,60 @@ def _stuff(picture: Picture, likely: Floats, free: Bools, at_most: int) -> list[
     return parts[:at_most]
 
 
-def _cut_sky(picture: Picture, where: Bools, likely: Floats) -> Bools:
+def _cut_sky(picture: Picture, where: Bools, likely: Floats, rivals: Floats) -> Bools:
     """The sky along its edges: GrabCut between what is surely sky and what surely is not, then the gaps in trees."""
     marks = np.full(where.shape, cv2.GC_PR_BGD, dtype=np.uint8)
     marks[where] = cv2.GC_PR_FGD
     marks[shrink_mask(where & (likely > 0.8), 9)] = cv2.GC_FGD
     marks[~grow(where, 25) | (likely < 0.1)] = cv2.GC_BGD
-    return _with_gaps(picture, cut_out(picture.pixels, marks), likely > 0.25)
+    band = _band(marks)
+    cut = marks == cv2.GC_FGD
+    # Two rounds, and only the rows where anything is undecided: it is what takes longest of all.
+    cut[band] = cut_out(picture.pixels[band], marks[band], rounds=2)
+    cut = _with_gaps(picture, cut, likely > 0.25)
+    for _ in range(2):  # farther only where nothing else is likelier: not into the crowns of trees
+        cut = _with_gaps(picture, cut, (likely > 0.15) & (likely > rivals))
+    horizon = _horizon(picture, cut)
+    cut[horizon:] &= likely[horizon:] > 0.7
+    return _trusted_pieces(cut, likely)
+
+
+def _horizon(picture: Picture, where: Bools) -> int:
+    """The row at which the finding, over at least 0.3 of the width, turns darker at once: haze over a lake, a sea.
+
+    Its height if there is no such row. Rows are compared over 8 pixels after a blur of sigma 2; a step is
+    at least 3.5 of L in the median and present in nine columns of ten.
+    """
+    gap = 4
+    lightness = np.asarray(cv2.GaussianBlur(picture.lab[..., 0], (0, 0), 2.0))
+    steps = np.zeros(picture.height)
+    for row in range(max(gap, picture.height // 10), picture.height - gap):
+        both = where[row - gap] & where[row + gap]
+        if both.mean() >= 0.3:
+            step = (lightness[row - gap] - lightness[row + gap])[both]
+            steps[row] = float(np.median(step)) if float((step > 1.2).mean()) > 0.9 else 0.0
+    found = int(np.argmax(steps))
+    if steps[found] <= 3.5:
+        return picture.height
+    while steps[found - 1] > 0.4 * steps.max():  # the land begins where the step does
+        found -= 1
+    return found
+
+
+def _trusted_pieces(where: Bools, likely: Floats) -> Bools:
+    """Without the pieces that the head doubts: a pale lake is alike a pale sky, and stands apart from it."""
+    count, numbers = cv2.connectedComponents(where.astype(np.uint8))
+    area = np.bincount(numbers.ravel(), minlength=count)
+    sure = np.bincount(numbers.ravel(), weights=likely.ravel(), minlength=count) / np.maximum(area, 1)
+    kept = (sure > 0.55) | (area < 0.001 * where.size)
+    kept[0] = False
+    return np.asarray(kept[numbers])
+
+
+def _band(marks: NDArray[np.uint8]) -> slice:
+    """The rows with undecided pixels, and some around them that show what is on either side."""
+    rows = np.flatnonzero(np.isin(marks, (cv2.GC_PR_FGD, cv2.GC_PR_BGD)).any(axis=1))
+    return slice(max(0, int(rows[0]) - 24), int(rows[-1]) + 25) if len(rows) else slice(0, 0)
 
 
 def _with_gaps(picture: Picture, where: Bools, maybe: Bools) -> Bools:

@@ -1,4 +1,4 @@
-"""People: mattes where the detector has seen a person, and faces within them.
+"""People: mattes where the detector has seen a person.
 
 The matting network (MediaPipe's selfie segmentation) was made for one person before a camera. Asked about anything
 else, it finds a person in a cat; so it is asked only about the surroundings of a box that the detector calls a person.

@@ -203,6 +203,7 @@ def _fill_in(template: str, step: Step, scene: SceneAnalysis) -> str:
     up = float(step.parameters.get("direction", 1)) >= 0
     hexes = {paint: name for name, paint in reversed(list(COLOURS.items()))}
     paint = str(step.parameters.get("color", ""))
+    even = step.scope != "background" or step.parameters.get("falloff") == "even"
     clear = step.parameters.get("mood") == "clear"
     words = {
         "target": target,
@@ -212,7 +213,7 @@ def _fill_in(template: str, step: Step, scene: SceneAnalysis) -> str:
         "preset": str(step.parameters.get("name", "chosen")),
         "area": str(step.parameters.get("area", "shadows")),
         "lost": "blocked" if up else "blown",
-        "falloff": "softer with the distance" if step.parameters.get("falloff") == "depth" else "even",
+        "falloff": "even" if even else "softer with the distance",
         "colour": str(step.parameters.get("colour_name") or hexes.get(paint) or paint or "another colour"),
         "more": "brighter" if up else "darker",
         "less": "underexposed" if up else "overexposed",

@@ -66,7 +66,7 @@ def beyond_us(text: str) -> str | None:
     if pattern(_PAINTERLY).search(text):
         return "repainting a photo in another style"
     if re.search(_PERSON, text):
-        return "changing what somebody looks like"
+        return "altering what somebody looks like"
     if re.search(_ANOTHER_TIME, text):
         return "changing the time of day"
     if re.search(_MOVING, text):
@@ -82,7 +82,7 @@ def beyond_us(text: str) -> str | None:
     if re.search(_SCENE, text) and known is None:
         return "changing what the scene is"
     if re.search(_SIZE, text) and known is None:
-        return "changing the size of a thing"
+        return "altering the size of a thing"
     return None
 
 

@@ -7,7 +7,8 @@ nearby and not the mixed colour of the border pixel: so roofs and branches get n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from flows.engines.bands import Floats, enlarge, in_bands, planes_of, reduced, spread
 from flows.engines.base import Mask
+from flows.engines.borders import Planes, border_of, colour_of, share_of_sky, surely_sky
 from flows.engines.clouds import cloud_layer, fair_weather
 from flows.engines.parameters import DramaticSky
 from flows.engines.tone import LUMA, luma, smoothstep
@@ -35,12 +37,14 @@ class _Grade:
     shadows: tuple[float, float, float]
     lights: tuple[float, float, float]
     lean: float
+    #: How much less everything leans at the top than over the horizon, 0..1.
+    horizon: float = 0.0
 
 
 _GRADES: Final[Mapping[str, _Grade]] = {
     "dramatic": _Grade(0.46, 0.50, 0.60, (0.10, 0.17, 0.28), (0.76, 0.86, 0.95), 0.85),
     "stormy": _Grade(0.60, 0.55, 0.30, (0.12, 0.15, 0.19), (0.70, 0.74, 0.77), 0.75),
-    "golden": _Grade(0.34, 0.45, 0.75, (0.24, 0.17, 0.28), (1.00, 0.74, 0.42), 0.70),
+    "golden": _Grade(0.34, 0.45, 0.75, (0.24, 0.17, 0.28), (1.00, 0.70, 0.36), 0.95, 0.65),
 }
 
 
@@ -49,7 +53,8 @@ class _Plan:
     """What happens to the sky, on the small copy; all of it varies slowly, so it can be enlarged."""
 
     colour: Floats  # height x width x 4: the sky's colour, also under the foreground, and its luma without structure
-    change: Floats  # height x width x 4: new luma, structure gain, lean to the split tone, reach beyond the mask
+    change: Floats  # height x width x 3: new luma, structure gain, lean to the split tone
+    border: Floats  # see `border_of`
     rows: tuple[int, int]  # first and last row that change
 
 
@@ -81,41 +86,63 @@ def dramatic_sky(rgb: Floats, mask: Mask, wanted: DramaticSky) -> None:
     tones = _split_tone(grade)
     keep = np.float32(1 - (1 - grade.colour) * wanted.strength)
 
+    core = np.float32(max(0.008, 4 * _noise_level(rgb, mask)) ** 2)
+
     def work(top: int, bottom: int) -> None:
         *colour, base = planes_of(enlarge(plan.colour, mask.shape, top, bottom))
-        shaped, gain, lean, reach = planes_of(enlarge(plan.change, mask.shape, top, bottom))
+        shaped, gain, lean = planes_of(enlarge(plan.change, mask.shape, top, bottom))
         band = planes_of(rgb[top:bottom])
-        share = _cover(mask[top:bottom], band, colour, reach)
+        share = share_of_sky(mask[top:bottom], band, colour, planes_of(enlarge(plan.border, mask.shape, top, bottom)))
         old = _undisturbed(band, colour, share)
-        new = _graded(old, base, shaped, gain, lean, tones, keep)
+        new = _graded(old, shaped, _structure(old, base, core) * gain, lean, tones, keep)
         rgb[top:bottom] = _laid(band, old, new, share)
 
     in_bands(mask.shape, work, _rows(plan.rows, len(plan.colour), len(mask)))
 
 
+def _noise_level(rgb: Floats, mask: Mask) -> float:
+    """Standard deviation of the finest structure of the sky's luma, 0..1, from eight strips of its full-size rows.
+
+    By the median of its absolute values, which the edges of clouds hardly move.
+    """
+    rows = np.flatnonzero(mask[:, :: max(1, mask.shape[1] // 64)].max(axis=1) > 0.99)
+    found = []
+    for top in rows[:: max(1, len(rows) // 8)][:8]:
+        light = luma(rgb[top : top + 16])
+        fine = np.abs(light - np.asarray(cv2.GaussianBlur(light, (0, 0), 1.5)))
+        found.append(fine[mask[top : top + 16] > 0.99])
+    values = np.concatenate(found) if found else np.zeros(1)
+    return float(np.median(values)) / 0.6745 if len(values) else 0.0
+
+
 def _replace(rgb: Floats, mask: Mask, small: Floats, cover: Floats, strength: float) -> None:
     """A blue sky with fair clouds in place of the old one; below the usual strength the old one shines through."""
-    pure = smoothstep(0.85, 1.0, cover)
-    colour, gradient = _sky_colour(small, pure), _gradient(cover)
+    pure = surely_sky(small, cover)
+    colour, gradient = colour_of(small, pure), _gradient(cover)
     mean = float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
-    reach, _ = _rims(cover, gradient)
+    border = border_of(small, cover, gradient)
     factor = _FINE / max(cover.shape)
     size = (round(cover.shape[1] * factor), round(cover.shape[0] * factor))
     paint = fair_weather(np.asarray(cv2.resize(gradient, size), dtype=np.float32))
     # At dusk and at night a sky is blue too, but not as bright as at noon.
     paint *= np.float32(np.clip(mean / 0.6, 0.35, 1.0))
-    around = np.dstack([colour, reach]).astype(np.float32)
     amount = np.float32(min(1.0, strength / 0.6))
 
     def work(top: int, bottom: int) -> None:
-        *near, beyond = planes_of(enlarge(around, mask.shape, top, bottom))
+        near = planes_of(enlarge(colour, mask.shape, top, bottom))
         fresh = planes_of(enlarge(paint, mask.shape, top, bottom))
         band = planes_of(rgb[top:bottom])
-        share = _cover(mask[top:bottom], band, near, beyond) * amount
+        share = share_of_sky(mask[top:bottom], band, near, planes_of(enlarge(border, mask.shape, top, bottom)))
+        share *= amount
         rgb[top:bottom] = _laid(band, _undisturbed(band, near, share), fresh, share)
 
-    rows = np.flatnonzero(np.maximum(cover, reach).max(axis=1) > 0)
-    in_bands(mask.shape, work, _rows((int(rows[0]), int(rows[-1])), len(cover), len(mask)))
+    in_bands(mask.shape, work, _rows(_touched(cover, border), len(cover), len(mask)))
+
+
+def _touched(cover: Floats, border: Floats) -> tuple[int, int]:
+    """First and last row of the small copy in which anything is sky, or may be."""
+    rows = np.flatnonzero(np.maximum(cover, border[..., 3]).max(axis=1) > 0)
+    return int(rows[0]), int(rows[-1])
 
 
 def _rows(rows: tuple[int, int], small: int, large: int) -> tuple[int, int]:
@@ -124,33 +151,13 @@ def _rows(rows: tuple[int, int], small: int, large: int) -> tuple[int, int]:
     return max(0, int((rows[0] - 1) * scale)), min(large, int((rows[1] + 2) * scale))
 
 
-#: Channels as separate planes: each step then runs through memory without gaps.
-_Planes = Sequence[Floats]
-
-
-def _cover(mask: Floats, band: _Planes, colour: _Planes, reach: Floats) -> Floats:
-    """The mask, corrected by colour at full size.
-
-    Out: what is much darker than the sky there (leaves, birds), and what is brighter in one channel and darker in
-    another, which no mixture of sky and shadow can be (grey rock before blue). In: the bright seam along roofs.
-    """
-    red, green, blue = (there - here for there, here in zip(colour, band, strict=True))
-    darkest, brightest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    foreign = smoothstep(0.02, 0.10, np.minimum(darkest, -brightest))
-    sky = mask * (1 - smoothstep(0.14, 0.30, brightest)) * (1 - foreign)
-    if not reach.any():
-        return np.asarray(sky, dtype=np.float32)
-    alike = 1 - smoothstep(0.05, 0.20, np.maximum(darkest, np.float32(-0.35) * brightest))
-    return np.asarray(np.maximum(sky, reach * alike), dtype=np.float32)
-
-
-def _undisturbed(band: _Planes, colour: _Planes, share: Floats) -> list[Floats]:
+def _undisturbed(band: Planes, colour: Planes, share: Floats) -> list[Floats]:
     """The old sky without what stands before it."""
     pure = smoothstep(0.7, 1.0, share)
     return [there + pure * (here - there) for here, there in zip(band, colour, strict=True)]
 
 
-def _laid(band: _Planes, old: _Planes, new: _Planes, share: Floats) -> Floats:
+def _laid(band: Planes, old: Planes, new: Planes, share: Floats) -> Floats:
     mixed = [here + share * (after - before) for here, before, after in zip(band, old, new, strict=True)]
     return np.asarray(cv2.merge(mixed), dtype=np.float32)
 
@@ -168,16 +175,17 @@ def _split_tone(grade: _Grade) -> _Tones:
     return _Tones(dark, np.asarray(bright - dark, dtype=np.float32))
 
 
-def _graded(
-    old: _Planes, base: Floats, shaped: Floats, gain: Floats, lean: Floats, tones: _Tones, keep: np.float32
-) -> list[Floats]:
+def _structure(old: Planes, base: Floats, core: np.float32) -> Floats:
+    """What the sky's luma has beside its base. What is smaller than the root of `core` is noise and is not raised."""
+    detail = old[0] * LUMA[0] + old[1] * LUMA[1] + old[2] * LUMA[2] - base
+    square = detail * detail
+    return np.asarray(detail * (square / (square + core)), dtype=np.float32)
+
+
+def _graded(old: Planes, shaped: Floats, detail: Floats, lean: Floats, tones: _Tones, keep: np.float32) -> list[Floats]:
     """The new colour of a band of sky: luma from the plan and its own structure, then colour."""
     light = old[0] * LUMA[0] + old[1] * LUMA[1] + old[2] * LUMA[2]
-    detail = light - base
-    # Coring: structure below one or two grey levels is noise or JPEG blocks and is not raised.
-    square = detail * detail
-    detail *= square / (square + np.float32(0.008**2))
-    new = np.clip(shaped + detail * gain, 0.015, 1)
+    new = np.clip(shaped + detail, 0.015, 1)
     own, plain = keep * new / np.maximum(light, np.float32(0.02)), (1 - keep) * new
     mix = smoothstep(0.15, 0.85, new)
     scale = new / np.maximum(float(tones.dark @ LUMA) + mix * float(tones.step @ LUMA), np.float32(1e-3))
@@ -190,36 +198,34 @@ def _graded(
 
 
 def _plan(small: Floats, cover: Floats, grade: _Grade, strength: float, clouds: float) -> _Plan:
-    pure = smoothstep(0.85, 1.0, cover)
-    side = max(cover.shape)
-    colour = _sky_colour(small, pure)
-    filled = luma(small) * pure + luma(colour) * (1 - pure)
-    base = np.asarray(cv2.ximgproc.guidedFilter(filled, filled, max(2, side // 40), 0.004), dtype=np.float32)
-    mean = float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
     gradient = _gradient(cover)
+    with ThreadPoolExecutor(2) as pool:  # three things that do not need each other
+        layer = pool.submit(cloud_layer, gradient) if clouds > 0 else None
+        border = pool.submit(border_of, small, cover, gradient)
+        colour, base, mean = _as_it_is(small, cover)
     shaped = _shape(base, gradient, mean, grade, strength)
-    if clouds > 0:
-        shaped = shaped * (1 + strength * np.float32(clouds) * cloud_layer(gradient))
-    shaped = _shoulder(np.asarray(shaped, dtype=np.float32))
-    reach, inner = _rims(cover, gradient)
+    if layer is not None:
+        shaped = shaped * (1 + strength * np.float32(clouds) * layer.result())
+    shaped = _shoulder(np.asarray(shaped, dtype=np.float32), mean)
     # Structure fades out where there is little light left to carry it; near its border what looks like
     # structure is the sharpening seam of the camera.
-    gain = inner * (1 + 2.2 * strength) * smoothstep(0, 0.3, shaped)
+    gain = _inner(cover) * (1 + 2.2 * strength) * smoothstep(0, 0.3, shaped)
     lean = grade.lean * strength * (1 - _own_colour(colour, base, mean, grade))
-    rows = np.flatnonzero(np.maximum(cover, reach).max(axis=1) > 0)
-    change = np.dstack([shaped, gain, lean, reach]).astype(np.float32)
-    return _Plan(np.dstack([colour, base]).astype(np.float32), change, (int(rows[0]), int(rows[-1])))
+    # The light of a low sun lies over the horizon; overhead its sky stays blue.
+    lean = lean * (1 - grade.horizon * (1 - gradient))
+    change = np.dstack([shaped, gain, lean]).astype(np.float32)
+    around = border.result()
+    return _Plan(np.dstack([colour, base]).astype(np.float32), change, around, _touched(cover, around))
 
 
-def _sky_colour(small: Floats, pure: Floats) -> Floats:
-    """The sky's colour, smooth, everywhere. Far from the sky only coarse blurs have anything to take from."""
-    side = max(pure.shape)
-    colour = spread(small, pure, side * 0.12)
-    for sigma in (0.03, 0.008):
-        near = np.asarray(cv2.GaussianBlur(pure, (0, 0), side * sigma), dtype=np.float32)
-        trust = smoothstep(0.02, 0.2, near)[..., None]
-        colour = colour + trust * (spread(small, pure, side * sigma) - colour)
-    return np.asarray(colour, dtype=np.float32)
+def _as_it_is(small: Floats, cover: Floats) -> tuple[Floats, Floats, float]:
+    """The sky's colour and its luma without structure, both also under the foreground, and its mean luma."""
+    pure = surely_sky(small, cover)
+    colour = colour_of(small, pure)
+    filled = luma(small) * pure + luma(colour) * (1 - pure)
+    radius = max(2, max(cover.shape) // 40)
+    base = np.asarray(cv2.ximgproc.guidedFilter(filled, filled, radius, 0.004), dtype=np.float32)
+    return colour, base, float((luma(small) * pure).sum() / max(1e-5, float(pure.sum())))
 
 
 def _gradient(cover: Floats) -> Floats:
@@ -240,14 +246,13 @@ def _shape(base: Floats, gradient: Floats, mean: float, grade: _Grade, strength:
     return np.asarray(shaped * (1 + 0.35 * strength * smoothstep(0.55, 1.05, gradient)), dtype=np.float32)
 
 
-def _rims(cover: Floats, gradient: Floats) -> tuple[Floats, Floats]:
-    """1 in the sky and up to half a percent of the long side beyond it; 1 where it is well inside the sky."""
-    size = 2 * max(1, round(0.005 * max(cover.shape))) + 1
-    kernel, sky = np.ones((size, size), np.uint8), (cover > 0.5).astype(np.float32)
-    reach = np.asarray(cv2.blur(cv2.dilate(sky, kernel), (3, 3)), dtype=np.float32)
-    inner = np.asarray(cv2.blur(cv2.erode(sky, kernel), (3, 3)), dtype=np.float32)
-    # At its foot a sky ends in haze, which is too like it to be told by colour.
-    return np.asarray(reach * (1 - smoothstep(0.85, 1.0, gradient)), dtype=np.float32), inner
+def _inner(cover: Floats) -> Floats:
+    """0 at the border of the sky and 1 well inside it; wide, because where structure begins must not be seen."""
+    side = max(cover.shape)
+    rim = 2 * max(1, round(0.005 * side)) + 1
+    inside = cv2.erode((cover > 0.5).astype(np.float32), np.ones((rim, rim), np.uint8))
+    soft = np.asarray(cv2.GaussianBlur(inside, (0, 0), max(1.0, 0.02 * side)), dtype=np.float32)
+    return np.asarray(smoothstep(0.5, 1.0, soft) * inside, dtype=np.float32)
 
 
 def _own_colour(colour: Floats, base: Floats, mean: float, grade: _Grade) -> Floats:
@@ -259,8 +264,13 @@ def _own_colour(colour: Floats, base: Floats, mean: float, grade: _Grade) -> Flo
     return np.asarray(np.maximum(own, sun), dtype=np.float32)
 
 
-def _shoulder(light: Floats) -> Floats:
-    """Roll off below 0.14 and above 0.68, so that neither deep blue nor clouds lose their structure."""
-    low = 0.14 - 0.10 * (1 - np.exp(-np.maximum(0.14 - light, 0) / 0.10))
+def _shoulder(light: Floats, mean: float) -> Floats:
+    """Roll off the darkest and what is above 0.68, so that neither deep blue nor clouds lose their structure.
+
+    `mean` is the luma of the old sky: by day no part of a sky is black, by night it may be.
+    """
+    knee = min(0.24, 0.4 * mean + 0.03)
+    room = 0.6 * knee
+    low = knee - room * (1 - np.exp(-np.maximum(knee - light, 0) / room))
     high = 0.68 + 0.27 * (1 - np.exp(-np.maximum(light - 0.68, 0) / 0.27))
-    return np.asarray(np.where(light < 0.14, low, np.where(light > 0.68, high, light)), dtype=np.float32)
+    return np.asarray(np.where(light < knee, low, np.where(light > 0.68, high, light)), dtype=np.float32)

@@ -45,6 +45,7 @@ _UNCHANGED: Final = re.compile(
 _IN_COLOUR: Final = re.compile(
     r"(?:\b(?:but|and|while|with)\s+)*(?:"
     r"\b(?:keep|keeping|leave|leaving|with)(?: only| just)? (?P<kept>[^,;]*?) (?:in colou?r|colou?red)\b"
+    r"|(?<=and )(?P<too>(?:the|my|his|her|our) [^,;]*?) in colou?r\b"
     r"|\b(?:only|just) (?P<only>[^,;]*?) in colou?r\b|\bcolou?r only (?:on|in|for) (?P<on>[^,;]*))"
 )
 _JOINED: Final = r"(?:\s|,|\band\b|\bor\b|\bnor\b|\bthe\b|\bmy\b|\bour\b|\bhis\b|\bher\b|\btheir\b|\ball\b|\bboth\b)*"
@@ -62,9 +63,10 @@ def spared(text: str, entities: Sequence[EntityData]) -> Spared:
         return rest
 
     selective = _IN_COLOUR.search(text)
-    if selective:
+    already = re.search(r"\bblack and white|\bmonochrome|\bgr[ea]yscale|\bb and w", text) is not None
+    if selective and (already or selective["too"] is None):
         keep(next(what for what in selective.groups() if what is not None))
-        text = f"{text[: selective.start()]} ; black and white ; {text[selective.end() :]}"
+        text = f"{text[: selective.start()]} ; {'' if already else 'black and white'} ; {text[selective.end() :]}"
     for unchanged in list(_UNCHANGED.finditer(text)):
         if not _TRIGGER.search(unchanged["what"]):
             keep(unchanged["what"])

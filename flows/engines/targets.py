@@ -161,7 +161,7 @@ _PIECE: Final = r"parts?|areas?|regions?|bits?|things?|stuff|objects?|spots?|sec
 def _by_colour(text: str, entities: Sequence[EntityData]) -> Aim | None:
     """ "the red part", "richer reds", "blur the green": what has no better name than its colour."""
     names = "|".join(COLOURS)
-    match = re.search(rf"\b({names}|dark|black)(?:ish)? (?:{_PIECE}|one)\b", text)
+    match = re.search(rf"\b({names}|dark|black)(?:ish)? (?:{_PIECE}|ones?)\b", text)
     match = match or re.search(rf"\b({names})s\b", text) or re.search(rf"\bthe ({names})\b(?!\s+[a-z])", text)
     match = match or re.search(rf"\bthe ({names})(?= (?:to|into|more|less|a|much|very|look|and)\b)", text)
     if match is None:

@@ -376,6 +376,8 @@ def test_what_belongs_to_a_thing_is_not_taken_for_the_thing(prompt: str) -> None
         ("everything but the dog black and white", ["dog_0"]),
         ("warmer, the dog untouched", ["dog_0"]),
         ("only the dog in colour", ["dog_0"]),
+        ("black and white but keep the man in colour", ["person_0", "face_0"]),
+        ("I want the car on the left in black and white and the dog in colour", ["dog_0"]),
         ("leave the man alone and make the cars brighter", ["person_0", "face_0"]),
         ("don't touch the dog or the cars, darken the building", ["dog_0", "car_0", "car_1"]),
     ],

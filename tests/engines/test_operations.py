@@ -157,6 +157,100 @@ def test_a_removed_spot_is_gone() -> None:
     assert np.array_equal(edited[150:], pixels[150:])
 
 
+def test_what_fills_a_hole_is_as_sharp_as_what_is_around_it() -> None:
+    random = np.random.default_rng(4)
+    pixels = np.repeat(random.integers(60, 190, (600, 900, 1)), 3, axis=2).astype(
+        np.uint8
+    )  # finer than 320 pixels show
+    pixels[280:330, 430:500] = (220, 30, 30)
+    spot = np.zeros((600, 900), np.float32)
+    spot[278:332, 428:502] = 1
+    edited = apply(pixels, {"spot_0": spot}, [Operation(name="remove", target="spot_0")])[280:330, 430:500]
+    assert edited.astype(float).std() > 0.8 * pixels[100:150, 430:500].astype(float).std()
+    assert np.ptp(edited.astype(int), axis=2).max() < 60  # no red is left
+
+
+def test_a_background_softens_with_its_distance_from_the_foot_of_the_subject() -> None:
+    random = np.random.default_rng(5)
+    pixels = np.repeat(random.integers(0, 256, (240, 320, 1)), 3, axis=2).astype(np.uint8)
+    subject = np.zeros((240, 320), np.float32)
+    subject[90:220, 140:180] = 1
+    wanted = {"keep": ["subject_0"], "radius": 0.02, "falloff": "depth"}
+    edited = apply(pixels, {"subject_0": subject}, [Operation(name="blur", target="background", parameters=wanted)])
+    rough = [float(edited[top : top + 20, 200:].astype(float).std()) for top in (200, 170, 140, 60)]
+    assert rough == sorted(rough, reverse=True)
+    assert rough[0] > 2 * rough[-1]
+    assert np.array_equal(edited[90:220, 140:180], pixels[90:220, 140:180])
+
+
+def test_a_plain_background_leaves_no_rim_of_the_old_one() -> None:
+    soft = np.clip((80 - np.hypot(*(np.indices((240, 320)) - np.array([[[120]], [[160]]])))) / 12 + 0.5, 0, 1)
+    subject = soft.astype(np.float32)
+    mixed = subject[..., None] * np.array([40, 40, 60]) + (1 - subject[..., None]) * np.array([250, 250, 250])
+    parameters = {"keep": ["subject_0"], "color": "#103010"}
+    fill = Operation(name="fill", target="background", parameters=parameters)
+    edited = apply(mixed.astype(np.uint8), {"subject_0": subject}, [fill]).astype(int)
+    assert edited.max() < 90  # both colours are dark: what is bright is the old background
+
+
+def overcast(height: int = 240, width: int = 320) -> tuple[Pixels, dict[str, Mask]]:
+    """A pale sky behind a dark slanted roof whose border pixels are mixtures, with a mask that is two pixels off."""
+    rows, columns = np.indices((height, width))
+    share = np.clip((150 - rows) + (columns - 160) * 0.5 + 0.5, 0, 1)[..., None]
+    sky, roof = np.array([205.0, 215.0, 228.0]), np.array([70.0, 62.0, 60.0])
+    noise = np.random.default_rng(6).normal(0, 1.5, (height, width, 3))
+    pixels = np.clip(share * sky + (1 - share) * roof + noise, 0, 255).astype(np.uint8)
+    mask = np.clip((148 - rows) + (columns - 160) * 0.5 + 0.5, 0, 1).astype(np.float32)
+    return pixels, {"sky_0": mask}
+
+
+@pytest.mark.parametrize("mood", ["dramatic", "stormy", "golden", "clear"])
+def test_a_new_sky_leaves_no_seam_along_a_roof(mood: str) -> None:
+    pixels, masks = overcast()
+    parameters = {"mood": mood, "strength": 0.8}
+    edited = apply(pixels, masks, [Operation(version=2, name="dramatic_sky", target="sky_0", parameters=parameters)])
+    moved = np.abs(edited.astype(int) - pixels).max(axis=2)
+    rows, columns = np.indices(moved.shape)
+    above = (150 - rows) + (columns - 160) * 0.5  # rows above the border
+    inside, seam, roof = (above > 12) & (above < 30), (above > 1.5) & (above < 4), above < -8
+    assert moved[inside].mean() > 25
+    assert abs(edited[seam].astype(float).mean() - edited[inside].astype(float).mean()) < 14
+    assert moved[roof].max() == 0
+
+
+def test_a_dramatic_sky_does_not_raise_its_noise() -> None:
+    pixels = np.clip(np.random.default_rng(8).normal((90, 130, 200), 5, (240, 320, 3)), 0, 255).astype(np.uint8)
+    sky = {"sky_0": np.ones((240, 320), np.float32)}
+    edited = apply(pixels, sky, [Operation(version=2, name="dramatic_sky", target="sky_0")])
+    before, after = (to_lab(p)[100:140, 100:200, 0].std() for p in (pixels, edited))
+    assert after < 1.6 * before
+
+
+def test_a_clear_sky_is_blue_at_its_top_and_pale_over_the_horizon() -> None:
+    pixels = landscape()
+    pixels[:130] = 190  # overcast
+    sky = np.zeros((240, 320), np.float32)
+    sky[:132] = 1
+    wanted = {"mood": "clear"}
+    edited = apply(
+        pixels, {"sky_0": sky}, [Operation(version=2, name="dramatic_sky", target="sky_0", parameters=wanted)]
+    )
+    top, foot = edited[:30].astype(float).mean(axis=(0, 1)), edited[105:120].astype(float).mean(axis=(0, 1))
+    assert top[2] - top[0] > 40
+    assert foot[0] > top[0] + 30
+    assert np.array_equal(edited[140:], pixels[140:])
+
+
+def test_shadows_and_highlights_move_on_their_own() -> None:
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    pixels[:, :80], pixels[:, 80:] = 50, 210
+    lifted, lowered = once(pixels, "tones", shadows=0.6), once(pixels, "tones", shadows=0.0, highlights=-0.8)
+    assert lifted[60, 20, 0] > 60
+    assert abs(int(lifted[60, 140, 0]) - 210) < 6
+    assert lowered[60, 140, 0] < 200
+    assert abs(int(lowered[60, 20, 0]) - 50) < 6
+
+
 def test_a_dark_gradient_has_no_bands() -> None:
     ramp = np.repeat(np.linspace(100, 110, 640)[None, :, None], 200, axis=0).repeat(3, axis=2).round().astype(np.uint8)
     columns = once(ramp, "exposure", stops=-1.6)[..., 0].astype(float).mean(axis=0)

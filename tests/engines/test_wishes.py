@@ -101,7 +101,8 @@ def test_a_new_sky_does_not_reach_into_what_is_protected(palace: Subject) -> Non
     spared = wished(palace, "make the sky dramatic", protect="building")
     covered = spared.masks["building_0"] > 0.5
     assert spilt[covered].max() > 10, "along roofs the effect reaches beyond the sky, or this test shows nothing"
-    assert spared.changed[covered].max() < 6, "of 255, where a soft border counts for both sides"
+    assert spared.changed[covered].max() < 10, "of 255, where a soft border counts for both sides"
+    assert spared.changed[spared.masks["building_0"] > 0.9].max() < 1
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_region_and_protection_go_together(palace: Subject) -> None:
 
 
 def test_an_unknown_thing_to_protect_is_refused_and_what_was_found_is_named(palace: Subject) -> None:
-    with pytest.raises(InputError, match=r"^I do not see 'the unicorn' .* I found: sky at the top \(37 %\), .*\.$"):
+    with pytest.raises(InputError, match=r"^I do not see 'the unicorn' .* I found: sky at the top \(\d+ %\), .*\.$"):
         wished(palace, "make it warmer", protect="sky and the unicorn")
 
 

@@ -22,6 +22,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from flows.engines import models
+from tests.quality.training import digests
 
 _PREFIX = "PartitionedCall/"
 #: What the converted network gives: three levels of boxes and classes, and features at strides 4, 8, 16 and 32.
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     target = models.FOLDER / "nanodet.onnx"
     target.write_bytes(convert(parser.parse_args().folder).SerializeToString())
+    digests.write()
     print(f"{target.name}: {target.stat().st_size:,} bytes")
 
 

@@ -21,10 +21,11 @@ from flows.engines import models, stuff
 from flows.engines.base import Pixels
 from flows.engines.detection import look
 from flows.engines.regions import Floats
+from tests.quality.training import digests
 from tests.quality.training.photos import LabelledPhoto, listed, require
 
 _PLACES = 300
-_RIDGE = 0.03
+_RIDGE = 0.01
 _ROUNDS = 70
 #: Labels that are no class, and the classes of which they say that they are not there.
 _ABSENT = {
@@ -121,9 +122,8 @@ def main() -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **train(photos))  # type: ignore[arg-type]
     (models.FOLDER / stuff.HEAD).write_bytes(buffer.getvalue())
-    print(
-        f"{stuff.HEAD}: {len(buffer.getvalue()):,} bytes from {len(photos)} photos; now write its digest to SHA256SUMS."
-    )
+    digests.write()
+    print(f"{stuff.HEAD}: {len(buffer.getvalue()):,} bytes from {len(photos)} photos")
 
 
 if __name__ == "__main__":

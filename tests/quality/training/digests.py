@@ -1,0 +1,18 @@
+"""The digests of the model files, written anew after a conversion or a training."""
+
+from __future__ import annotations
+
+import hashlib
+
+from flows.engines import models
+
+
+def write() -> None:
+    """Write SHA256SUMS for every network and head in the folder."""
+    files = sorted(path for path in models.FOLDER.iterdir() if path.suffix in (".onnx", ".tflite", ".npz"))
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+    (models.FOLDER / "SHA256SUMS").write_text("".join(lines), "ascii")
+
+
+if __name__ == "__main__":
+    write()
