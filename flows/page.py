@@ -82,6 +82,7 @@ def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
         "Strength": f"{wishes.strength:g}" if wishes.strength is not None else "",
         "Protected": wishes.protect,
         "Only inside": f"{wishes.region} (left, top, width, height in percent)" if wishes.region else "",
+        "Only where white": wishes.mask,
         "Forked from": f"{parent} at {session.forked_from_stage}" if parent else "",
         "Forks": ", ".join(f"{fork.session_id} (from {fork.forked_from_stage})" for fork in forks),
     }

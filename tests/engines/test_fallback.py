@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_what_has_failed_is_told_of_and_not_asked_again(error: EdiError) -> None
         assert (editor.name, editor.version) == ("two", "two 7")
         assert editor.warnings == [f"two was used instead of one: {error}"]
     assert one.asked == 1
+
+
+def test_a_warning_is_told_in_the_log_that_a_person_reads(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Prefect, where a test before this one has set it up, keeps that log to itself.
+    monkeypatch.setattr(logging.getLogger("edi"), "propagate", True)
+    chain(Engine("one", EngineError("is down")), Engine("two")).edit(REQUEST)
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [
+        ("edi", "two was used instead of one: is down")
+    ]
 
 
 def test_what_one_engine_cannot_do_it_may_well_do_next_time() -> None:

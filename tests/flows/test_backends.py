@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -169,10 +168,9 @@ def chat(here: Here) -> Iterator[Chat]:
 
 
 def test_without_its_comfyui_the_embedded_editor_takes_over_with_a_warning(
-    here: Here, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    here: Here,
 ) -> None:
     address = unused_address()
-    monkeypatch.setattr(logging.getLogger("edi"), "propagate", True)
     here.set("EDI_EDITOR", "comfyui, embedded")
     here.set("EDI_COMFYUI_URL", address)
     result = here.edit()
@@ -180,7 +178,6 @@ def test_without_its_comfyui_the_embedded_editor_takes_over_with_a_warning(
     assert here.engines()["edit"] == ("embedded", EmbeddedEditor.version)
     (warning,) = result["warnings"]
     assert warning.startswith(f"embedded was used instead of comfyui: ComfyUI at {address} does not answer")
-    assert warning in caplog.text
     page = session_page(here.history(), Album(None, None, {}), str)
     assert "Warning: embedded was used instead of comfyui" in page
 

@@ -46,7 +46,7 @@ def test_every_field_of_every_form_is_said_in_words_and_has_no_toggle() -> None:
 def test_the_form_of_an_edit_asks_the_photo_and_the_prompt_first_and_the_session_last() -> None:
     edit_image = forms()[0]
     order = sorted(fields(edit_image), key=lambda name: fields(edit_image)[name]["position"])
-    assert order[:6] == ["image_path", "prompt", "strength", "protect", "region", "review"]
+    assert order[:7] == ["image_path", "prompt", "strength", "protect", "region", "mask", "review"]
     assert order[-1] == "session_id"
     assert edit_image.parameters.required == ["image_path", "prompt"]
     attempts = fields(edit_image)["max_attempts"]
