@@ -8,7 +8,7 @@ import importlib
 from tests.quality.figures import Figure, table
 
 #: Modules of this package, each with `measure() -> list[Figure]`.
-PARTS = ("analysis", "intent")
+PARTS = ("analysis", "intent", "validation")
 
 
 def main() -> int:
