@@ -1,6 +1,6 @@
 """Real processes that start in milliseconds: a process that has everything imported forks one for each task.
 
-The forked process has never opened a database and shares nothing; it can be killed, stopped and traced by its id.
+The forked process has no database open and shares nothing; it can be killed, stopped and traced by its id.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ PRELOADED = (
     "edi_storage.migrations.runner",
     "edi_storage.migrations.env",
     "edi_storage.recovery",
+    "flows.engines.photo",
     "flows.output",
     "hypothesis.stateful",
     "pysqlite3.dbapi2",
@@ -227,6 +228,8 @@ def _mother(line: Line) -> None:
     for name in PRELOADED:
         with suppress(Exception):
             importlib.import_module(name)
+    # What doctor compares a database with, remembered here once, not computed in every process.
+    importlib.import_module("edi_storage.migrations.runner").expected_schema()
     line.say("ready")
     running: list[int] = []
     with suppress(EOFError):

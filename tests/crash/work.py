@@ -6,6 +6,7 @@ Everything but times, fences and ids of runs follows from the session's id, so t
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import time
 import traceback
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from edi_storage import failpoints
 from edi_storage import state as changes
@@ -90,7 +93,7 @@ def session_data(home: Path, session_id: str) -> SessionData:
     return SessionData(
         session_id=session_id,
         created_at=THEN + timedelta(seconds=_number(session_id)),
-        image_path=f"/photos/{session_id}.jpg",
+        image_path=f"/photos/{session_id}.png",
         naive_prompt="make the sky dramatic, größer \U0001f308",
         options={"review": "auto", "max_attempts": 3, "output": output},
     )
@@ -234,14 +237,22 @@ def picture(session_id: str, what: str) -> bytes:
     return hashlib.shake_256(f"{session_id} {what}".encode()).digest(6000)
 
 
-def _put(work: SessionRun, what: str, suffix: str = ".png") -> str:
-    return work.put_file(picture(work.session.session_id, what), suffix)
+def photo(session_id: str) -> bytes:
+    """A small real photo: the last stage opens it again, for what its file tells of the camera."""
+    buffer = io.BytesIO()
+    pixels = hashlib.shake_256(f"{session_id} photo".encode()).digest(40 * 40 * 3)
+    Image.frombytes("RGB", (40, 40), pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _put(work: SessionRun, what: str) -> str:
+    return work.put_file(picture(work.session.session_id, what), ".png")
 
 
 def _upload(work: SessionRun, step: Step) -> None:
     started = work.begin(step)
-    path = _put(work, "photo", ".jpg")
-    image = {"sha256": Path(path).stem, "path": path, "width": 640, "height": 480, "format": "JPEG"}
+    path = work.put_file(photo(work.session.session_id), ".png")
+    image = {"sha256": Path(path).stem, "path": path, "width": 40, "height": 40, "format": "PNG"}
     work.commit(step, changes.upload_delta(work.session, image), _Engine(), started)
 
 

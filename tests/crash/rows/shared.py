@@ -54,8 +54,12 @@ def scramble(task: Task, seed: float, line: Line) -> None:
     rng, lost = random.Random(seed), 0
     try:
         with open_store(settings_for(task.home)) as store:
-            while unfinished := [name for name in task.sessions if not _finished(store, name)]:
-                name = rng.choice(unfinished[:PROCESSES])  # near each other, so that they meet
+            left = list(task.sessions)
+            while left:
+                name = rng.choice(left[:PROCESSES])  # near each other, so that they meet
+                if _finished(store, name):
+                    left.remove(name)
+                    continue
                 upto = store.database.last_seq(name) + rng.randint(1, 6)
                 try:
                     part = replace(task, force=rng.random() < 0.5, upto=upto)
