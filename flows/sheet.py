@@ -31,16 +31,17 @@ def sheet_of(history: SessionHistory, shown: Album, longest: int) -> Pixels | No
     return contact_sheet([("before", shown.before), *named] if shown.before is not None else named, longest)
 
 
-def contact_sheet(named: Sequence[tuple[str, Pixels | None]], longest: int) -> Pixels:
-    """Pictures of one shape in rows of at most three, their names below them; at most `longest` pixels a side."""
-    pictures = [(name, pixels) for name, pixels in named if pixels is not None]
-    columns = _columns(len(pictures), pictures[0][1].shape[0] / pictures[0][1].shape[1])
+def contact_sheet(named: Sequence[tuple[str, Pixels]], longest: int) -> Pixels:
+    """Pictures of one shape in rows, their names below them; at most `longest` pixels a side."""
+    tall, wide = named[0][1].shape[:2]
+    columns = _columns(len(named), tall / wide)
     gap = max(4, longest // 160)
-    cell = (longest - gap * (columns + 1)) // columns
-    small = [(name, shrink(pixels, max(pixels.shape[:2]) * cell // pixels.shape[1])) for name, pixels in pictures]
-    height, text = max(pixels.shape[0] for _, pixels in small), max(12, cell // 20)
+    cell = min(wide, (longest - gap * (columns + 1)) // columns)
+    small = [(name, shrink(pixels, max(pixels.shape[:2]) * cell // pixels.shape[1])) for name, pixels in named]
+    height, text = max(pixels.shape[0] for _, pixels in small), max(12, cell // 28)
     row = height + 2 * text + gap
-    paper = Image.new("RGB", (longest, gap + row * math.ceil(len(small) / columns)), _PAPER)
+    size = (gap + columns * (cell + gap), gap + row * math.ceil(len(small) / columns))
+    paper = Image.new("RGB", size, _PAPER)
     pen, font = ImageDraw.Draw(paper), ImageFont.load_default(text)
     for number, (name, pixels) in enumerate(small):
         left, top = gap + (number % columns) * (cell + gap), gap + (number // columns) * row
@@ -49,8 +50,8 @@ def contact_sheet(named: Sequence[tuple[str, Pixels | None]], longest: int) -> P
     return shrink(np.asarray(paper), longest)
 
 
-def _columns(count: int, tall: float) -> int:
-    """Wide photos stand two in a row, so that they are large; tall ones all beside each other."""
-    if tall > 1 or count <= 2:
+def _columns(count: int, shape: float) -> int:
+    """Wide photos stand two or three in a row, so that they are large; tall ones all beside each other."""
+    if shape > 1 or count <= 2:
         return count
     return 2 if count <= 4 else 3

@@ -544,7 +544,7 @@ def _understood(history: SessionHistory) -> list[str]:
     lines = [f"intent    {words.understood(history.intent, history.entities)}"] if history.intent else []
     if history.prompts:
         lines.append(f"prompt    {history.prompts[-1].positive_prompt}")
-    lines += words.listed_variations(history)
+    lines += words.listed_variations(history) if not _waits_for(history.session) else []
     lines += [
         f"attempt {scored.attempt_number} scored {scored.alignment_score:.2f}: {scored.preserved_count} preserved, "
         f"{scored.modified_count} changed as asked, {scored.unintended_count} by accident"

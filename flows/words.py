@@ -111,10 +111,10 @@ def variations(made: Sequence[Json]) -> str:
 
 
 def choice(number_and_parts: Json, made: Sequence[Json], entities: Iterable[EntityData]) -> str:
-    """ "dramatic, 60 %, with sky from golden, 60 %"."""
+    """ "dramatic, 60 %, with sky from 3 (golden, 60 %)"."""
     known = list(entities)
     parts = [
-        f"with {called(part['entities'], known)} from {made[part['from'] - 1]['words']}"
+        f"with {called(part['entities'], known)} from {part['from']} ({made[part['from'] - 1]['words']})"
         for part in number_and_parts.get("parts", [])
     ]
     return ", ".join([made[number_and_parts["number"] - 1]["words"], *parts])
