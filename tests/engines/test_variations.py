@@ -69,7 +69,7 @@ def test_the_same_request_makes_the_same_variations(skies: tuple[EditRequest, Va
         ("make it warmer", 4, 4),
         ("make it cinematic", 4, 4),
         ("black and white", 3, 3),
-        ("blur the background", 3, 2),
+        ("blur the trees", 3, 3),
         ("make the building blue", 3, 3),
         ("make the whole picture dramatic", 4, 4),
         ("make the sky clear", 3, 3),
@@ -92,8 +92,7 @@ def test_every_two_variations_can_be_told_apart_and_do_what_was_asked(
 
 
 def test_what_looks_nearly_alike_is_left_out_with_a_sentence(palace: Subject) -> None:
-    # At full strength the golden sky has no kin, and nothing stronger.
-    asked = request(palace, "make the whole picture sepia to the max")
+    asked = request(palace, "sharpen it")
     variations = EmbeddedEditor().vary(asked, 4)
     assert 1 < len(variations.made) < 4
     (note,) = variations.notes
@@ -163,16 +162,35 @@ def test_a_blend_has_the_region_of_the_one_and_every_byte_of_the_other_beside_it
     assert (intent.action, intent.parameters["mood"]) == ("dramatic_sky", "golden")
 
 
-def test_a_blend_takes_over_the_tone_of_what_is_around_it() -> None:
-    """What is only brighter by a constant vanishes in a blend: laid in as it is, it would show as a bright patch."""
-    random = np.random.default_rng(4)
-    picture = np.asarray(0.4 + 0.1 * random.random((120, 160, 3)), np.float32)
-    for rows, columns in ((slice(30, 80), slice(40, 120)), (slice(0, 60), slice(0, 90))):
-        mask = np.zeros((120, 160), np.float32)
-        mask[rows, columns] = 1
-        blended = picture.copy()
-        blend(blended, mask, picture + np.float32(0.2))
-        assert np.abs(blended - picture).max() < 1e-3
+@pytest.mark.parametrize(("rows", "columns"), [((60, 180), (80, 240)), ((0, 120), (0, 160))])
+def test_a_blend_meets_what_is_around_it_where_a_seam_would_be_seen(
+    rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    """On a plain wall a brighter part would show its outline; at the edges of the photo it need not meet anything."""
+    wall = np.full((240, 320, 3), 0.4, np.float32)
+    mask = np.zeros((240, 320), np.float32)
+    mask[slice(*rows), slice(*columns)] = 1
+    blended = wall.copy()
+    blend(blended, mask, wall + np.float32(0.2))
+    changed = blended - wall
+    assert np.abs(np.diff(changed, axis=0)).max() < 0.02
+    assert np.abs(np.diff(changed, axis=1)).max() < 0.02
+    assert changed[rows[0] + 59, columns[0] + 79].min() > 0.05, "within, it is what was chosen"
+
+
+def test_a_blend_leaves_its_part_as_it_is_where_the_border_is_an_edge_anyway() -> None:
+    """The tone of dark roofs must not glow in a bright sky."""
+    picture = np.full((240, 320, 3), 0.2, np.float32)
+    picture[:120] = 0.9
+    mask = np.zeros((240, 320), np.float32)
+    mask[:120] = 1
+    other = picture.copy()
+    other[:120] -= 0.3
+    other[120:] += 0.3
+    blended = picture.copy()
+    blend(blended, mask, other)
+    assert np.abs(blended[:120] - other[:120]).max() < 0.02
+    assert np.array_equal(blended[120:], picture[120:])
 
 
 def test_a_blend_of_everything_is_the_other_picture() -> None:
