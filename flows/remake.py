@@ -33,6 +33,8 @@ def remake(store: Store, session_id: str, artifact: Artifact) -> None:
 
 
 def _mask(store: Store, state: SessionState, photo: Photo, artifact: Artifact) -> bytes:
+    if artifact.name == "given":
+        raise EngineError("the mask was painted by a person")
     wishes = Wishes.of(state.scene_analysis.get("options", {}))
     path = state.scene_analysis["image"].get("mask")
     painted = decode_mask(store.files.read(path)) if path else None

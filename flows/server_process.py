@@ -22,7 +22,7 @@ from flows.server import is_local
 if TYPE_CHECKING:
     import uvicorn
 
-#: A server that is asked to end stays until its event queues were empty, and nothing came in, for so many tenths of a
+#: A server that is asked to end stays until all events were worked off, and no more came in, for so many tenths of a
 #: second.
 QUIET_TICKS = 3
 
@@ -66,7 +66,7 @@ def _server(config: uvicorn.Config, leave: threading.Event, ready: threading.Eve
 
     class Server(uvicorn.Server):
         quiet_ticks = 0
-        received = 0
+        events = (0, 0)
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             # Prefect's migrations do not bear two processes at once.
@@ -78,27 +78,23 @@ def _server(config: uvicorn.Config, leave: threading.Event, ready: threading.Eve
                 say_ready()
 
         async def on_tick(self, counter: int) -> bool:
-            # Prefect drops the events that wait in its queues when it ends, and with them the states of task runs. On a
-            # busy machine more of them may be on their way while the queues are empty.
-            before, self.received = self.received, _received_events()
-            self.quiet_ticks = 0 if _queued_events() or self.received != before else self.quiet_ticks + 1
+            # Prefect drops the events that it has not worked off when it ends, and with them states of task runs. On a
+            # busy machine more of them may be on their way while there are none here.
+            before, self.events = self.events, _events()
+            received, done = self.events
+            self.quiet_ticks = self.quiet_ticks + 1 if received == done and self.events == before else 0
             ending = leave.is_set() or await super().on_tick(counter)
             return ending and self.quiet_ticks >= QUIET_TICKS
 
     return Server(config)
 
 
-def _queued_events() -> int:
-    from prefect.server.utilities.messaging.memory import Topic
-
-    subscriptions = (subscription for topic in Topic._topics.values() for subscription in topic._subscriptions)
-    return sum(subscription._queue.qsize() for subscription in subscriptions)
-
-
-def _received_events() -> int:
+def _events() -> tuple[int, int]:
+    """How many events were delivered to Prefect's services, and how many of these they have worked off."""
     from prefect.server.utilities.messaging.memory import METRICS
 
-    return sum(topic["published"] for topic in METRICS.values())
+    topics = list(METRICS.values())
+    return sum(topic["published"] for topic in topics), sum(topic["consumed"] for topic in topics)
 
 
 class _OnlyFromHere:

@@ -66,6 +66,15 @@ class Control:
     def read(self, path: str) -> Any:
         return self._send("GET", path)
 
+    def find(self, path: str) -> Any:
+        """What is there, or None."""
+        try:
+            return self.read(path)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            return None
+
     def database(self) -> EDIDatabase:
         return EDIDatabase(str(self.home / "edi_sessions.db"))
 

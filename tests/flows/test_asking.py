@@ -51,7 +51,8 @@ def ended(control: Control, run: str, name: str = "Completed") -> SessionData:
 def form_of(control: Control, run: str, part: str) -> Any:
     """The schema or the description of the form that a suspended run shows."""
     key = control.read_state(run)["state_details"]["run_input_keyset"][part]
-    return control.read(f"/flow_runs/{run}/input/{key}")
+    # Prefect suspends the run first and then stores what it asks.
+    return wait_until(lambda: control.find(f"/flow_runs/{run}/input/{key}"), f"the {part} of the form")
 
 
 def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(control: Control) -> None:
