@@ -1,7 +1,7 @@
 """`python -m tests.quality.contact_sheet FILE.png --photos FOLDER`: edits to look at, on photos that no test uses.
 
-One row for each photo: the original, what was found in it, the edit, and where it changed (black: nothing, white: a
-colour difference of 40 and more). The photos come from Debian packages, unpacked anywhere below FOLDER
+One row for each photo: the original, what was found in it, the edit with its score, and the picture of what it changed
+(`flows.engines.heat`). The photos come from Debian packages, unpacked anywhere below FOLDER
 (`dpkg-deb -x PACKAGE.deb FOLDER`); none of them is part of the repository.
 """
 
@@ -11,16 +11,17 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from edi_storage.errors import EdiError
 from edi_storage.models import SceneAnalysis
 from flows import engines
-from flows.engines.base import EditRequest, Pixels
+from flows.engines.base import EditRequest, Pixels, ValidationRequest
+from flows.engines.heat import delta_picture
 from flows.engines.photo import open_photo
 from flows.pictures import labelled, shrink
+from flows.words import formula
 
 #: Package, photo, prompt.
 ROWS: Final = (
@@ -38,8 +39,6 @@ ROWS: Final = (
     ("lomiri-wallpapers-20.04", "Kleiber_by_Lukas_Baubkus.jpg", "remove the bird"),
 )
 _WIDTH, _LINE = 420, 22
-#: The colour difference that the picture of the delta shows as white.
-_WHITE: Final = 40.0
 
 
 def make_sheet(folder: Path, largest: int = 1600) -> Image.Image:
@@ -67,29 +66,26 @@ def _row(path: Path, prompt: str, largest: int) -> Image.Image:
     shown = labelled(shrink(pixels, 2 * _WIDTH), dict(enumerate(masks.values(), 1)))
     told = ", ".join(f"{number} {name}" for number, name in enumerate(masks, 1))
     try:
-        edited, done = _edit(pixels, scene, masks, prompt)
-        pictures = [pixels, shown, edited, delta_picture(pixels, edited)]
+        made, done = _edit(pixels, scene, masks, prompt)
+        pictures = [pixels, shown, *made]
     except EdiError as error:
         pictures, done = [pixels, shown], str(error)
     return _labelled_row(pictures, f'"{prompt}": {done}', told)
 
 
-def _edit(pixels: Pixels, scene: SceneAnalysis, masks: dict[str, np.ndarray], prompt: str) -> tuple[Pixels, str]:
+def _edit(pixels: Pixels, scene: SceneAnalysis, masks: dict[str, np.ndarray], prompt: str) -> tuple[list[Pixels], str]:
+    """The edit and what it changed, and in words what was done with which score."""
     reasoner = engines.reasoner()
     intent = reasoner.understand(prompt, scene)
     if intent.needs_answer:
         intent = reasoner.understand(prompt, scene, 1)
     record = reasoner.refine(prompt, scene, intent, 3)
     outcome = engines.editor().edit(EditRequest(pixels, masks, scene, intent, record, 1))
-    return outcome.pixels, ", ".join(f"{one.name} on {one.target}" for one in outcome.operations)
-
-
-def delta_picture(before: Pixels, after: Pixels) -> Pixels:
-    """Where two pictures differ, as a heat map of the distance in CIE Lab."""
-    one, other = (cv2.cvtColor(p.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for p in (before, after))
-    distance = np.linalg.norm(np.asarray(one) - np.asarray(other), axis=2)
-    level = np.clip(distance / _WHITE * 255, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(cv2.applyColorMap(level, cv2.COLORMAP_HOT)[..., ::-1])
+    asked = ValidationRequest(pixels, outcome.pixels, masks, scene, intent, outcome.operations)
+    deltas = engines.validator().validate(asked).deltas
+    done = ", ".join(f"{one.name} on {one.target}" for one in outcome.operations)
+    shown = delta_picture(pixels, outcome.pixels, masks, deltas)
+    return [outcome.pixels, shown], f"{done}. Alignment {formula(deltas)}."
 
 
 def _labelled_row(pictures: list[Pixels], above: str, below: str) -> Image.Image:
