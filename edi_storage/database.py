@@ -41,7 +41,16 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.rows import TABLES, read, read_session, session_values, upsert, values_of
-from edi_storage.state import MAX_STATE_BYTES, Rows, feedback_delta, parse_state, reopened_delta, rows_of
+from edi_storage.state import (
+    MAX_STATE_BYTES,
+    Json,
+    Rows,
+    answer_step,
+    feedback_delta,
+    parse_state,
+    reopened_delta,
+    rows_of,
+)
 from edi_storage.tables import (
     FeedbackEventRow,
     LearningCellRow,
@@ -318,11 +327,18 @@ class EDIDatabase:
 
     def save_answer(self, session_id: str, answer: int) -> None:
         """Keep a person's answer, so that whoever continues the session has it. Raises NotFoundError."""
+        self._save_said(session_id, {"answer": answer})
+
+    def save_choice(self, session_id: str, choice: str) -> None:
+        """Keep which variation a person chose ("2", "1, sky from 3"), as `save_answer` does. Raises NotFoundError."""
+        self._save_said(session_id, {"choice": choice})
+
+    def _save_said(self, session_id: str, options: Json) -> None:
         with writing(self.engine, session_id) as connection:
-            queries.end_waiting(connection, queries.require_session(connection, session_id), {"answer": answer})
+            queries.end_waiting(connection, queries.require_session(connection, session_id), options)
 
     def give_up_waiting(self, seen: SessionData) -> bool:
-        """Nobody answered: whoever continues the session takes the first choice, or ends it unreviewed.
+        """Nobody answered: whoever continues the session takes the likeliest choice, or ends it unreviewed.
 
         False, and nothing is done, when it is not as `seen` any more. Raises NotFoundError, LeaseHeldError.
         """
@@ -331,10 +347,12 @@ class EDIDatabase:
             session = queries.require_session(connection, seen.session_id)
             if (session.waiting_for, session.updated_at) != (seen.waiting_for, seen.updated_at):
                 return False
-            # The first choice is the likeliest.
-            queries.end_waiting(
-                connection, session, {"answer": 1} if seen.waiting_for == "question" else {"unreviewed": True}
-            )
+            instead: Json = {"unreviewed": True}
+            if seen.waiting_for == "question":
+                state = queries.folded(queries.commits(connection, seen.session_id))
+                # The first choice is the likeliest; of variations, the one that measures best.
+                instead = {"unchosen": True} if answer_step(state).stage == "edit" else {"answer": 1}
+            queries.end_waiting(connection, session, instead)
         return True
 
     def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:

@@ -18,7 +18,19 @@ from edi_storage.failpoints import reach
 from edi_storage.files import FileMissingError
 from edi_storage.models import SessionData, StageCommit
 from edi_storage.recovery import DELETING, FORKING, export_checkpoints, refuse_lost, write_state_file
-from edi_storage.state import Json, Rows, Step, digest, fold, merge_patch, next_step, rows_of, step_of, upload_delta
+from edi_storage.state import (
+    Json,
+    Rows,
+    Step,
+    answer_step,
+    digest,
+    fold,
+    merge_patch,
+    next_step,
+    rows_of,
+    step_of,
+    upload_delta,
+)
 from edi_storage.store import Store
 
 #: What is said between stages of how the session fared; a fork has failed at nothing.
@@ -81,8 +93,9 @@ def plan_fork(store: Store, parent: SessionData, wanted: Wanted) -> Fork:
 def stages_of(commits: Sequence[StageCommit]) -> dict[Step, list[StageCommit]]:
     """Where a session can be forked: the stages it has come to, each with the boundaries before it."""
     reached = {step: list(commits[:number]) for number, commit in enumerate(commits) if (step := step_of(commit))}
-    following = next_step(fold(commit.state_delta for commit in commits)) if commits else None
-    following = Step("intent", iteration=1) if following == "question" else following
+    state = fold(commit.state_delta for commit in commits)
+    following = next_step(state) if commits else None
+    following = answer_step(state) if following == "question" else following
     if isinstance(following, Step):
         reached[following] = list(commits)
     # Before the first boundary there is nothing to share, and the end is no stage that could come out otherwise. Of a

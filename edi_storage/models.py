@@ -34,6 +34,7 @@ SCHEMA_VERSION = 1
 _MAX_LEVELS = 100
 
 MAX_ATTEMPTS = 3
+MAX_VARIATIONS = 4
 #: Longer prompts are not naive prompts but a mistake, such as a pasted file.
 MAX_PROMPT = 2000
 ITERATIONS = (0, 1, 2, 3)
@@ -347,7 +348,7 @@ class Artifact(Record):
     """A file that a session references. `path` is relative to the storage root; its name is its digest."""
 
     kind: ArtifactKind
-    name: Text  # "original", an entity id, or "attempt_1"
+    name: Text  # "original", an entity id, "attempt_1", or "attempt_1_variation_2"
     path: Text
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

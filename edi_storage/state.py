@@ -11,7 +11,8 @@ Where things stand in the document:
     intent          the fields of `Intent`
     prompts         iteration_0.. of attempt 1, attempt_2_iteration_0.. of later ones, final
     validation      score, delta, decision, attempts {"1": {edited_image_path, operations, counts ...,
-                    delta_image_path}},
+                    delta_image_path, and with variations: variations [{path, operations, words, intent}], notes,
+                    chosen {number, parts, words, by, scores}}},
                     feedback {key: ...}, failure
 """
 
@@ -379,6 +380,8 @@ def _artifacts(scene: Json, entities: Iterable[EntityData], attempts: Json) -> I
     for number, attempt in attempts.items():
         if "edited_image_path" in attempt:
             yield _file("edited", f"attempt_{number}", attempt["edited_image_path"])
+        for variation, made in enumerate(attempt.get("variations", []), 1):
+            yield _file("edited", f"attempt_{number}_variation_{variation}", made["path"])
         if "delta_image_path" in attempt:
             yield _file("delta", f"attempt_{number}", attempt["delta_image_path"])
 
@@ -393,7 +396,8 @@ def _file(kind: Any, name: str, path: str) -> Artifact:
 
 @dataclass(frozen=True)
 class Step:
-    """One boundary of the edit, done or to do. `iteration` counts refinements, and the answers to a question."""
+    """One boundary of the edit, done or to do. `iteration` counts refinements, and the answers to a question: that of
+    the intent, and which of an edit's variations it is to be."""
 
     stage: Stage
     attempt: int = 1
@@ -403,7 +407,7 @@ class Step:
     def label(self) -> str:
         """How a person reads it: "analysis", "refine 2", "attempt 2: edit"."""
         name = f"refine {self.iteration}" if self.stage == "refinement" else self.stage
-        name = "answer" if self.stage == "intent" and self.iteration else name
+        name = {"intent": "answer", "edit": "choice"}.get(name, name) if self.iteration else name
         return name if self.attempt == 1 or self.stage == "completed" else f"attempt {self.attempt}: {name}"
 
 
@@ -431,7 +435,8 @@ def steps_done(state: Mapping[str, Any]) -> list[Step]:
         iterations = sorted(prompt.iteration for prompt in prompts if prompt.attempt_number == attempt)
         steps += [Step("refinement", attempt, iteration) for iteration in iterations]
         edited = attempts.get(str(attempt), {})
-        steps += [Step("edit", attempt)] if "operations" in edited else []
+        steps += [Step("edit", attempt)] if "operations" in edited or "variations" in edited else []
+        steps += [Step("edit", attempt, 1)] if "chosen" in edited else []
         steps += [Step("validation", attempt)] if "alignment_score" in edited else []
     return [*steps, Step("completed", steps[-1].attempt)] if state.get("current_stage") == "completed" else steps
 
@@ -453,11 +458,25 @@ def next_step(state: Mapping[str, Any]) -> Step | WaitingFor | None:
             more = last.iteration < ITERATIONS[-1]
             return Step("refinement", last.attempt, last.iteration + 1) if more else Step("edit", last.attempt)
         case "edit":
-            return Step("validation", last.attempt)
+            return _after_edit(state, last)
         case "validation":
             return _after_validation(state, last.attempt)
         case "completed":
             return None
+
+
+def _after_edit(state: Mapping[str, Any], edited: Step) -> Step | WaitingFor:
+    if edited.iteration or "variations" not in state["validation"]["attempts"][str(edited.attempt)]:
+        return Step("validation", edited.attempt)
+    review = state["scene_analysis"].get("options", {}).get("review")
+    return "question" if review in ("unsure", "ask") else Step("edit", edited.attempt, 1)
+
+
+def answer_step(state: Mapping[str, Any]) -> Step:
+    """The step that takes the answer to the open question: that of the intent, or the choice among variations."""
+    done = steps_done(state)
+    edited = bool(done) and done[-1].stage == "edit"
+    return Step("edit", done[-1].attempt, 1) if edited else Step("intent", iteration=1)
 
 
 def _after_validation(state: Mapping[str, Any], attempt: int) -> Step | WaitingFor:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from edi_storage.errors import EdiError
 from edi_storage.models import SessionHistory
 from edi_storage.store import Store
+from edi_storage.variations import variations_of
 from flows.engines.base import Mask, Pixels
 from flows.engines.photo import decode_mask, decode_photo
 from flows.pictures import shrink, shrink_mask
@@ -42,6 +43,7 @@ class Album:
     after: Pixels | None
     masks: dict[str, Mask] = field(default_factory=dict)  # by entity id
     deltas: dict[int, Pixels] = field(default_factory=dict)  # what changed, by attempt
+    variations: dict[int, Pixels] = field(default_factory=dict)  # of the first attempt, by number
 
 
 def album(store: Store, history: SessionHistory, longest: int, copies: Copies | None = None) -> Album:
@@ -61,11 +63,14 @@ def album(store: Store, history: SessionHistory, longest: int, copies: Copies | 
     masks = {e.entity_id: _copy(store, e.mask_path, mask, known) for e in history.entities}
     paths = {number: attempt.get("delta_image_path") for number, attempt in attempts_of(history).items()}
     deltas = {number: _copy(store, path, photo, known) for number, path in paths.items()}
+    made = variations_of(history.state.model_dump(mode="json")) if history.state else []
+    variations = {number: _copy(store, one["path"], photo, known) for number, one in enumerate(made, 1)}
     return Album(
         _copy(store, image.get("path"), photo, known),
         _copy(store, history.state.edited_image_path if history.state else None, photo, known),
         {name: found for name, found in masks.items() if found is not None},
         {number: found for number, found in deltas.items() if found is not None},
+        {number: found for number, found in variations.items() if found is not None},
     )
 
 

@@ -17,12 +17,16 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field, ValidationError, WithJsonSchema, create_model
 
-from edi_storage.models import Question
+from edi_storage.errors import InputError
+from edi_storage.models import EntityData, Question
 from edi_storage.recovery import give_verdict
 from edi_storage.store import Store
 from flows import form
-from flows.album import album
+from flows.album import SMALL, album
+from flows.engines.choices import read_choice
 from flows.markdown import before_and_after, plain
+from flows.pictures import data_uri
+from flows.sheet import sheet_of
 
 log = logging.getLogger("edi")
 
@@ -31,6 +35,8 @@ _HOW = "To answer, choose Resume in the menu at the top right of this run's page
 
 #: Pixels of the longer side of a picture in the dialog, which is not wide.
 _LONGEST = 320
+#: And of the one that shows all variations.
+_SHEET = 900
 
 #: Prefect fails a suspended run after this time by itself, without a word to EDI. So EDI's own limit, which
 #: `resume-interrupted` minds, comes first.
@@ -51,16 +57,41 @@ def can_suspend() -> bool:
     return bool(runtime.deployment.id) and not runtime.flow_run.parent_flow_run_id
 
 
-def ask(store: Store, result: dict[str, Any]) -> int:
+def ask(store: Store, result: dict[str, Any]) -> str:
     """Ask what the session waits for; the first time, this ends the process (by Prefect's `Pause`).
 
-    `result` is what `run_session` returned. Returns the number of the choice that answers a question; 0 for a verdict,
-    which is stored when this returns.
+    `result` is what `run_session` returned. Returns what answers a question: the number of a choice, or a blend of
+    variations; "" for a verdict, which is stored when this returns.
     """
     if result["waiting_for"] == "question":
-        return _choose(store, result, Question.model_validate(result["intent"]["question"]))
+        question = Question.model_validate(result["question"])
+        return _pick(store, result, question) if result["variations"] else str(_choose(store, result, question))
     _judge(store, result)
-    return 0
+    return ""
+
+
+def _pick(store: Store, result: dict[str, Any], question: Question) -> str:
+    """Which of several variations, or which blend of them; one that cannot be made is asked for again."""
+    listed = [f"{number}: {words}" for number, words in enumerate(question.choices, 1)]
+    choices: Any = Annotated[Literal[tuple(listed)], Field(title="Your choice")]
+    model: Any = create_model("Pick", __base__=RunInput, answer=(choices, listed[0]), blend=(form.Blend, ""))
+    entities = [EntityData.model_validate(entity) for entity in result["entities"]]
+    history = store.database.load_session(result["session_id"])
+    sheet = sheet_of(history, album(store, history, SMALL), _SHEET)
+    picture = f"![variations]({data_uri(sheet, _SHEET)})" if sheet is not None else ""
+    wrong = ""
+    for number in count(1):
+        log.info("%s%s %s", f"{wrong} " if wrong else "", question.text, _HOW)
+        text = "\n\n".join([f"## {plain(result['prompt'])}", picture, f"**{plain(wrong)} {plain(question.text)}**"])
+        given = _suspend(model.with_initial_data(description=text), f"variation-{number}")
+        answer = given.blend.strip() or str(listed.index(given.answer) + 1)
+        try:
+            read_choice(answer, len(listed), entities)
+        except InputError as error:
+            wrong = str(error)
+        else:
+            return str(answer)
+    raise AssertionError("never reached")
 
 
 def _choose(store: Store, result: dict[str, Any], question: Question) -> int:

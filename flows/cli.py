@@ -83,6 +83,15 @@ MaskOption = Annotated[
 AttemptsOption = Annotated[
     int | None, typer.Option(min=1, max=3, help="Edits to try, at most. [default: EDI_MAX_ATTEMPTS, else 3]")
 ]
+VariationsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=4,
+        help="Make so many results, and choose one or blend regions of them; where nobody can be asked, the one that "
+        "measures best is taken.",
+    ),
+]
 StripOption = Annotated[bool, typer.Option("--strip", help="Leave camera, time and copyright out of what is written.")]
 
 
@@ -128,6 +137,7 @@ def edit(
     region: RegionOption = "",
     mask: MaskOption = "",
     attempts: AttemptsOption = None,
+    variations: VariationsOption = 1,
     strip: StripOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -153,6 +163,7 @@ def edit(
         mask=mask,
         max_attempts=attempts,
         strip=strip,
+        variations=variations,
     )
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
 
@@ -200,7 +211,13 @@ def batch(
 def resume(
     session_id: Annotated[str, typer.Argument(metavar="[ID]", help="A session id, the start of one, or 'last'.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Every interrupted session.")] = False,
-    answer: Annotated[int, typer.Option(min=0, help="Your choice, when the session has asked a question.")] = 0,
+    answer: Annotated[
+        str,
+        typer.Option(
+            help="Your choice, when the session has asked a question: its number, or of variations a blend such as "
+            "'1, sky from 3'."
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Continue an interrupted session, or all of them, from the last finished stage.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +12,12 @@ from edi_storage.errors import InputError, SessionFailedError, UnsupportedEditEr
 from edi_storage.models import MAX_ATTEMPTS, SessionData
 from edi_storage.recovery import export_checkpoints
 from edi_storage.settings import Settings, load_settings
-from edi_storage.state import Step, last_attempt, next_step
+from edi_storage.state import Step, answer_step, last_attempt, next_step
 from edi_storage.store import Store, open_store
+from edi_storage.variations import open_question
 from flows import asking, form
 from flows.artifacts import show_end, show_session
+from flows.engines.choices import read_choice
 from flows.engines.wishes import Wishes
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
 from flows.inbox import find_photo, inbox_of, photo_for
@@ -48,11 +51,12 @@ def edit_image(
     region: form.Region = "",
     mask: form.Mask = "",
     review: form.Review = "unsure",
+    variations: form.Variations = 1,
     max_attempts: form.Attempts = MAX_ATTEMPTS,
     output: form.Output = "",
     overwrite: form.Overwrite = False,
     strip: form.Strip = False,
-    answer: form.Answer = 0,
+    answer: form.Answer = "",
     session_id: form.SessionName = "",
 ) -> dict[str, Any]:
     """Edit a photo as you say it in your own words. The original is never changed.
@@ -77,6 +81,7 @@ def edit_image(
                     "output": str(Path(output).expanduser().absolute()) if output else "",
                     "overwrite": overwrite,
                     **({"strip": True} if strip else {}),
+                    **({"variations": variations} if variations > 1 else {}),
                     "max_attempts": min(max_attempts, settings.max_attempts),
                     **Wishes.checked(
                         strength=strength, protect=protect, region=region, mask=_mask(known, mask, settings)
@@ -84,11 +89,19 @@ def edit_image(
                 },
             }
         )
-        result = run_session(store, settings, session, answer, flow_run_id)
+        given = "" if _is_spent(store, name, flow_run_id) else str(answer)
+        result = run_session(store, settings, session, given, flow_run_id)
         while result["waiting_for"] and asking.can_suspend():
-            answer = asking.ask(store, result)
-            result = run_session(store, settings, session, answer, flow_run_id, show_restored=False)
+            given = asking.ask(store, result)
+            result = run_session(store, settings, session, given, flow_run_id, show_restored=False)
         return result
+
+
+def _is_spent(store: Store, session_id: str, flow_run_id: str) -> bool:
+    """Whether this run has used the answer it was started with: taken up again, it must not answer what came later."""
+    commits = store.database.get_commits(session_id)
+    answered = [commit for commit in commits if commit.iteration and commit.stage in ("intent", "edit")]
+    return any(commit.flow_run_id == flow_run_id for commit in answered)
 
 
 def _mask(known: SessionData | None, mask: str, settings: Settings) -> str:
@@ -109,7 +122,7 @@ def run_session(
     store: Store,
     settings: Settings,
     session: SessionData,
-    answer: int,
+    answer: str,
     flow_run_id: str,
     *,
     show_restored: bool = True,
@@ -121,7 +134,7 @@ def run_session(
     with open_session(store, settings, session, flow_run_id) as run:
         if not run.restored:
             _check(run.session)
-        run.answer = _answer(run, answer)
+        _take_answer(run, answer)
         for step in run.restored if show_restored else ():
             _run_step(run, step)
         following = _next(run)
@@ -138,8 +151,10 @@ def run_session(
 
 def _next(run: SessionRun) -> Step | Literal["question", "review"] | None:
     step = next_step(run.state)
-    if step == "question" and run.answer is not None:
-        return Step("intent", iteration=1)
+    if step == "question":
+        answering = answer_step(run.state)
+        known = run.answer is not None if answering.stage == "intent" else _is_chosen(run)
+        return answering if known else step
     if step == "review" and run.session.options.get("unreviewed"):
         return Step("completed", last_attempt(run.state))
     return step
@@ -153,19 +168,35 @@ def _check(session: SessionData) -> None:
         raise SessionFailedError(error, session.session_id) from error
 
 
-def _answer(run: SessionRun, answer: int) -> int | None:
-    """The answer to the open question: the one given now, which is kept at once, or the one kept before."""
-    kept: int | None = run.session.options.get("answer") or run.state.get("intent", {}).get("answer")
+def _is_chosen(run: SessionRun) -> bool:
+    """Whether a variation can be taken: a person has said which, or waited too long to be asked any more."""
+    return run.choice is not None or bool(run.session.options.get("unchosen"))
+
+
+def _take_answer(run: SessionRun, answer: str) -> None:
+    """Give the run the answers to its questions: the one given now, which is kept at once, and those kept before."""
+    options, session_id = run.session.options, run.session.session_id
+    run.answer, run.choice = options.get("answer") or run.state.get("intent", {}).get("answer"), options.get("choice")
+    answer = " ".join(answer.split())
+    question = open_question(run.state)
+    if answer in ("", "0"):
+        return
+    if question is not None and answer_step(run.state).stage == "edit":
+        read_choice(answer, len(question.choices), run.scene.entities)
+        run.store.database.save_choice(session_id, answer)
+        run.choice = answer
     # A run that is taken up again brings the answer that it was started with.
-    if answer in (0, kept):
-        return kept
-    question = run.intent.question if run.state.get("intent") else None
-    if question is None or run.intent.answer:
-        raise InputError(f"Session {run.session.session_id} has no open question to answer.")
-    if answer > len(question.choices):
-        raise InputError(f"There is no choice {answer}: answer with a number from 1 to {len(question.choices)}.")
-    run.store.database.save_answer(run.session.session_id, answer)
-    return answer
+    elif answer not in (str(run.answer), run.choice):
+        if question is None:
+            raise InputError(f"Session {session_id} has no open question to answer.")
+        run.answer = _number(answer, len(question.choices))
+        run.store.database.save_answer(session_id, run.answer)
+
+
+def _number(answer: str, choices: int) -> int:
+    if not re.fullmatch("[0-9]{1,3}", answer) or not 1 <= int(answer) <= choices:
+        raise InputError(f"There is no choice {answer[:40]}: answer with a number from 1 to {choices}.")
+    return int(answer)
 
 
 def _run_step(run: SessionRun, step: Step) -> None:

@@ -42,6 +42,10 @@ class Person(Protocol):
 
     def choose(self, question: Question) -> int | None: ...
 
+    def pick(self, result: Result) -> str | None:
+        """Which of its variations: "2", or a blend such as "1, sky from 3"."""
+        ...
+
     def judge(self, result: Result) -> Verdict | None: ...
 
 
@@ -71,6 +75,7 @@ class Request:
     mask: str = ""
     max_attempts: int = MAX_ATTEMPTS
     strip: bool = False
+    variations: int = 1
 
     @classmethod
     def checked(
@@ -89,6 +94,7 @@ class Request:
         mask: str = "",
         max_attempts: int | None = None,
         strip: bool = False,
+        variations: int = 1,
     ) -> Request:
         """Check everything that can be wrong before anything is started or written. Raises InputError.
 
@@ -113,9 +119,8 @@ class Request:
         output = _fits("--output", Text, output)
         attempts = max_attempts or load_settings().max_attempts
         chosen = review or _default_review(somebody)
-        request = cls(
-            path, prompt, session_id, output, overwrite, chosen, strength, protect, region, mask, attempts, strip
-        )
+        wishes = (strength, protect, region, mask, attempts, strip, variations)
+        request = cls(path, prompt, session_id, output, overwrite, chosen, *wishes)
         if output:
             check_output(request.as_session())
         return request
@@ -186,6 +191,7 @@ def edit(request: Request, person: Person) -> Result:
             mask=request.mask,
             max_attempts=request.max_attempts,
             strip=request.strip,
+            variations=request.variations,
         )
         return _with(person, settings, result)
 
@@ -210,7 +216,7 @@ def batch(photos: Sequence[str], request: Mapping[str, Any]) -> Result:
         return result
 
 
-def resume(name: str, answer: int, person: Person) -> Result:
+def resume(name: str, answer: str, person: Person) -> Result:
     """Continue one session; a failed one is tried again. Raises NotFoundError, LeaseHeldError."""
     settings = load_settings()
     with open_store(settings) as store:
@@ -239,7 +245,7 @@ def resume_all(person: Person) -> list[Result]:
         return [_with(person, settings, result) for result in resume_interrupted()]
 
 
-def _continue(settings: Settings, session_id: str, answer: int = 0) -> Result:
+def _continue(settings: Settings, session_id: str, answer: str = "") -> Result:
     from flows.resume import continue_session
 
     with open_store(settings) as store:
@@ -251,10 +257,11 @@ def _with(person: Person, settings: Settings, result: Result) -> Result:
     """Ask the person what the session waits for, and go on, until it is done or nobody answers."""
     while result.get("waiting_for"):
         if result["waiting_for"] == "question":
-            choice = person.choose(Question.model_validate(result["intent"]["question"]))
-            if choice is None:
+            question = Question.model_validate(result["question"])
+            answer = person.pick(result) if result["variations"] else person.choose(question)
+            if answer is None:
                 return result
-            result = _continue(settings, result["session_id"], choice)
+            result = _continue(settings, result["session_id"], str(answer))
         else:
             verdict = person.judge(result)
             if verdict is None:

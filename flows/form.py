@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from edi_storage import models
-from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, FeedbackType, Reason
+from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, MAX_VARIATIONS, FeedbackType, Reason
 from flows.engines.area import MAX_REGION
 from flows.engines.wishes import MAX_PROTECT, STRENGTHS
 
@@ -84,6 +84,16 @@ Attempts = Annotated[
     int,
     shown("Attempts", "1 to 3. A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
 ]
+Variations = Annotated[
+    int,
+    shown(
+        "Variations",
+        "1 to 4. With more than one you choose which you like best, or blend them; with 'auto' above, the one that "
+        "measures best is taken.",
+        ge=1,
+        le=MAX_VARIATIONS,
+    ),
+]
 Output = Annotated[
     str,
     shown(
@@ -100,12 +110,22 @@ Strip = Annotated[
         "camera it was). Switched on, it says nothing.",
     ),
 ]
+#: Text in the form; the flows of older schedules give a number.
 Answer = Annotated[
-    int,
+    str | int,
+    WithJsonSchema({"type": "string"}),
     shown(
         "Answer to its question",
-        "Only to continue a session that asked you something: the number of your choice. 0: none.",
-        ge=0,
+        "Only to continue a session that asked you something: the number of your choice, or for variations a blend "
+        "such as '1, sky from 3'. Empty: none.",
+    ),
+]
+Blend = Annotated[
+    str,
+    shown(
+        "Or blend them",
+        "One variation with parts of others, such as '1, sky from 3'. Empty: the choice above as it is.",
+        max_length=200,
     ),
 ]
 SessionName = Annotated[

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from edi_storage.models import SessionData, SessionHistory, StageCommit
 from edi_storage.state import Json, Step, merge_patch, next_step, step_of
 from edi_storage.store import Store
+from flows.words import variations
 
 #: Boundaries that say something of the session between its stages.
 _SAID: Final = ("feedback", "failed", "reopened")
@@ -136,7 +137,7 @@ def _said(commit: StageCommit, state: Json) -> str:
         case "refinement":
             return _refined(commit, state)
         case "edit":
-            return ", ".join(operation["name"].replace("_", " ") for operation in attempt.get("operations", []))
+            return _edited(commit, attempt)
         case "validation":
             return _measured(attempt)
         case "completed":
@@ -148,6 +149,16 @@ def _said(commit: StageCommit, state: Json) -> str:
             return str(commit.state_delta.get("validation", {}).get("failure") or "")
         case "reopened":
             return "somebody asked for it"
+
+
+def _edited(commit: StageCommit, attempt: Json) -> str:
+    if commit.iteration:
+        chosen = attempt["chosen"]
+        told = "chosen by a person" if chosen["by"] == "person" else "measured best"
+        return f"{told}: {chosen['number']}, {chosen['words']}"
+    if "variations" in attempt:
+        return variations(attempt["variations"])
+    return ", ".join(operation["name"].replace("_", " ") for operation in attempt.get("operations", []))
 
 
 def _understood(intent: Json) -> str:

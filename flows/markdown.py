@@ -13,6 +13,7 @@ from flows import words
 from flows.album import Album
 from flows.engines.heat import LEGEND
 from flows.pictures import data_uri, labelled
+from flows.sheet import sheet_of
 
 #: Pixels of the longer side: two pictures side by side are as wide as the UI's column ...
 _SIDE: Final = 384
@@ -20,6 +21,9 @@ _SIDE: Final = 384
 _ALONE: Final = 560
 _MOST_PICTURE: Final = 45_000
 _MOST_DELTA: Final = 30_000
+#: And the one with all variations, which are to be told apart.
+_SHEET: Final = 900
+_MOST_SHEET: Final = 66_000
 #: Characters of a prompt, and rows of a table, that are shown; naive prompts and scenes have far fewer.
 _MOST_TEXT: Final = 1500
 _MOST_ROWS: Final = 24
@@ -55,7 +59,8 @@ def session_page(
     headline = plain(words.headline(history))
     if stopped and history.session.status == "in_progress":
         headline = f"Interrupted. Last at: {headline}"
-    parts = [f"## {headline}", *before_and_after(history, album), *_other_engines(history)]
+    parts = [f"## {headline}", *before_and_after(history, album), *_variations(history, album)]
+    parts += _other_engines(history)
     parts += [*_found(history, album), *_understood(history), *_prompt(history), *_score(history, album)]
     parts += [*_restored(history, restored), *_files(history, full_path), *_rating(history)]
     return "\n\n".join(parts)
@@ -83,6 +88,15 @@ def before_and_after(history: SessionHistory, album: Album, side: int = _SIDE) -
     elif history.state and history.state.edited_image_path:
         after = "the stored result cannot be read any more: `edi doctor --repair` makes it again"
     return [_table(["before", "after"], [[before, after]])]
+
+
+def _variations(history: SessionHistory, album: Album) -> list[str]:
+    """All variations in one picture, larger as long as there is no result, and which was taken."""
+    sheet = sheet_of(history, album, _SHEET)
+    told = [plain(line) for line in words.listed_variations(history)]
+    most = _MOST_SHEET if album.after is None else _MOST_SHEET // 3
+    picture = [_picture("variations", data_uri(sheet, _SHEET, most=most))] if sheet is not None else []
+    return [*picture, "\n".join(f"- {line}" for line in told)] if told else []
 
 
 def _other_engines(history: SessionHistory) -> list[str]:

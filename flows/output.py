@@ -15,6 +15,7 @@ from edi_storage.failpoints import reach
 from edi_storage.models import Record, SessionData, SessionHistory
 from edi_storage.state import Json, Step, fallbacks_in, last_attempt
 from edi_storage.store import Store
+from edi_storage.variations import chosen_of, open_question, variations_of
 
 if TYPE_CHECKING:
     from flows.session import SessionRun
@@ -36,6 +37,7 @@ def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> 
     session, state = history.session, history.state
     edited = state.edited_image_path if state else None
     score = state.validation.get("score") if state else None
+    document = state.model_dump(mode="json") if state else {}
     return {
         "session_id": session_id,
         "status": session.status,
@@ -51,13 +53,35 @@ def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> 
         "entities": [_entity(store, entity.model_dump()) for entity in history.entities],
         "intent": history.intent.model_dump(mode="json") if history.intent else None,
         "prompts": [prompt.model_dump(mode="json") for prompt in history.prompts],
+        "variations": _variations(store, document),
         "waiting_for": session.waiting_for,
+        "question": _question(document),
         "failure_reason": session.failure_reason,
         "parent_session_id": session.parent_session_id,
         "forked_from_stage": session.forked_from_stage,
         "restored_stages": [step.label for step in restored],
         "warnings": _warnings(history),
     }
+
+
+def _variations(store: Store, state: Json) -> list[Json]:
+    """The variations that were made, each with its picture and whether it was taken, perhaps with parts of others."""
+    taken = chosen_of(state).get("number")
+    return [
+        {
+            "number": number,
+            "words": made["words"],
+            "path": store.files.full_path(made["path"]),
+            "chosen": number == taken,
+        }
+        for number, made in enumerate(variations_of(state), 1)
+    ]
+
+
+def _question(state: Json) -> Json | None:
+    """What the session asks, as long as nobody has answered."""
+    question = open_question(state)
+    return question.model_dump(mode="json") if question else None
 
 
 def _delta(store: Store, history: SessionHistory) -> str | None:
@@ -116,6 +140,7 @@ def _warnings(history: SessionHistory) -> list[str]:
     session, state = history.session, history.state
     warnings = list(state.scene_analysis.get("image", {}).get("notes", [])) if state else []
     warnings += fallbacks_in(state.scene_analysis) if state else []
+    warnings += state.validation.get("attempts", {}).get("1", {}).get("notes", []) if state else []
     if state and "undelivered" in state.validation:
         warnings.append(state.validation["undelivered"])
     score = session.final_alignment_score or 0.0

@@ -6,12 +6,15 @@ Everything a person wrote or an engine said is escaped; the page may fetch nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Final
 
 from edi_storage.models import Operation, SessionData, SessionHistory, StageCommit
+from edi_storage.state import step_of
 from edi_storage.store import Store
+from edi_storage.variations import variations_of
 from flows import words
 from flows.album import Album, album
 from flows.engines.heat import LEGEND
@@ -65,6 +68,7 @@ def page(store: Store, history: SessionHistory) -> str:
         f'<p class="standing">{escape(words.headline(history))}</p>',
         *_around(session, store.database.forks_of(session.session_id)),
         *_pictures(history, shown),
+        *_variations(history, shown),
         *_entities(history, shown),
         *_understood(history),
         *_prompts(history),
@@ -114,6 +118,21 @@ def _pictures(history: SessionHistory, shown: Album) -> list[str]:
         '<input type="range" min="0" max="100" value="50" aria-label="how much of the original is shown">',
     ]
     return [f'<figure class="slider">{"".join(parts)}</figure>']
+
+
+def _variations(history: SessionHistory, shown: Album) -> list[str]:
+    """The variations side by side, and which was taken."""
+    made = variations_of(history.state.model_dump(mode="json")) if history.state else []
+    figures = []
+    for number, one in enumerate(made, 1):
+        picture = "(its picture is missing: <code>edi doctor --repair</code> makes it again)"
+        if number in shown.variations:
+            picture = f'<img src="{data_uri(shown.variations[number], _MIDDLE)}" alt="variation {number}">'
+        name = f"<strong>{number}</strong> {escape(one['words'])}"
+        figures.append(f"<figure>{picture}<figcaption>{name}</figcaption></figure>")
+    told = words.listed_variations(history)[len(made) :]
+    grid = f'<div class="grid wider">{"".join(figures)}</div>'
+    return ["<h2>Variations</h2>", grid, *(f"<p>{escape(line)}</p>" for line in told)] if figures else []
 
 
 def _entities(history: SessionHistory, shown: Album) -> list[str]:
@@ -207,7 +226,7 @@ def _stages(commits: Sequence[StageCommit]) -> list[str]:
         return []
     rows = [
         (
-            f"refine {commit.iteration}" if commit.stage == "refinement" else commit.stage,
+            _stage(commit),
             str(commit.attempt),
             f"{commit.engine} {commit.engine_version}",
             f"{commit.finished_at:%H:%M:%S}",
@@ -216,6 +235,12 @@ def _stages(commits: Sequence[StageCommit]) -> list[str]:
         for commit in commits
     ]
     return ["<h2>What was done</h2>", _table(("stage", "attempt", "by", "finished (UTC)", "took"), rows)]
+
+
+def _stage(commit: StageCommit) -> str:
+    """Without its attempt, which has a column of its own."""
+    step = step_of(commit)
+    return replace(step, attempt=1).label if step else commit.stage
 
 
 def _feedback(history: SessionHistory) -> list[str]:

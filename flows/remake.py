@@ -24,8 +24,10 @@ def remake(store: Store, session_id: str, artifact: Artifact) -> None:
     if artifact.kind == "mask":
         data = _mask(store, state, photo, artifact)
     else:
+        number, _, variation = artifact.name.removeprefix("attempt_").partition("_variation_")
+        attempt = state.validation["attempts"][number]
         make = _delta if artifact.kind == "delta" else _edited
-        data = make(store, state, photo, state.validation["attempts"][artifact.name.removeprefix("attempt_")])
+        data = make(store, state, photo, attempt["variations"][int(variation) - 1] if variation else attempt)
     if store.files.put(session_id, data, ".png") != artifact.path:
         raise EngineError("the engines of this version make another picture")
 

@@ -141,7 +141,7 @@ def _continue(store: Store, settings: Settings, session_id: str) -> dict[str, An
     return outcome(store, session_id)
 
 
-def continue_session(session: SessionData, answer: int = 0) -> dict[str, Any]:
+def continue_session(session: SessionData, answer: str = "") -> dict[str, Any]:
     """Run the edit flow on a stored session; its stored options hold."""
     result: dict[str, Any] = edit_image(
         image_path=session.image_path, prompt=session.naive_prompt, session_id=session.session_id, answer=answer

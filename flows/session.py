@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -31,7 +31,7 @@ from edi_storage.recovery import refuse_lost, with_checkpoint
 from edi_storage.settings import Settings
 from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done, with_fallbacks
 from edi_storage.store import Store
-from flows import engines
+from flows import VERSION, engines
 from flows.engines.backends import Backends
 from flows.engines.base import Analyzer, Editor, Engine, Mask, Reasoner, Validator
 from flows.engines.base import Progress as EngineProgress
@@ -41,6 +41,14 @@ from flows.engines.wishes import Wishes
 #: One line per thing worth telling a person; the terminal and the Prefect UI show the same lines.
 log = logging.getLogger("edi")
 log.setLevel(logging.INFO)
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """The engine of the stages that need none."""
+
+    name: str = "edi"
+    version: str = VERSION
 
 
 class SessionRun:
@@ -61,6 +69,8 @@ class SessionRun:
         self.restored = steps_done(self.state)
         #: The number of the choice that answers the intent's question, when the caller brought one.
         self.answer: int | None = None
+        #: Which variation it is to be ("2", "1, sky from 3"), when somebody has said so.
+        self.choice: str | None = None
         self.waiting_for: WaitingFor | None = None
         #: Small copies of stored pictures, by path: what is shown several times is decoded once (see `flows.album`).
         self.copies: dict[str, Any] = {}

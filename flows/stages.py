@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,21 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.state import Step, verdict_on
-from flows import VERSION, words
+from flows import words
 from flows.album import keep_mask, keep_picture
 from flows.artifacts import show_progress
+from flows.choosing import by_person, choose, make_variations, to_validate, wanted_variations
 from flows.engines.area import read_mask, with_region, without_region
-from flows.engines.base import Detection, EditRequest, ValidationRequest
+from flows.engines.base import Detection, EditRequest
 from flows.engines.heat import delta_picture
 from flows.engines.photo import SUFFIXES, decode_photo, encode, encode_edited, encode_mask, open_photo
 from flows.engines.scoring import count, decide
-from flows.engines.wishes import as_wished, to_measure
+from flows.engines.wishes import as_wished
 from flows.hooks import write_checkpoint
 from flows.output import deliver
 from flows.plain import in_plain_words
 from flows.progress import ProgressBar
-from flows.session import SessionRun, log
+from flows.session import BuiltIn, SessionRun, log
 
 Work = Callable[[SessionRun, Step], None]
 StageTask = Task[[SessionRun, Step], Any]
@@ -48,14 +48,6 @@ RETRY_DELAYS: list[float] = [2, 8, 30]
 
 #: After these stages a watcher finds something new in the session's artifact.
 _WATCHED = ("analysis", "validation")
-
-
-@dataclass(frozen=True)
-class _BuiltIn:
-    """The engine of the stages that need none."""
-
-    name: str = "edi"
-    version: str = VERSION
 
 
 def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
@@ -109,7 +101,7 @@ def upload(run: SessionRun, step: Step) -> None:
     }
     if run.wishes.mask:
         image["mask"] = run.put_file(encode_mask(read_mask(run.wishes.mask, photo)), ".png")
-    run.commit(step, changes.upload_delta(run.session, image), _BuiltIn(), started)
+    run.commit(step, changes.upload_delta(run.session, image), BuiltIn(), started)
     name = Path(run.session.image_path).name
     log.info("Opened %s (%d x %d, %s).", name, photo.width, photo.height, photo.format)
 
@@ -202,8 +194,11 @@ def _hints(run: SessionRun, attempt: int) -> list[str]:
 
 @stage
 def edit(run: SessionRun, step: Step) -> None:
-    """Edit the original with the final prompt and store the picture."""
+    """Edit the original with the final prompt and store the picture; of several variations, one is then chosen."""
     started = run.begin(step)
+    if step.iteration:
+        choose(run, step, started)
+        return
     run.tell(0.0, "reading the photo and its masks")
     request = EditRequest(
         pixels=run.photo.pixels,
@@ -215,6 +210,10 @@ def edit(run: SessionRun, step: Step) -> None:
         hints=_hints(run, step.attempt),
         handles=run.handles,
     )
+    wanted = wanted_variations(run, step)
+    if wanted > 1:
+        make_variations(run, step, request, wanted, started)
+        return
     outcome = run.editor.edit(request, run.part(0.1, 0.7))
     run.tell(0.7, "writing the picture")
     path = run.put_file(encode_edited(run.photo, outcome.pixels), ".png")
@@ -230,15 +229,8 @@ def validation(run: SessionRun, step: Step) -> None:
     record = run.attempts()[step.attempt]
     run.tell(0.0, "reading the pictures")
     edited = decode_photo(run.store.files.read(record["edited_image_path"]))
-    scene, masks = to_measure(run.scene, run.masks, run.intent)
-    request = ValidationRequest(
-        original=run.photo.pixels,
-        edited=edited.pixels,
-        masks=masks,
-        scene=scene,
-        intent=run.intent,
-        operations=[Operation.model_validate(operation) for operation in record["operations"]],
-    )
+    operations = [Operation.model_validate(operation) for operation in record["operations"]]
+    request = to_validate(run, edited.pixels, run.intent, operations)
     result = run.validator.validate(request, run.part(0.3, 0.8))
     counts = count(result)
     data = ValidationData(
@@ -249,8 +241,10 @@ def validation(run: SessionRun, step: Step) -> None:
         unintended_count=counts.unintended,
     )
     decision = decide(counts.score, counts.applied, step.attempt, max_attempts(run))
+    if decision == "retry" and by_person(record):
+        decision = "needs_review"  # what a person has picked is not thrown away without asking them
     run.tell(0.8, "drawing what it changed")
-    shown = delta_picture(run.photo.pixels, edited.pixels, masks, result.deltas)
+    shown = delta_picture(run.photo.pixels, edited.pixels, request.masks, result.deltas)
     delta_path = run.put_file(encode(shown), ".png")
     keep_picture(run.copies, delta_path, shown)
     run.commit(step, changes.validation_delta(data, result, decision, delta_path), run.validator, started)
@@ -275,7 +269,7 @@ def completed(run: SessionRun, step: Step) -> None:
     edited = run.attempts()[best.attempt_number]["edited_image_path"]
     # Before the commit, like every file: after it nobody would come back to write what a kill prevented.
     undelivered = deliver(run, edited)
-    run.commit(step, changes.completed_delta(decision, best, edited, undelivered), _BuiltIn(), started)
+    run.commit(step, changes.completed_delta(decision, best, edited, undelivered), BuiltIn(), started)
     told = words.decision_in_words(decision)
     log.info("Done: attempt %d is kept, alignment %.2f, %s.", best.attempt_number, best.alignment_score, told)
 

@@ -188,6 +188,9 @@ class _Nobody:
     def choose(self, question: Question) -> int | None:
         return None
 
+    def pick(self, result: Result) -> str | None:
+        return None
+
     def judge(self, result: Result) -> Verdict | None:
         return None
 
@@ -201,6 +204,24 @@ class _AtTerminal:
             say(f"  {number}. {choice}")
         chosen: int = typer.prompt("Your choice (0: later)", type=int, default=1, err=True)
         return chosen if 0 < chosen <= len(question.choices) else None
+
+    def pick(self, result: Result) -> str | None:
+        from edi_storage.models import EntityData
+        from flows.engines.choices import read_choice
+
+        say(f"\n{result['question']['text']}\n{_variations_text(result)}")
+        entities = [EntityData.model_validate(entity) for entity in result["entities"]]
+        while True:
+            asked = "A number, or a blend such as '1, sky from 2' (0: later)"
+            answer: str = typer.prompt(asked, default="1", err=True).strip()
+            if answer == "0":
+                return None
+            try:
+                read_choice(answer, len(result["variations"]), entities)
+            except InputError as error:
+                say(str(error))
+            else:
+                return answer
 
     def judge(self, result: Result) -> Verdict | None:
         from edi_storage.models import FeedbackType
@@ -323,7 +344,10 @@ def _waits_for(session: SessionData | Result) -> WaitingFor | None:
 def _result_text(result: Result) -> str:
     session_id = result["session_id"]
     waiting_for = _waits_for(result)
-    question = (result.get("intent") or {}).get("question")
+    question = result.get("question")
+    if waiting_for == "question" and question and result["variations"]:
+        how = f"Answer with: edi resume {session_id} --answer NUMBER, or a blend: --answer '1, sky from 2'"
+        return f"{question['text']}\n{_variations_text(result)}\n{how}"
     if waiting_for == "question" and question:
         choices = "\n".join(f"  {number}. {choice}" for number, choice in enumerate(question["choices"], 1))
         return f"{question['text']}\n{choices}\nAnswer with: edi resume {session_id} --answer NUMBER"
@@ -340,6 +364,29 @@ def _result_text(result: Result) -> str:
     lines += [f"  ! {warning}" for warning in result.get("warnings", [])]
     lines.append(f"  Rate it: edi feedback {session_id} accept|reject|partial")
     return "\n".join(lines)
+
+
+def _variations_text(result: Result) -> str:
+    """The variations by number, and the picture that shows them side by side."""
+    lines = [f"  {one['number']}. {one['words']}" for one in result["variations"]]
+    return "\n".join([*lines, f"Side by side: {_contact_sheet(result['session_id'])}"])
+
+
+def _contact_sheet(session_id: str) -> str:
+    """Path of a file with all variations in one picture; it is made anew whenever somebody is asked."""
+    from edi_storage.disk import LocalFolder
+    from flows.album import album
+    from flows.engines.photo import encode
+    from flows.sheet import SHEET, sheet_of
+
+    with store() as opened:
+        history = opened.database.load_session(session_id)
+        sheet = sheet_of(history, album(opened, history, SHEET), SHEET)
+    if sheet is None:
+        return "their pictures are missing; `edi doctor --repair` makes them again"
+    path = _temporary(f"{session_id}-variations.jpg")
+    LocalFolder(str(path.parent)).write(path.name, encode(sheet, format="JPEG"))
+    return str(path)
 
 
 # --- Lists and tables --------------------------------------------------------------------------------
@@ -465,7 +512,7 @@ def write_page(
     from edi_storage.disk import LocalFolder
     from flows.page import page
 
-    path = Path(html).expanduser().absolute() if html else _temporary_page(history.session.session_id)
+    path = Path(html).expanduser().absolute() if html else _temporary(f"{history.session.session_id}.html")
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{html} cannot be written: name a file in a folder that exists.")
     if html and path.exists() and not overwrite:
@@ -476,11 +523,11 @@ def write_page(
     show({"session_id": history.session.session_id, "html": str(path)}, as_json, str(path))
 
 
-def _temporary_page(session_id: str) -> Path:
+def _temporary(name: str) -> Path:
     """For a look: a file that only its owner can read, and that the system clears away with the others."""
     import tempfile
 
-    return Path(tempfile.mkdtemp(prefix="edi-")) / f"{session_id}.html"
+    return Path(tempfile.mkdtemp(prefix="edi-")) / name
 
 
 def _open_in_browser(path: Path) -> None:
@@ -497,6 +544,7 @@ def _understood(history: SessionHistory) -> list[str]:
     lines = [f"intent    {words.understood(history.intent, history.entities)}"] if history.intent else []
     if history.prompts:
         lines.append(f"prompt    {history.prompts[-1].positive_prompt}")
+    lines += words.listed_variations(history) if not _waits_for(history.session) else []
     lines += [
         f"attempt {scored.attempt_number} scored {scored.alignment_score:.2f}: {scored.preserved_count} preserved, "
         f"{scored.modified_count} changed as asked, {scored.unintended_count} by accident"

@@ -18,6 +18,7 @@ from edi_storage.models import (
     WaitingFor,
 )
 from edi_storage.state import Json, Step, last_attempt, next_step
+from edi_storage.variations import chosen_of, open_question, variations_of
 from flows.engines.scoring import count
 
 #: What a decision means for whoever reads it.
@@ -101,6 +102,41 @@ def operations(done: Iterable[Operation], entities: Iterable[EntityData]) -> str
         names = ", ".join(operation.name.replace("_", " ") for operation in group)
         parts.append(f"{names} on {places.get(target, target)}")
     return "; ".join(parts) or "nothing to do"
+
+
+def variations(made: Sequence[Json]) -> str:
+    """ "3 variations: 1 dramatic, 60 %; 2 stormy, 60 %; 3 golden, 60 %"."""
+    listed = "; ".join(f"{number} {one['words']}" for number, one in enumerate(made, 1))
+    return f"{len(made)} variation{'' if len(made) == 1 else 's'}: {listed}"
+
+
+def choice(number_and_parts: Json, made: Sequence[Json], entities: Iterable[EntityData]) -> str:
+    """ "dramatic, 60 %, with sky from 3 (golden, 60 %)"."""
+    known = list(entities)
+    parts = [
+        f"with {called(part['entities'], known)} from {part['from']} ({made[part['from'] - 1]['words']})"
+        for part in number_and_parts.get("parts", [])
+    ]
+    return ", ".join([made[number_and_parts["number"] - 1]["words"], *parts])
+
+
+def listed_variations(history: SessionHistory) -> list[str]:
+    """A line for each variation that was made, and one about which was taken."""
+    state = history.state.model_dump(mode="json") if history.state else {}
+    lines = [f"variation {number}: {made['words']}" for number, made in enumerate(variations_of(state), 1)]
+    taken = chosen_of(state)
+    return [*lines, chosen(taken)] if taken else lines
+
+
+def chosen(record: Json) -> str:
+    """Which variation was taken, by whom and why, as a sentence; `record` is what the state holds of it."""
+    which = f"variation {record['number']} ({record['words']})"
+    if record["by"] == "person":
+        return f"You chose {which}."
+    scores = record["scores"]
+    listed = ", ".join(f"{score:.2f}" for score in scores)
+    equal = "; of equals, the nearest to what was asked" if scores.count(max(scores)) > 1 else ""
+    return f"Nobody was asked: {which} was taken, as it measures best (alignment of each: {listed}{equal})."
 
 
 def qualities(prompts: Iterable[PromptRecord]) -> str:
@@ -189,8 +225,9 @@ def _ended(history: SessionHistory, kept: int) -> str:
 
 
 def _waiting(history: SessionHistory, for_what: WaitingFor | None) -> str:
-    if for_what == "question" and history.intent and history.intent.question:
-        return f"Waiting for your answer: {history.intent.question.text}"
+    question = open_question(history.state.model_dump(mode="json")) if history.state else None
+    if for_what == "question" and question:
+        return f"Waiting for your answer: {question.text}"
     if for_what == "review" and history.validations:
         newest = max(history.validations, key=lambda scored: scored.attempt_number)
         return f"Waiting for your verdict on attempt {newest.attempt_number}, alignment {newest.alignment_score:.2f}."

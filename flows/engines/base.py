@@ -75,6 +75,24 @@ class EditOutcome:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """One of several ways to do an edit. `intent` asks for this one; `words` tell it from the others."""
+
+    pixels: Pixels
+    operations: list[Operation]
+    words: str
+    intent: Intent
+
+
+@dataclass(frozen=True)
+class Variations:
+    """Variations of an edit, the one that was asked for first; `notes` are sentences about those that are not shown."""
+
+    made: list[Variation]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class ValidationRequest:
     """Original and edited pictures of the same size, and what was asked for."""
 
@@ -134,6 +152,10 @@ class Editor(Engine, Protocol):
     """Applies the intent. Raises UnsupportedEditError, naming the backend that can, for what it cannot do."""
 
     def edit(self, request: EditRequest, progress: Progress = no_progress) -> EditOutcome: ...
+
+    def vary(self, request: EditRequest, count: int, progress: Progress = no_progress) -> Variations:
+        """Up to `count` variations that a person can tell apart, at least one; the same request, the same ones."""
+        ...
 
 
 class Validator(Engine, Protocol):

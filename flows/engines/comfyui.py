@@ -19,7 +19,7 @@ import numpy as np
 from edi_storage.errors import InputError, SessionGoneError
 from edi_storage.models import Intent, Operation
 from flows.engines.backends import Backends
-from flows.engines.base import EditOutcome, EditRequest, Mask, Pixels, Progress, no_progress
+from flows.engines.base import EditOutcome, EditRequest, Mask, Pixels, Progress, Variation, Variations, no_progress
 from flows.engines.comfyui_jobs import Job, Jobs
 from flows.engines.http import Server
 from flows.engines.photo import decode_photo, encode, encode_mask
@@ -71,6 +71,13 @@ class ComfyUIEditor:
         made = decode_photo(data, "What ComfyUI returned").pixels
         pixels = laid_over(request.pixels, sent, made, area, keep_detail=request.intent.edit_type == "color")
         return EditOutcome(pixels, [self._operation(request.intent, workflow, settings)])
+
+    def vary(self, request: EditRequest, count: int, progress: Progress = no_progress) -> Variations:
+        """One, whatever `count` is: each is a job of minutes, and a crash is to find the one that was paid for."""
+        made = self.edit(request, progress)
+        note = f"ComfyUI makes one result, not {count} variations: for those, set EDI_EDITOR=embedded."
+        one = Variation(made.pixels, made.operations, "as asked", request.intent)
+        return Variations([one], [note] if count > 1 else [])
 
     def _made_by(
         self,

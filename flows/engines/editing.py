@@ -11,12 +11,13 @@ import numpy as np
 
 from edi_storage.errors import UnsupportedEditError
 from edi_storage.models import Intent, Operation
-from flows.engines.base import EditOutcome, EditRequest, Progress, no_progress
+from flows.engines.base import EditOutcome, EditRequest, Progress, Variations, no_progress
 from flows.engines.operations import apply
 from flows.engines.parameters import MOODS, VERSION
 from flows.engines.presets import PRESETS, preset
 from flows.engines.sky import flatness
 from flows.engines.steps import Step, steps_for
+from flows.engines.variations import vary
 
 #: How much one "stronger" or "weaker" moves the strength.
 _HINT_STEP: Final = 0.2
@@ -45,13 +46,20 @@ class EmbeddedEditor:
         pixels = apply(request.pixels, request.masks, operations, progress)
         return EditOutcome(pixels, operations)
 
+    def vary(self, request: EditRequest, count: int, progress: Progress = no_progress) -> Variations:
+        """Up to `count` variations, the first as `edit` makes it. Raises UnsupportedEditError, as `edit` does."""
+        return vary(request, count, plan, progress)
 
-def plan(request: EditRequest) -> list[Operation]:
-    """The operations for an intent: its steps, stronger or weaker and with protection as the hints say."""
+
+def plan(request: EditRequest, steps: Sequence[Step] | None = None) -> list[Operation]:
+    """The operations for an intent: its steps, stronger or weaker and with protection as the hints say.
+
+    `steps` are done in place of those that the intent and its prompt say.
+    """
     hints = _read_hints(request.hints, request.masks)
     limits = _limits(request.intent)
     operations: list[Operation] = []
-    for step in steps_for(request.intent, request.prompt.positive_prompt):
+    for step in steps_for(request.intent, request.prompt.positive_prompt) if steps is None else steps:
         planner = _PLANNERS.get(step.action)
         if planner is None:
             raise UnsupportedEditError(

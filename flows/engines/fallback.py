@@ -16,6 +16,7 @@ from flows.engines.base import (
     Progress,
     Scene,
     ValidationRequest,
+    Variations,
     no_progress,
 )
 
@@ -116,6 +117,10 @@ class FallbackEditor(Fallback):
     def edit(self, request: EditRequest, progress: Progress = no_progress) -> EditOutcome:
         outcome: EditOutcome = self._first_that_works(lambda engine: engine.edit(request, progress))
         return outcome
+
+    def vary(self, request: EditRequest, count: int, progress: Progress = no_progress) -> Variations:
+        variations: Variations = self._first_that_works(lambda engine: engine.vary(request, count, progress))
+        return variations
 
 
 class FallbackValidator(Fallback):

@@ -22,7 +22,8 @@ from edi_storage.models import Operation
 from flows.engines import effects, optics
 from flows.engines.bands import Floats, in_bands
 from flows.engines.base import Mask, Pixels, Progress, no_progress
-from flows.engines.parameters import Parameters, checked, schema
+from flows.engines.blending import blend
+from flows.engines.parameters import Blend, Parameters, checked, schema
 from flows.engines.removal import remove
 from flows.engines.sky import dramatic_sky
 from flows.engines.tone import rgb_of
@@ -32,6 +33,7 @@ __all__ = ["REGISTRY", "apply", "rgb_of"]
 #: Changes `rgb` (float32 0..1, height x width x 3) in place where the mask says so.
 Effect = Callable[[Floats, Mask, Any], None]
 
+#: All but "blend", which needs more than what is there.
 REGISTRY: Final[Mapping[str, Effect]] = {
     "black_and_white": effects.black_and_white,
     "blur": optics.blur,
@@ -72,7 +74,11 @@ def apply(
         progress(number / max(1, len(operations)), operation.name.replace("_", " "), {})
         limit = _limit_of(wanted, masks)
         before = None if limit is None else rgb.copy()
-        REGISTRY[operation.name](rgb, _mask_of(operation.target, wanted, masks, pixels.shape), wanted)
+        mask = _mask_of(operation.target, wanted, masks, pixels.shape)
+        if isinstance(wanted, Blend):
+            blend(rgb, mask, _as_floats(apply(pixels, masks, wanted.operations)))
+        else:
+            REGISTRY[operation.name](rgb, mask, wanted)
         _settle(rgb, before, limit)
     progress(1.0, "developing the picture", {})
     return _to_bytes(rgb, pixels)

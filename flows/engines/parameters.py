@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edi_storage.errors import InputError
 from edi_storage.models import Operation, describe
@@ -53,6 +53,20 @@ class BlackAndWhite(Parameters):
     """Grey with a gentle S-curve."""
 
     amount: Share = 1.0
+
+
+class Blend(Parameters):
+    """A part of what other operations make of the original, laid in without a seam."""
+
+    operations: Annotated[list[Operation], Field(description="a list like this one, without another blend")] = []
+
+    @field_validator("operations")
+    @classmethod
+    def _are_known(cls, operations: list[Operation]) -> list[Operation]:
+        for operation in operations:
+            if isinstance(checked(operation), Blend):
+                raise ValueError("contains a blend, which cannot be blended again")  # noqa: TRY004
+        return operations
 
 
 class Blur(Parameters):
@@ -178,6 +192,7 @@ class Warmth(Parameters):
 #: The parameters of each operation, by its name.
 PARAMETERS: Final[dict[str, type[Parameters]]] = {
     "black_and_white": BlackAndWhite,
+    "blend": Blend,
     "blur": Blur,
     "clarity": Clarity,
     "contrast": Contrast,

@@ -101,6 +101,22 @@ def test_a_question_is_answered_by_a_choice(control: Control) -> None:
     assert intent.answer == 2
 
 
+def test_variations_are_shown_in_one_picture_and_blended_as_the_dialog_says(control: Control) -> None:
+    run = suspended(control, prompt="make the sky dramatic", variations=3)
+    assert form_of(control, run, "description").count("data:image/jpeg;base64,") == 1
+    schema = form_of(control, run, "schema")["properties"]
+    assert schema["answer"]["enum"] == ["1: dramatic, 60 %", "2: stormy, 60 %", "3: golden, 60 %"]
+    answer(control, run, answer="1: dramatic, 60 %", blend="1, unicorn from 3")
+    wait_until(lambda: control.state(run) == "Suspended", "the question, asked again")
+    assert "I do not see 'unicorn' in this photo" in form_of(control, run, "description")
+    answer(control, run, answer="1: dramatic, 60 %", blend="1, sky from 3")
+    assert ended(control, run).status == "completed"
+    with control.database() as database:
+        intent = database.get_intent(run)
+    assert intent is not None
+    assert intent.parameters["mood"] == "golden"
+
+
 def test_a_verdict_given_elsewhere_lets_the_suspended_run_go_on(control: Control, waiting: list[str]) -> None:
     run = waiting[0]
     with open_store(Settings(home=control.home)) as store:

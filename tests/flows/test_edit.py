@@ -33,20 +33,21 @@ MOMENTS = [
 ]
 
 
+VOLATILE = {"created_at", "updated_at", "started_at", "finished_at", "flow_run_id", "fence", "recovery_attempts"}
+
+
 def rows(edi: Edi, session_id: str) -> dict[str, Any]:
     """All rows and the state of a session, without times, ids of runs, and fences."""
-    shown = edi.json("show", session_id)
-    volatile = {"created_at", "updated_at", "started_at", "finished_at", "flow_run_id", "fence", "recovery_attempts"}
-
-    def steady(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: steady(item) for key, item in value.items() if key not in volatile | {"sha256"}}
-        if isinstance(value, list):
-            return [steady(item) for item in value]
-        return value.replace(str(edi.home), "HOME") if isinstance(value, str) else value
-
+    shown = json.loads(json.dumps(edi.json("show", session_id)).replace(str(edi.home), "HOME"))
     result: dict[str, Any] = steady(shown)
     return result
+
+
+def steady(value: Any) -> Any:
+    """A document of a session without what no two runs have in common."""
+    if isinstance(value, dict):
+        return {key: steady(item) for key, item in value.items() if key not in VOLATILE | {"sha256"}}
+    return [steady(item) for item in value] if isinstance(value, list) else value
 
 
 def test_the_sky_becomes_dramatic_and_the_palace_stays(edi: Edi, tmp_path: Path) -> None:
