@@ -120,7 +120,9 @@ def serve(
         settings, address, workers, tuple(deployments or deployments_for(settings)), announce or _say, open_ui
     )
     with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm(), _only_one(settings):
+        serving.announce("Starting; the first time this takes up to a minute ...")
         _keep("server", settings, serving.server_life, serving.announce)
+    serving.announce("Stopped. What was under way goes on with the next `edi serve`.")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Annotated, Any, Literal
 
 from prefect import runtime
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field, ValidationError, WithJsonSchema, create_model
@@ -81,9 +81,9 @@ def _pick(store: Store, result: dict[str, Any], question: Question) -> str:
     picture = f"![variations]({data_uri(sheet, _SHEET)})" if sheet is not None else ""
     wrong = ""
     for number in count(1):
-        log.info("%s%s %s", f"{wrong} " if wrong else "", question.text, _HOW)
+        said = f"{wrong} {question.text}".strip()
         text = "\n\n".join([f"## {plain(result['prompt'])}", picture, f"**{plain(wrong)} {plain(question.text)}**"])
-        given = _suspend(model.with_initial_data(description=text), f"variation-{number}")
+        given = _suspend(model.with_initial_data(description=text), f"variation-{number}", said)
         answer = given.blend.strip() or str(listed.index(given.answer) + 1)
         try:
             read_choice(answer, len(listed), entities)
@@ -97,22 +97,21 @@ def _pick(store: Store, result: dict[str, Any], question: Question) -> str:
 def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
     choices: Any = Annotated[Literal[tuple(question.choices)], Field(title="Your choice")]
     model: Any = create_model("Answer", __base__=RunInput, answer=(choices, question.choices[0]))
-    log.info("%s %s", question.text, _HOW)
     text = f"## {plain(result['prompt'])}\n\n{_pictures(store, result['session_id'])}\n\n**{plain(question.text)}**"
-    given = _suspend(model.with_initial_data(description=text), "question")
+    given = _suspend(model.with_initial_data(description=text), "question", question.text)
+    log.info("Your answer: %s.", given.answer)
     return question.choices.index(given.answer) + 1
 
 
 def _judge(store: Store, result: dict[str, Any]) -> None:
     session_id, attempt = result["session_id"], result["attempts"]
-    log.info(
-        "Attempt %d is made (alignment %.2f): what do you think of it? %s", attempt, result["alignment_score"], _HOW
-    )
+    said = f"Attempt {attempt} is made (alignment {result['alignment_score']:.2f}): what do you think of it?"
     text = (
         f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id)}\n\n"
         f"Attempt {attempt}, alignment {result['alignment_score']:.2f}. Reject it to have it tried again."
     )
-    given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}")
+    given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said)
+    log.info("Your verdict: %s.", given.verdict)
     give_verdict(
         store, session_id, given.verdict, rating=given.rating or None, comment=given.comment, reasons=given.reasons
     )
@@ -127,12 +126,17 @@ def _verdict_on(attempt: int) -> Any:
     return create_model("Verdict", __base__=Verdict, about=(only, this))
 
 
-def _suspend(model: Any, key: str) -> Any:
+def _suspend(model: Any, key: str, said: str) -> Any:
+    """The filled-in form. The log has what is `said` when the run begins to wait, not when it takes the answer."""
     for number in count(1):
         # The key is what tells Prefect, in the new process, that this was asked already. Without an answer to it, the
         # process was killed between its suspension and the saving of the form; then it is asked once more.
         with suppress(ValidationError, ObjectNotFound):
-            return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=f"{key}-{number}")
+            try:
+                return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=f"{key}-{number}")
+            except Pause:
+                log.info("%s %s", said, _HOW)
+                raise
     raise AssertionError("never reached")
 
 

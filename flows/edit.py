@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +25,17 @@ from flows.inbox import find_photo, inbox_of, photo_for
 from flows.names import edit_name
 from flows.output import check_output, outcome
 from flows.plain import in_plain_words
-from flows.reviving import has_worked
+from flows.reviving import end_lost_tasks, has_worked
 from flows.session import SessionRun, open_session
 from flows.stages import STAGES
+
+log = logging.getLogger("edi")
+
+#: What a person who watches the run in the UI wants to know next.
+_WHERE = (
+    "Before and after: on the tab Artifacts of this page. At full size: %s. To rate it, run the deployment "
+    "record-feedback; with its field Session left empty it is about the newest result."
+)
 
 
 def _run_name() -> str:
@@ -94,6 +103,8 @@ def edit_image(
         while result["waiting_for"] and asking.can_suspend():
             given = asking.ask(store, result)
             result = run_session(store, settings, session, given, flow_run_id, show_restored=False)
+        if result["edited_image_path"] and asking.can_suspend():
+            log.info(_WHERE, result["edited_image_path"])
         return result
 
 
@@ -132,6 +143,8 @@ def run_session(
     show_restored: the stages that were finished before stand among the tasks of this run, as "Restored".
     """
     with open_session(store, settings, session, flow_run_id) as run:
+        if flow_run_id and runtime.flow_run.run_count > 1:
+            end_lost_tasks(flow_run_id)
         if not run.restored:
             _check(run.session)
         _take_answer(run, answer)

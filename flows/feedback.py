@@ -53,5 +53,6 @@ def record_feedback(
         saved = give_verdict(store, session.session_id, verdict, rating=rating or None, comment=comment, reasons=chosen)
         show_stored(store, session.session_id)
     photo = Path(session.image_path).name
-    log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, verdict)
+    told = f"{verdict}, {rating} of 5" if rating else verdict
+    log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, told)
     return saved.model_dump(mode="json")

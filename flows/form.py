@@ -27,7 +27,7 @@ Photo = Annotated[
     str,
     shown(
         "Photo",
-        "Name of a photo in the inbox (the folder images in EDI_HOME), or its path on the machine that "
+        "Name of a photo in the folder for photos (`edi serve` says where that is), or its path on the machine that "
         "edits. PNG, JPEG or WebP. It is never changed.",
         min_length=1,
     ),
@@ -69,15 +69,16 @@ Mask = Annotated[
     str,
     shown(
         "Only where this mask is white",
-        "Name of a picture in the inbox, or its path, with the proportions of the photo: white where the photo may "
-        "change, black where not. Empty: no mask.",
+        "Name of a picture in the folder for photos, or its path, with the proportions of the photo: white where the "
+        "photo may change, black where not. Empty: no mask.",
     ),
 ]
 Review = Annotated[
     models.Review,
     shown(
         "Who judges the result",
-        "auto: the score decides. unsure: you do, where the score is not sure (0.6 to 0.8). ask: you do, always.",
+        "unsure: EDI measures the result and asks you only where it is not sure. ask: you judge every attempt. auto: "
+        "nobody is asked.",
     ),
 ]
 Attempts = Annotated[
@@ -101,13 +102,13 @@ Output = Annotated[
         "A file to write besides, ending in .png, .jpg or .webp. Empty: it is kept with the session only.",
     ),
 ]
-Overwrite = Annotated[bool, shown("Replace that file", "If it is there already.")]
+Overwrite = Annotated[bool, shown("Replace that file", "If the file above is there already.")]
 Strip = Annotated[
     bool,
     shown(
-        "Tell nothing of the photo",
-        "That file says with which camera, how and when the photo was taken, and its copyright (never where, or whose "
-        "camera it was). Switched on, it says nothing.",
+        "Leave out camera and time",
+        "The file above names the camera, when and how the photo was taken, and its copyright (never the place, or "
+        "whose camera it was). Switched on, it names nothing.",
     ),
 ]
 #: Text in the form; the flows of older schedules give a number.
@@ -139,7 +140,7 @@ SessionName = Annotated[
 
 Photos = Annotated[
     list[str],
-    shown("Photos", "Folders, names of photos in the inbox, or paths. Empty: every photo in the inbox."),
+    shown("Photos", "Folders, names of photos in the folder for photos, or paths. Empty: every photo in that folder."),
 ]
 OutputFolder = Annotated[
     str,
@@ -160,7 +161,7 @@ BatchName = Annotated[
 ]
 
 Verdict = Annotated[
-    FeedbackType, shown("Your verdict", "accept: keep it. partial: right in part. reject: not what you wanted.")
+    FeedbackType, shown("Your verdict", "accept: keep it. reject: not what you wanted. partial: right in part.")
 ]
 Rating = Annotated[int, shown("Stars", "1 (poor) to 5 (excellent). 0: no rating.", ge=0, le=5)]
 Reasons = Annotated[list[Reason], shown("What was wrong", "Leave it empty if nothing was.")]

@@ -19,14 +19,20 @@ _POLITE = re.compile(
     r"i(?:'d| would) like|i want|let's|let us)\b[\s,]*",
     re.IGNORECASE,
 )
+_WHOLE = re.compile(r"(?:it|this|(?:the|this) (?:photo|picture|image))\s+(?=\S)", re.IGNORECASE)
 _ARTICLE = re.compile(r"\b(?:the|an?)\s+", re.IGNORECASE)
 
 
 def short_prompt(prompt: str) -> str:
-    """A prompt without politeness and articles, at most 60 characters: "sky dramatic" of "make the sky dramatic"."""
+    """A prompt without politeness and articles, at most 60 characters.
+
+    "sky dramatic" of "make the sky dramatic", "better" of "make it better".
+    """
     plain = text = _one_line(prompt)
     while text and (polite := _POLITE.match(text)):
         text = text[polite.end() :]
+    if whole := _WHOLE.match(text):
+        text = text[whole.end() :]
     text = _ARTICLE.sub("", text).rstrip(" .!")
     return _cut(text or plain, _PROMPT)
 

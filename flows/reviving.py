@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Cancelled, Completed
+from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed
 
 from edi_storage.models import SessionData
 from edi_storage.store import Store
@@ -114,6 +114,16 @@ def way_on(session: SessionData, run: FlowRun | None, now: datetime) -> Way:
             return "leave" if age < _ABANDONED else "another"
         case _:
             return "another"
+
+
+def end_lost_tasks(run_id: str) -> None:
+    """Say that the tasks of an earlier, killed process of this run have crashed: they would run for ever."""
+    this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run_id)]))
+    at_work = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])))
+    lost: State[Any] = Crashed(message="Its process was killed; the stage is run again.")
+    with get_client(sync_client=True) as client:
+        for task_run in client.read_task_runs(flow_run_filter=this, task_run_filter=at_work):
+            client.set_task_run_state(task_run.id, lost, force=True)
 
 
 def is_moving(run: FlowRun | None) -> bool:

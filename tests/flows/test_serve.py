@@ -75,9 +75,16 @@ def test_a_killed_edit_is_continued_by_the_deployment_within_two_minutes(control
         wait_until(lambda: database.require_session(run).status == "completed", "the automatic resume", 120)
         after = database.get_commits(run)
     wait_until(lambda: control.state(run) == "Completed", "the end of the very run that was killed")
+    wait_until(lambda: not tasks_at_work(control, run), "an end of the task that the killed process was at")
     assert after[: len(before)] == before, "a finished stage was run again"
     assert after[-1].stage == "completed"
     assert len({commit.key for commit in after}) == len(after)
+
+
+def tasks_at_work(control: Control, run: str) -> list[Any]:
+    running = {"state": {"type": {"any_": ["RUNNING"]}}}
+    found: list[Any] = control.call("/task_runs/filter", flow_runs={"id": {"any_": [run]}}, task_runs=running)
+    return found
 
 
 def test_a_cancelled_edit_stays_cancelled(control: Control, photo: str) -> None:
@@ -108,7 +115,7 @@ def test_learning_and_resuming_have_their_schedules(control: Control) -> None:
 
 
 def test_the_ready_lines_lead_to_the_form_and_to_a_private_inbox(control: Control) -> None:
-    ready, form, inbox = (control.home / "serve.log").read_text().splitlines()[:3]
+    _, ready, form, inbox = (control.home / "serve.log").read_text().splitlines()[:4]
     ui = control.api.removesuffix("/api")
     assert ready == f"EDI is ready: {ui} (Ctrl-C ends it)"
     assert form.split() == [
