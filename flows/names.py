@@ -19,7 +19,7 @@ _POLITE = re.compile(
     r"i(?:'d| would) like|i want|let's|let us)\b[\s,]*",
     re.IGNORECASE,
 )
-_WHOLE = re.compile(r"(?:it|this|(?:the|this) (?:photo|picture|image))\s+(?=\S)", re.IGNORECASE)
+_WHOLE = re.compile(r"(?:(?:the|this) (?:photo|picture|image)|this|it)\s+(?=\S)", re.IGNORECASE)
 _ARTICLE = re.compile(r"\b(?:the|an?)\s+", re.IGNORECASE)
 
 
