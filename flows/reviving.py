@@ -6,6 +6,7 @@ the end; what stands here only spares people a second run of the same edit.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -28,6 +29,8 @@ from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed
 
 from edi_storage.models import SessionData
 from edi_storage.store import Store
+
+log = logging.getLogger("edi")
 
 #: What is to be done about an unfinished session that nobody works on:
 #: "revive" its run, "leave" it to its run, "end" it as cancelled, or have it continued by "another" run.
@@ -117,13 +120,19 @@ def way_on(session: SessionData, run: FlowRun | None, now: datetime) -> Way:
 
 
 def end_lost_tasks(run_id: str) -> None:
-    """Say that the tasks of an earlier, killed process of this run have crashed: they would run for ever."""
+    """Say that the tasks of an earlier, killed process of this run have crashed: they would run for ever.
+
+    They are no more than what a person sees, so a server that does not take it costs nothing but a warning.
+    """
     this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run_id)]))
     at_work = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])))
     lost: State[Any] = Crashed(message="Its process was killed; the stage is run again.")
-    with get_client(sync_client=True) as client:
-        for task_run in client.read_task_runs(flow_run_filter=this, task_run_filter=at_work):
-            client.set_task_run_state(task_run.id, lost, force=True)
+    try:
+        with get_client(sync_client=True) as client:
+            for task_run in client.read_task_runs(flow_run_filter=this, task_run_filter=at_work):
+                client.set_task_run_state(task_run.id, lost, force=True)
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning('Tasks of a killed process stay "running" in the UI: %s', error)
 
 
 def is_moving(run: FlowRun | None) -> bool:
