@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from deployments.tidying import KEPT_IDLE, NOT_ALONE, PLANNED
-from tests.flows.test_server import call, line_of, python
+from tests.flows.test_server import call, python, ready_line
 from tests.waiting import PATIENCE, wait_until
 
 SERVE = """
@@ -78,7 +78,7 @@ def back(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Back]:
 def _serving(back: Back) -> Iterator[None]:
     serve: subprocess.Popen[str] = python(SERVE, home=back.home)
     try:
-        back.url = f"{line_of(serve).split()[3]}/api"
+        back.url = f"{ready_line(serve).split()[3]}/api"
         yield
     finally:
         serve.send_signal(signal.SIGINT)

@@ -91,6 +91,12 @@ def line_of(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip() or pytest.fail(process.stderr.read())
 
 
+def ready_line(serve: subprocess.Popen[str]) -> str:
+    """What `edi serve` says when it is ready; before that it says that it starts."""
+    assert line_of(serve).startswith("Starting")
+    return line_of(serve)
+
+
 def descendants(process: int) -> set[int]:
     listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
     pairs = [(int(parent), int(child)) for parent, child in (line.split() for line in listed.splitlines())]
@@ -298,7 +304,7 @@ def served(home: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     serve = python(SERVE, str(port), home=home)
     try:
-        assert line_of(serve) == f"EDI is ready: http://127.0.0.1:{port} (Ctrl-C ends it)"
+        assert ready_line(serve) == f"EDI is ready: http://127.0.0.1:{port} (Ctrl-C ends it)"
         url = f"http://127.0.0.1:{port}/api"
         yield url
         folder, _, _ = start_waiting(url, home)
@@ -389,7 +395,7 @@ def test_serving_other_machines_needs_a_password(tmp_path: Path) -> None:
 def test_with_a_password_nobody_comes_in_without_it(other_home: Path) -> None:
     serve = python(SERVE, "0", "0.0.0.0", home=other_home, EDI_AUTH_STRING="me:secret")
     try:
-        url = f"{line_of(serve).split()[3]}/api"
+        url = f"{ready_line(serve).split()[3]}/api"
         mine = {"Authorization": f"Basic {base64.b64encode(b'me:secret').decode()}"}
         assert refusal(f"{url}/deployments/name/wait/wait") == 401
         assert call(f"{url}/deployments/name/wait/wait", headers=mine)["name"] == "wait"
