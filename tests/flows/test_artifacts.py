@@ -138,7 +138,7 @@ def test_a_killed_edit_says_what_was_restored(edi: Edi, server: str) -> None:
     assert "### Restored" not in first
     restored = "upload, analysis, intent, refine 0, refine 1, refine 2, refine 3"
     assert f"Finished before this run and not run again: {restored}." in ended
-    assert set(pictures(ended)) == {"before", "after", "what was found"}
+    assert set(pictures(ended)) == {"before", "after", "what was found", "what changed"}
 
 
 def test_ids_that_prefect_has_no_letters_for_have_keys_of_their_own() -> None:
