@@ -15,7 +15,8 @@ from edi_storage.failpoints import reach
 from edi_storage.models import Record, SessionData, SessionHistory
 from edi_storage.state import Json, Step, fallbacks_in, last_attempt
 from edi_storage.store import Store
-from edi_storage.variations import chosen_of, open_question, variations_of
+from edi_storage.variations import chosen_of, variations_of
+from flows.words import question_of
 
 if TYPE_CHECKING:
     from flows.session import SessionRun
@@ -55,7 +56,7 @@ def outcome(store: Store, session_id: str, *, restored: Iterable[Step] = ()) -> 
         "prompts": [prompt.model_dump(mode="json") for prompt in history.prompts],
         "variations": _variations(store, document),
         "waiting_for": session.waiting_for,
-        "question": _question(document),
+        "question": _question(history),
         "failure_reason": session.failure_reason,
         "parent_session_id": session.parent_session_id,
         "forked_from_stage": session.forked_from_stage,
@@ -78,9 +79,8 @@ def _variations(store: Store, state: Json) -> list[Json]:
     ]
 
 
-def _question(state: Json) -> Json | None:
-    """What the session asks, as long as nobody has answered."""
-    question = open_question(state)
+def _question(history: SessionHistory) -> Json | None:
+    question = question_of(history)
     return question.model_dump(mode="json") if question else None
 
 

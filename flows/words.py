@@ -13,6 +13,7 @@ from edi_storage.models import (
     Intent,
     Operation,
     PromptRecord,
+    Question,
     SessionHistory,
     ValidationResult,
     WaitingFor,
@@ -224,8 +225,15 @@ def _ended(history: SessionHistory, kept: int) -> str:
     return f"Done: {verdict}{score}{which}."
 
 
+def question_of(history: SessionHistory) -> Question | None:
+    """What the session asks, as long as nobody has answered. One that was saved by hand may have no state."""
+    if history.state is None:
+        return history.intent.question if history.intent else None
+    return open_question(history.state.model_dump(mode="json"))
+
+
 def _waiting(history: SessionHistory, for_what: WaitingFor | None) -> str:
-    question = open_question(history.state.model_dump(mode="json")) if history.state else None
+    question = question_of(history)
     if for_what == "question" and question:
         return f"Waiting for your answer: {question.text}"
     if for_what == "review" and history.validations:
