@@ -8,6 +8,7 @@ that does not fit is sent back once with what is wrong with it.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -48,7 +49,7 @@ _ADDS: Final = (
 )
 
 
-class _Chat:
+class _Chat(ABC):
     """A server with a model, in one of the two dialects."""
 
     name: str
@@ -76,15 +77,17 @@ class _Chat:
         except (KeyError, TypeError):
             raise InputError(self._strange(answer)) from None
 
+    @abstractmethod
     def _names(self, body: Any) -> list[str]:
-        raise NotImplementedError
+        """The models in what `_list` gives; raises KeyError or TypeError when there are none."""
 
+    @abstractmethod
     def _ask(self, messages: Sequence[Message], schema: Mapping[str, Any]) -> Answer:
-        raise NotImplementedError
+        """Put a conversation to the model, whose answer is to follow the schema."""
 
+    @abstractmethod
     def _text(self, body: Any) -> str:
         """The text of an answer; raises KeyError, IndexError or TypeError when there is none."""
-        raise NotImplementedError
 
     def understand(
         self, prompt: str, scene: SceneAnalysis, answer: int | None = None, asked: Question | None = None

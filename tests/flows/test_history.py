@@ -17,7 +17,7 @@ from edi_storage.settings import Settings
 from edi_storage.state import Json, Step, digest, fold, intent_delta, merge_patch
 from flows.history import as_text, tell
 from tests.flows.conftest import PALACE, Edi
-from tests.storage.sessions import SESSION, THEN, boundaries
+from tests.storage.sessions import SESSION, THEN, boundaries, put_files
 
 ID = SESSION.session_id
 
@@ -30,8 +30,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def store(settings: Settings) -> Iterator[Store]:
     with open_store(settings) as opened:
-        for content, suffix in (("photo", ".jpg"), ("sky_0", ".png"), ("building_0", ".png"), ("edited", ".png")):
-            opened.files.put(ID, content.encode(), suffix)
+        put_files(opened)
         yield opened
 
 

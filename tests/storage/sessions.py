@@ -23,6 +23,7 @@ from edi_storage.models import (
     ValidationResult,
 )
 from edi_storage.state import Json, Step, digest, merge_patch
+from edi_storage.store import Store
 
 THEN = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)
 
@@ -38,6 +39,16 @@ SESSION = SessionData(
 def file_path(content: str, suffix: str = ".png", session_id: str = SESSION.session_id) -> str:
     """Where a file of this content stands in the storage."""
     return f"{session_id}/files/{hashlib.sha256(content.encode()).hexdigest()}{suffix}"
+
+
+#: The contents of its files and their suffixes, in the order in which the stages make them.
+CONTENTS = (("photo", ".jpg"), ("sky_0", ".png"), ("building_0", ".png"), ("edited", ".png"), ("delta", ".png"))
+
+
+def put_files(store: Store, count: int = len(CONTENTS)) -> None:
+    """Store the first `count` files of the session."""
+    for content, suffix in CONTENTS[:count]:
+        store.files.put(SESSION.session_id, content.encode(), suffix)
 
 
 def entity(entity_id: str, label: str, area: float) -> EntityData:

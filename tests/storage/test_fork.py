@@ -30,16 +30,14 @@ from edi_storage.recovery import (
 from edi_storage.settings import Settings
 from edi_storage.state import Step, digest, fold, intent_delta, merge_patch, next_step
 from tests import databases
-from tests.storage.sessions import SESSION, boundaries, commit_all, prompt
+from tests.storage.sessions import SESSION, boundaries, commit_all, prompt, put_files
 
 ID = SESSION.session_id
 
 
 def edited(store: Store, upto: int = 99) -> SessionData:
     """The session of the tests with its files, done up to a boundary, as the flows leave it."""
-    contents = [("photo", ".jpg"), ("sky_0", ".png"), ("building_0", ".png"), ("edited", ".png"), ("delta", ".png")]
-    for content, suffix in contents[: 3 + (upto >= 8) + (upto >= 9)]:
-        store.files.put(ID, content.encode(), suffix)
+    put_files(store, 3 + (upto >= 8) + (upto >= 9))
     lease = store.database.begin_session(SESSION, "killed", 30)
     commit_all(store.database, lease, upto=upto)
     store.database.release(lease)
@@ -182,14 +180,7 @@ def twice_tried(store: Store) -> SessionData:
     asked = SESSION.model_copy(update={"options": {**SESSION.options, "review": "ask"}})
     edited(store, upto=9)
     delete_session(store, ID)
-    for content, suffix in (
-        ("photo", ".jpg"),
-        ("sky_0", ".png"),
-        ("building_0", ".png"),
-        ("edited", ".png"),
-        ("delta", ".png"),
-    ):
-        store.files.put(ID, content.encode(), suffix)
+    put_files(store)
     lease = store.database.begin_session(asked, "me", 30)
     state: dict[str, Any] = {}
     for seq, (step, delta) in enumerate(list(boundaries())[:-1], 1):

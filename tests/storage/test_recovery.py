@@ -37,20 +37,9 @@ from edi_storage.state import (
     steps_done,
 )
 from tests import databases
-from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session
+from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session, put_files
 
 ID = SESSION.session_id
-
-
-def put_files(store: Store) -> None:
-    for content, suffix in (
-        ("photo", ".jpg"),
-        ("sky_0", ".png"),
-        ("building_0", ".png"),
-        ("edited", ".png"),
-        ("delta", ".png"),
-    ):
-        store.files.put(ID, content.encode(), suffix)
 
 
 def finished(store: Store) -> SessionHistory:

@@ -30,7 +30,7 @@ from tests.crash import homes
 from tests.crash.bench import Bench
 from tests.crash.processes import brief
 from tests.crash.work import settings_for
-from tests.storage.sessions import SESSION, THEN, boundaries
+from tests.storage.sessions import SESSION, THEN, boundaries, put_files
 
 IDS = ("a", "b")
 OWNERS = ("one", "two")
@@ -320,14 +320,7 @@ def drive(template: Path, examples: int, steps: int, chance: int) -> list[str]:
     """Run the machine. Returns where the two differed, with the shortest way there."""
     with open_store(settings_for(template)) as store:
         Model.template = template
-        for content, suffix in (
-            ("photo", ".jpg"),
-            ("sky_0", ".png"),
-            ("building_0", ".png"),
-            ("edited", ".png"),
-            ("delta", ".png"),
-        ):
-            store.files.put(SESSION.session_id, content.encode(), suffix)
+        put_files(store)
     profile = settings(
         max_examples=examples,
         stateful_step_count=steps,
