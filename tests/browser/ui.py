@@ -41,7 +41,9 @@ class Ui:
         """From the first page to a deployment's."""
         self.page.goto(self.address)
         self.page.get_by_role("link", name="Deployments").first.click()
-        self.main.get_by_role("link", name=name, exact=True).first.click()
+        # By its address: the first page, which is still there for a moment, has links to flows of the same names.
+        there = self.page.locator("a[href*='/deployments/deployment/']")
+        self.main.get_by_role("link", name=name, exact=True).and_(there).first.click()
         self.page.wait_for_url("**/deployments/deployment/**")
 
     def open_form(self, name: str) -> None:
