@@ -34,7 +34,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Runs:
-    """Some worlds of one kind lived through. `gains` over the default are in points of acceptance: worlds x sessions."""
+    """Some worlds of one kind, lived through. `gains` over the default in points of acceptance: worlds x sessions."""
 
     gains: NDArray[np.float64]
     means: dict[str, float]
