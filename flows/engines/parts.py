@@ -234,7 +234,7 @@ def _with_gaps(picture: Picture, where: Bools, maybe: Bools) -> Bools:
 
 
 def _from_sky_nearby(picture: Picture, where: NDArray[np.generic], spread: float) -> Floats:
-    """Each pixel's Lab less that of the sky around it (mean by a Gaussian of `spread` pixels); infinite far from any."""
+    """Each pixel's Lab less that of the sky around it (a mean by a Gaussian of `spread` pixels); infinite far off."""
     weight = where.astype(np.float32)
     near = np.asarray(cv2.GaussianBlur(weight, (0, 0), spread))[..., None]
     local = np.asarray(cv2.GaussianBlur(picture.lab * weight[..., None], (0, 0), spread)) / (near + 1e-4)
