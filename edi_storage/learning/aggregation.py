@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from edi_storage.database import EDIDatabase
+from edi_storage.learning.profile import document_of
 from edi_storage.models import Count, LearningCell, Record
 
 
@@ -16,16 +17,30 @@ class LearningReport(Record):
     #: The last event folded in, by any run.
     watermark: Count
     cells: list[LearningCell]
+    #: The version of what was learned that the next edits use; None before the first verdict.
+    profile_version: int | None = None
 
 
 def learn(database: EDIDatabase) -> LearningReport:
-    """Fold all new feedback in, some tens of thousands of events a transaction. Again adds nothing."""
+    """Fold all new feedback in, some tens of thousands of events a transaction, and make a profile of it.
+
+    Again adds nothing. The profile is used from now on, unless a person has gone back to an older one.
+    """
     events = 0
     run = database.fold_feedback()
     while run.events:
         events += run.events
         run = database.fold_feedback()
-    return LearningReport(new_events=events, watermark=run.seq_to, cells=database.learning_cells())
+    if run.seq_to:
+        # Read after the folding, so that it may know of more events than `seq_to`; the next run says so.
+        database.save_profile(document_of(database.preset_cells()), run.seq_to)
+    active = database.active_profile()
+    return LearningReport(
+        new_events=events,
+        watermark=run.seq_to,
+        cells=database.learning_cells(),
+        profile_version=active.version if active else None,
+    )
 
 
 #: Fewer verdicts than this say little about the next one.
