@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, insert, select, tuple_
 
 from edi_storage import migrations, queries, salvage
 from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing
+from edi_storage.database_learning import LearningDatabase
 from edi_storage.errors import (
     DatabaseDamagedError,
     DatabaseError,
@@ -21,12 +22,12 @@ from edi_storage.errors import (
 )
 from edi_storage.failpoints import reach
 from edi_storage.files import FileStore
+from edi_storage.learning_queries import take_back_events
+from edi_storage.learning_tables import FeedbackEventRow
 from edi_storage.models import (
     Artifact,
     EntityData,
     Intent,
-    LearningCell,
-    LearningRun,
     Lease,
     PromptRecord,
     Record,
@@ -40,36 +41,26 @@ from edi_storage.models import (
     WaitingFor,
     now_utc,
 )
-from edi_storage.rows import TABLES, read, read_session, session_values, upsert, values_of
+from edi_storage.rows import TABLES, read_session, records, session_values, upsert, values_of
 from edi_storage.state import (
     MAX_STATE_BYTES,
     Json,
     Rows,
     answer_step,
-    feedback_delta,
     parse_state,
     reopened_delta,
     rows_of,
 )
-from edi_storage.tables import (
-    FeedbackEventRow,
-    LearningCellRow,
-    LearningRunRow,
-    LeaseRow,
-    SessionRow,
-    StageCommitRow,
-)
+from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
 
 ModelT = TypeVar("ModelT", bound=Record)
 Plain = Mapping[str, Any]
 
-#: Events folded in by one learning transaction, so that a long backlog never holds the lock for long.
-_EVENTS_A_RUN = 50_000
 #: How long the files of one session may take to delete; another process may finish the deletion after that.
 _DELETING_SECONDS = 600
 
 
-class EDIDatabase:
+class EDIDatabase(LearningDatabase):
     """The truth about all sessions, in SQLite (or another SQLAlchemy database).
 
     `db_path` is a file or a SQLAlchemy URL. The schema is made or upgraded on opening (`init_db`), an existing
@@ -209,15 +200,15 @@ class EDIDatabase:
             if session is None:
                 raise NotFoundError(f"There is no session {session_id!r}: `edi sessions` lists them.")
             commits = queries.commits(connection, session_id)
-            intents = queries.records(connection, session_id, Intent)
+            intents = records(connection, session_id, Intent)
             return SessionHistory(
                 session=session,
-                entities=queries.records(connection, session_id, EntityData),
+                entities=records(connection, session_id, EntityData),
                 intent=intents[0] if intents else None,
-                prompts=queries.records(connection, session_id, PromptRecord),
-                validations=queries.records(connection, session_id, ValidationData),
-                feedback=queries.records(connection, session_id, UserFeedback),
-                artifacts=queries.records(connection, session_id, Artifact),
+                prompts=records(connection, session_id, PromptRecord),
+                validations=records(connection, session_id, ValidationData),
+                feedback=records(connection, session_id, UserFeedback),
+                artifacts=records(connection, session_id, Artifact),
                 commits=commits,
                 state=SessionState.model_validate(queries.folded(commits)) if commits else None,
             )
@@ -254,7 +245,7 @@ class EDIDatabase:
                 queries.renew(connection, lease, 0, self.clock())
             else:
                 queries.refuse_held(connection, session_id, self.clock())
-            queries.take_back_events(connection, FeedbackEventRow.session_id == session_id)
+            take_back_events(connection, FeedbackEventRow.session_id == session_id)
             connection.execute(delete(SessionRow).where(SessionRow.id == session_id))
 
     # --- Leases ---------------------------------------------------------------------------------------
@@ -633,7 +624,7 @@ class EDIDatabase:
         with writing(self.engine, session_id) as connection:
             fence = salvage.next_fence(connection, session_id)
             salvage.set_session_aside(connection, session_id, "could not be read")
-            queries.take_back_events(connection, FeedbackEventRow.session_id == session_id)
+            take_back_events(connection, FeedbackEventRow.session_id == session_id)
             if session is None:
                 return
             connection.execute(insert(SessionRow).values(session_values(session)))
@@ -691,62 +682,6 @@ class EDIDatabase:
             where = and_(SessionRow.id == session_id, SessionRow.exported_seq < seq)
             connection.execute(update(SessionRow).where(where).values(exported_seq=seq))
 
-    # --- Feedback and learning ------------------------------------------------------------------------
-
-    def save_feedback(self, session_id: str, feedback: UserFeedback | Plain) -> UserFeedback:
-        """Save a verdict by its `feedback_key`, as a row, as a learning event and as a boundary of its own.
-
-        The same verdict again changes nothing. Raises NotFoundError, and LeaseHeldError while the edit is running.
-        """
-        verdict = UserFeedback.checked(feedback)
-        with writing(self.engine, session_id) as connection:
-            session = queries.require_session(connection, session_id)
-            queries.refuse_held(connection, session_id, self.clock())
-            if queries.same_verdict(connection, session_id, verdict):
-                return verdict
-            same = and_(
-                FeedbackEventRow.session_id == session_id, FeedbackEventRow.feedback_key == verdict.feedback_key
-            )
-            queries.take_back_events(connection, same)
-            queries.save_rows(connection, session_id, Rows(feedback=[verdict]))
-            queries.add_event(connection, session_id, verdict)
-            queries.append_boundary(connection, session_id, "feedback", feedback_delta(verdict))
-            if session.waiting_for == "review":
-                connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(waiting_for=None))
-        return verdict
-
-    def fold_feedback(self) -> LearningRun:
-        """Fold the feedback events after the watermark into the learning cells: one transaction, each event once."""
-        # Alone in the database: the number of an event that is not committed yet must not be passed by.
-        with writing(self.engine) as connection:
-            watermark = connection.execute(select(func.max(LearningRunRow.seq_to))).scalar() or 0
-            new = (
-                select(FeedbackEventRow)
-                .where(FeedbackEventRow.seq > watermark)
-                .order_by(FeedbackEventRow.seq)
-                .limit(_EVENTS_A_RUN)
-                .subquery()
-            )
-            last, events = connection.execute(select(func.max(new.c.seq), func.count())).one()
-            run = LearningRun(seq_from=watermark, seq_to=last or watermark, events=events)
-            if events:
-                queries.add_to_cells(connection, new)
-                connection.execute(insert(LearningRunRow).values(run.model_dump()))
-        return run
-
-    def last_learned(self) -> datetime | None:
-        """When feedback was last folded in; None when none ever was."""
-        with reading(self.engine) as connection:
-            found: datetime | None = connection.scalar(select(func.max(LearningRunRow.created_at)))
-            return found
-
-    def learning_cells(self) -> list[LearningCell]:
-        """What was learned so far, most feedback first."""
-        count = LearningCellRow.accepted + LearningCellRow.partial + LearningCellRow.rejected
-        query = select(LearningCellRow.__table__).where(count > 0).order_by(count.desc(), LearningCellRow.edit_type)
-        with reading(self.engine) as connection:
-            return [read(LearningCell, row) for row in connection.execute(query).mappings()]
-
     # --- Shared by the methods above ------------------------------------------------------------------
 
     def _save(self, session_id: str, model: type[ModelT], records: Iterable[ModelT | Plain]) -> None:
@@ -758,4 +693,4 @@ class EDIDatabase:
 
     def _get(self, session_id: str, model: type[ModelT]) -> list[ModelT]:
         with reading(self.engine) as connection:
-            return queries.records(connection, session_id, model)
+            return records(connection, session_id, model)

@@ -30,7 +30,7 @@ from edi_storage.errors import (
 #: PRAGMA application_id of EDI's databases: "EDI1".
 APPLICATION_ID: Final = 0x45444931
 #: PRAGMA user_version of a database this version of EDI writes: the newest file in migrations/versions.
-SCHEMA_REVISION: Final = 6
+SCHEMA_REVISION: Final = 7
 
 #: Before 3.51.3, SQLite can corrupt a database when a WAL file is reset.
 _WAL_IS_SAFE_FROM: Final = (3, 51, 3)

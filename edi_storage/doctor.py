@@ -291,6 +291,7 @@ def _verify_rows(store: Store, history: SessionHistory, state: Json) -> Iterator
         ("validations", expected.validations, history.validations),
         ("user_feedback", expected.feedback, history.feedback),
         ("artifacts", expected.artifacts, history.artifacts),
+        ("decisions", expected.decisions, store.database.get_decisions(history.session.session_id)),
     ]
     session_id = history.session.session_id
     wrong = [table for table, should, are in pairs if not _same(should, are)]

@@ -62,6 +62,8 @@ Decision = Literal["accepted", "needs_review", "retry", "best_effort", "partial"
 WaitingFor = Literal["question", "review"]
 #: When a person judges an attempt: never, when its score is between 0.6 and 0.8, or always.
 Review = Literal["auto", "unsure", "ask"]
+#: What may be done with what a person says of an edit: nothing, learn from it here, or share it in exports as well.
+Consent = Literal["none", "local", "export"]
 ArtifactKind = Literal["original", "mask", "edited", "delta"]
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -245,6 +247,9 @@ class SessionData(Record):
     #: Of a fork: the session it shares its beginning with (which may be deleted since), and the first stage of its own.
     parent_session_id: SessionId | None = None
     forked_from_stage: Text | None = None
+    #: The learned profile that the session was refined with; None when there was none.
+    profile_version: Count | None = None
+    consent: Consent = "local"
 
     @property
     def id(self) -> str:

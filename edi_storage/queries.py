@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Subquery, and_, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, select, update
 
 from edi_storage.errors import (
     DatabaseDamagedError,
@@ -17,29 +17,20 @@ from edi_storage.errors import (
     SessionGoneError,
     StaleBoundaryError,
 )
+from edi_storage.learning_queries import add_event, take_back_events
+from edi_storage.learning_tables import FeedbackEventRow
 from edi_storage.models import (
     SCHEMA_VERSION,
     BoundaryStage,
-    EntityData,
-    Intent,
     Lease,
-    Record,
     SessionData,
     StageCommit,
     UserFeedback,
     now_utc,
 )
-from edi_storage.rows import TABLES, commit_values, read, read_session, upsert, values_of
+from edi_storage.rows import TABLES, commit_values, read_session, records, upsert, values_of
 from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
-from edi_storage.tables import (
-    FeedbackEventRow,
-    LearningCellRow,
-    LeaseRow,
-    SessionRow,
-    StageCommitRow,
-)
-
-ModelT = TypeVar("ModelT", bound=Record)
+from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
 
 #: A lease renewed this far in the future was written before the clock was set back.
 _CLOCK_TOLERANCE = timedelta(seconds=5)
@@ -58,14 +49,6 @@ def require_session(connection: Connection, session_id: str) -> SessionData:
     if session is None:
         raise NotFoundError(f"There is no session {session_id!r}: `edi sessions` lists them.")
     return session
-
-
-def records(connection: Connection, session_id: str, model: type[ModelT]) -> list[ModelT]:
-    """The records of one kind that belong to a session, by their natural key."""
-    table, keys = TABLES[model]
-    columns = table.__table__.c
-    query = select(table.__table__).where(columns.session_id == session_id).order_by(*(columns[key] for key in keys))
-    return [read(model, row) for row in connection.execute(query).mappings()]
 
 
 def commits(connection: Connection, session_id: str, *which: ColumnElement[bool]) -> list[StageCommit]:
@@ -194,7 +177,8 @@ def insert_commit(connection: Connection, commit: StageCommit) -> None:
 def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
     """Upsert the business rows on their natural keys."""
     intents = [rows.intent] if rows.intent else []
-    for group in (rows.entities, intents, rows.prompts, rows.validations, rows.feedback, rows.artifacts):
+    groups = (rows.entities, intents, rows.prompts, rows.decisions, rows.validations, rows.feedback, rows.artifacts)
+    for group in groups:
         if group:
             table, keys = TABLES[type(group[0])]
             upsert(connection, table, [values_of(session_id, record) for record in group], keys)
@@ -206,10 +190,11 @@ def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:
         connection.execute(delete(table).where(table.__table__.c.session_id == session_id))
     save_rows(connection, session_id, rows)
     take_back_events(connection, FeedbackEventRow.session_id == session_id)
-    for verdict in rows.feedback:
-        if verdict.feedback_key in rows.shared:
-            continue
-        add_event(connection, session_id, verdict)
+    given = [verdict for verdict in rows.feedback if verdict.feedback_key not in rows.shared]
+    if given:
+        session = require_session(connection, session_id)
+        for verdict in given:
+            add_event(connection, session, verdict)
 
 
 def touch_session(connection: Connection, commit: StageCommit, columns: Json) -> None:
@@ -224,7 +209,7 @@ def touch_session(connection: Connection, commit: StageCommit, columns: Json) ->
     connection.execute(update(SessionRow).where(SessionRow.id == commit.session_id).values(values))
 
 
-# --- Feedback and learning ---------------------------------------------------------------------------
+# --- What is said between stages ---------------------------------------------------------------------
 
 
 def same_verdict(connection: Connection, session_id: str, verdict: UserFeedback) -> bool:
@@ -233,48 +218,6 @@ def same_verdict(connection: Connection, session_id: str, verdict: UserFeedback)
         item for item in records(connection, session_id, UserFeedback) if item.feedback_key == verdict.feedback_key
     ]
     return bool(stored) and stored[0].model_dump(exclude={"created_at"}) == verdict.model_dump(exclude={"created_at"})
-
-
-def take_back_events(connection: Connection, which: ColumnElement[bool]) -> None:
-    """Add the opposite of the learning events that still stand, so that their sum is nothing."""
-    what = [
-        FeedbackEventRow.session_id,
-        FeedbackEventRow.feedback_key,
-        FeedbackEventRow.edit_type,
-        FeedbackEventRow.label,
-        FeedbackEventRow.feedback_type,
-        FeedbackEventRow.rating,
-    ]
-    net = func.sum(FeedbackEventRow.sign)
-    standing = select(*what, (-net).label("sign")).where(which).group_by(*what).having(net != 0)
-    connection.execute(insert(FeedbackEventRow).from_select([*(column.key for column in what), "sign"], standing))
-
-
-def add_event(connection: Connection, session_id: str, verdict: UserFeedback) -> None:
-    """Log a verdict for learning, with what it was about as it stands now."""
-    edit_type, label = _what_was_edited(connection, session_id)
-    event = {
-        "session_id": session_id,
-        "feedback_key": verdict.feedback_key,
-        "sign": 1,
-        "edit_type": edit_type,
-        "label": label,
-        "feedback_type": verdict.feedback_type,
-        "rating": verdict.rating,
-    }
-    connection.execute(insert(FeedbackEventRow).values(event))
-
-
-def _what_was_edited(connection: Connection, session_id: str) -> tuple[str, str]:
-    """Edit type and label of the first target; the whole picture is "image", a session without intent "unknown"."""
-    intents = records(connection, session_id, Intent)
-    if not intents:
-        return "unknown", "unknown"
-    intent = intents[0]
-    labels = {entity.entity_id: entity.label for entity in records(connection, session_id, EntityData)}
-    if not intent.preserve_entities or not intent.target_entities:
-        return intent.edit_type, "image"
-    return intent.edit_type, labels.get(intent.target_entities[0], "image")
 
 
 def append_boundary(connection: Connection, session_id: str, stage: BoundaryStage, delta: Json) -> None:
@@ -313,26 +256,3 @@ def end_waiting(connection: Connection, session: SessionData, options: Json) -> 
     """The session waits no longer; `options` are kept with it for whoever continues it."""
     answered = update(SessionRow).values(options={**session.options, **options}, waiting_for=None)
     connection.execute(answered.where(SessionRow.id == session.session_id))
-
-
-def add_to_cells(connection: Connection, events: Subquery) -> None:
-    """Add events to the cells of their edit type and label."""
-    sums = select(
-        events.c.edit_type,
-        events.c.label,
-        *(
-            func.sum(case((events.c.feedback_type == kind, events.c.sign), else_=0)).label(name)
-            for kind, name in (("accept", "accepted"), ("partial", "partial"), ("reject", "rejected"))
-        ),
-        func.sum(func.coalesce(events.c.rating, 0) * events.c.sign).label("rating_sum"),
-        func.sum(case((events.c.rating.is_not(None), events.c.sign), else_=0)).label("rating_count"),
-    ).group_by(events.c.edit_type, events.c.label)
-    added = [dict(row) for row in connection.execute(sums).mappings()]
-    for cell in added:
-        where = and_(LearningCellRow.edit_type == cell["edit_type"], LearningCellRow.label == cell["label"])
-        counts = {name: LearningCellRow.__table__.c[name] + cell[name] for name in cell if name not in _CELL_KEY}
-        if not connection.execute(update(LearningCellRow).where(where).values(counts)).rowcount:
-            connection.execute(insert(LearningCellRow).values(cell))
-
-
-_CELL_KEY = ("edit_type", "label")

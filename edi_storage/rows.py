@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection, RowMapping, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from edi_storage.learning_models import LoggedDecision
+from edi_storage.learning_tables import DecisionRow
 from edi_storage.models import (
     Artifact,
     EntityData,
@@ -40,6 +42,7 @@ TABLES: dict[type[Record], tuple[type[Base], tuple[str, ...]]] = {
     UserFeedback: (FeedbackRow, ("session_id", "feedback_key")),
     Intent: (IntentRow, ("session_id",)),
     Artifact: (ArtifactRow, ("session_id", "kind", "name")),
+    LoggedDecision: (DecisionRow, ("session_id", "attempt")),
 }
 
 #: A seed database has NULL where the models have a value; it reads as nothing or 0.
@@ -58,6 +61,8 @@ _NULL_READS_AS: dict[str, Any] = {
 def values_of(session_id: str, record: Record) -> dict[str, Any]:
     """The column values of a record that belongs to a session."""
     values = record.model_dump()
+    if isinstance(record, LoggedDecision):
+        values |= {"holdout": int(record.holdout), "seed": str(record.seed)}
     return {"session_id": session_id, **values}
 
 
@@ -68,6 +73,14 @@ def read(model: type[ModelT], row: RowMapping) -> ModelT:
         if name in values and values[name] is None:
             values[name] = value
     return model.model_validate(values)
+
+
+def records(connection: Connection, session_id: str, model: type[ModelT]) -> list[ModelT]:
+    """The records of one kind that belong to a session, by their natural key."""
+    table, keys = TABLES[model]
+    columns = table.__table__.c
+    query = select(table.__table__).where(columns.session_id == session_id).order_by(*(columns[key] for key in keys))
+    return [read(model, row) for row in connection.execute(query).mappings()]
 
 
 def session_values(session: SessionData, fields: set[str] | None = None) -> dict[str, Any]:

@@ -9,7 +9,8 @@ Where things stand in the document:
     scene_analysis  image {sha256, path, width, height, format, notes}, options, created_at, entities, spatial_layout,
                     parent {session_id, stage} of a fork, fallbacks {"attempt 2: edit": [why another engine did it]}
     intent          the fields of `Intent`
-    prompts         iteration_0.. of attempt 1, attempt_2_iteration_0.. of later ones, final
+    prompts         iteration_0.. of attempt 1, attempt_2_iteration_0.. of later ones, final; with iteration 0 stands
+                    the `decision` of the attempt (see `learning_models.LoggedDecision`)
     validation      score, delta, decision, attempts {"1": {edited_image_path, operations, counts ...,
                     delta_image_path, and with variations: variations [{path, operations, words, intent}], notes,
                     chosen {number, parts, words, by, scores}}},
@@ -27,6 +28,7 @@ from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from edi_storage.errors import InputError
+from edi_storage.learning_models import LoggedDecision
 from edi_storage.models import (
     ITERATIONS,
     MAX_ATTEMPTS,
@@ -209,11 +211,22 @@ def intent_delta(intent: Intent, before: Mapping[str, Any] | None = None) -> Jso
     return {"current_stage": "intent", "intent": replacing(before or {}, after)}
 
 
-def refinement_delta(prompt: PromptRecord, final: PromptRecord, before: Mapping[str, Any] | None = None) -> Json:
-    """`final` is the best prompt so far, which may be an earlier iteration; `before` the final one until now."""
+def refinement_delta(
+    prompt: PromptRecord,
+    final: PromptRecord,
+    before: Mapping[str, Any] | None = None,
+    decision: LoggedDecision | None = None,
+) -> Json:
+    """`final` is the best prompt so far, which may be an earlier iteration; `before` the final one until now.
+
+    `decision`, with iteration 0, is what was chosen for the attempt; its time is that of the prompt.
+    """
+    pair = _pair(prompt)
+    if decision is not None:
+        pair["decision"] = decision.model_dump(mode="json", exclude={"attempt", "created_at"}, exclude_none=True)
     return {
         "current_stage": "refinement",
-        "prompts": {prompt_key(prompt): _pair(prompt), "final": replacing(before or {}, _pair(final))},
+        "prompts": {prompt_key(prompt): pair, "final": replacing(before or {}, _pair(final))},
     }
 
 
@@ -310,6 +323,7 @@ class Rows:
     validations: list[ValidationData] = field(default_factory=list)
     feedback: list[UserFeedback] = field(default_factory=list)
     artifacts: list[Artifact] = field(default_factory=list)
+    decisions: list[LoggedDecision] = field(default_factory=list)
     shared: frozenset[str] = frozenset()
 
 
@@ -321,11 +335,13 @@ def rows_of(document: Mapping[str, Any]) -> Rows:
     entities = [EntityData.model_validate(entity) for entity in scene.get("entities", [])]
     attempts = validation.get("attempts", {})
     feedback = [UserFeedback.model_validate(item) for item in validation.get("feedback", {}).values()]
+    pairs = [pair for key, pair in document.get("prompts", {}).items() if key != "final"]
     return Rows(
         session=_session_columns(document),
         entities=entities,
         intent=Intent.model_validate(document["intent"]) if document.get("intent") else None,
-        prompts=[read_pair(pair) for key, pair in document.get("prompts", {}).items() if key != "final"],
+        prompts=[read_pair(pair) for pair in pairs],
+        decisions=[read_decision(pair) for pair in pairs if "decision" in pair],
         validations=[_validation(attempt) for attempt in attempts.values() if "alignment_score" in attempt],
         feedback=feedback,
         artifacts=list(_artifacts(scene, entities, attempts)),
@@ -346,6 +362,10 @@ def _session_columns(document: Mapping[str, Any]) -> Json:
     validation = document.get("validation", {})
     if parent := document.get("scene_analysis", {}).get("parent"):
         columns |= {"parent_session_id": parent["session_id"], "forked_from_stage": parent["stage"]}
+    if consent := document.get("scene_analysis", {}).get("options", {}).get("consent"):
+        columns["consent"] = consent
+    if versions := _profile_versions(document):
+        columns["profile_version"] = versions[0]
     if document.get("current_stage") == "completed":
         columns |= {
             "status": "completed",
@@ -358,10 +378,24 @@ def _session_columns(document: Mapping[str, Any]) -> Json:
     return columns
 
 
+def _profile_versions(document: Mapping[str, Any]) -> list[int]:
+    """The learned profiles that the decisions in a document were made with, the first one first."""
+    pairs = [pair for key, pair in document.get("prompts", {}).items() if key != "final"]
+    made = sorted((read_decision(pair) for pair in pairs if "decision" in pair), key=lambda decision: decision.attempt)
+    return [decision.profile_version for decision in made if decision.profile_version is not None]
+
+
 def read_pair(pair: Mapping[str, Any]) -> PromptRecord:
     """A prompt as it stands in the document, as a record."""
-    fields = dict(pair)
+    fields = {name: value for name, value in pair.items() if name != "decision"}
     return PromptRecord(positive_prompt=fields.pop("positive"), negative_prompt=fields.pop("negative"), **fields)
+
+
+def read_decision(pair: Mapping[str, Any]) -> LoggedDecision:
+    """The decision that stands with a prompt in the document."""
+    prompt = read_pair(pair)
+    given = {"attempt": prompt.attempt_number, "created_at": prompt.created_at}
+    return LoggedDecision.model_validate({**pair["decision"], **given})
 
 
 def _validation(attempt: Mapping[str, Any]) -> ValidationData:
@@ -500,6 +534,12 @@ def asks_a_person(review: Review | None, decision: Decision) -> bool:
 def feedback_key(attempt: int) -> str:
     """The key of the verdict on one attempt."""
     return f"attempt-{attempt}"
+
+
+def attempt_of(feedback_key: str) -> int | None:
+    """The attempt that a verdict of this key is about; None when it is about the whole."""
+    name, _, number = feedback_key.partition("-")
+    return int(number) if name == "attempt" and number.isdecimal() and len(number) < 4 else None
 
 
 def verdict_on(state: Mapping[str, Any], attempt: int) -> UserFeedback | None:

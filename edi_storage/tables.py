@@ -107,6 +107,7 @@ class SessionRow(Base):
     __table_args__ = (
         CheckConstraint("status IN ('in_progress', 'completed', 'failed')", name="status"),
         CheckConstraint("id <> ''", name="id_not_empty"),
+        CheckConstraint("consent IN ('none', 'local', 'export')", name="consent"),
         _score("final_alignment_score"),
         Index("ix_sessions_created_at_id", "created_at", "id"),
         Index("ix_sessions_status_created_at_id", "status", "created_at", "id"),
@@ -138,6 +139,10 @@ class SessionRow(Base):
     #: Of a fork. No foreign key: a fork outlives its parent, and still says whose fork it is.
     parent_session_id: Mapped[str | None]
     forked_from_stage: Mapped[str | None]
+    #: The learned profile that the session was refined with.
+    profile_version: Mapped[int | None]
+    #: What may be done with what the person says of it: none (nothing), local (learn here), export (share it too).
+    consent: Mapped[str] = mapped_column(server_default=text("'local'"))
 
 
 class PromptRow(Base):
@@ -314,48 +319,4 @@ class QuarantineRow(Base):
     row_json: Mapped[str]
     reason: Mapped[str]
     revision: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-
-
-class FeedbackEventRow(Base):
-    __tablename__ = "feedback_events"
-    __table_args__ = (
-        CheckConstraint("sign IN (-1, 1)", name="sign"),
-        Index("ix_feedback_events_session_id_feedback_key", "session_id", "feedback_key"),
-        {"sqlite_autoincrement": True},
-    )
-
-    seq: Mapped[int] = mapped_column(primary_key=True)
-    #: No foreign key: the event that takes a deleted session's feedback back outlives the session.
-    session_id: Mapped[str]
-    feedback_key: Mapped[str]
-    sign: Mapped[int]
-    edit_type: Mapped[str]
-    label: Mapped[str]
-    feedback_type: Mapped[str]
-    rating: Mapped[int | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
-
-
-class LearningCellRow(Base):
-    __tablename__ = "learning_cells"
-
-    edit_type: Mapped[str] = mapped_column(primary_key=True)
-    label: Mapped[str] = mapped_column(primary_key=True)
-    accepted: Mapped[int]
-    partial: Mapped[int]
-    rejected: Mapped[int]
-    rating_sum: Mapped[int]
-    rating_count: Mapped[int]
-
-
-class LearningRunRow(Base):
-    __tablename__ = "learning_runs"
-    __table_args__ = (UniqueConstraint("seq_from"), UniqueConstraint("seq_to"), {"sqlite_autoincrement": True})
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    #: The events with seq_from < seq <= seq_to were folded in; the highest seq_to is the watermark.
-    seq_from: Mapped[int]
-    seq_to: Mapped[int]
-    events: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

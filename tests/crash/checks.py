@@ -32,7 +32,7 @@ _VOLATILE = {
     "entities": {"id"},
     "validations": {"id"},
 }
-_NOT_COMPARED = {"leases", "quarantine", "learning_cells", "learning_runs"}
+_NOT_COMPARED = {"leases", "quarantine"}
 
 #: Kinds of findings that a crash may leave for `doctor --repair` even after a resume: a file that was written and
 #: never committed, and what nobody came back to write because the session was finished.
@@ -85,7 +85,7 @@ def _of_session(home: Path, store: Store, session_id: str, commits: bool) -> Sna
     found: Snapshot = {}
     with reading(store.database.engine) as connection:
         for name, table in Base.metadata.tables.items():
-            if name in _NOT_COMPARED or (name == "stage_commits" and not commits):
+            if name in _NOT_COMPARED or name.startswith("learning_") or (name == "stage_commits" and not commits):
                 continue
             column = table.c.id if name == "sessions" else table.c.get("session_id")
             if column is not None:

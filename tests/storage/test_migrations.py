@@ -142,7 +142,7 @@ def test_foreign_keys_are_off_while_tables_are_replaced_and_on_afterwards(seed):
             seen.append(connection.connection.dbapi_connection.execute("PRAGMA foreign_keys").fetchone()[0])
 
     migrations.upgrade(engine)
-    assert seen == [0] * 6
+    assert seen == [0] * 8
     with reading(engine) as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
     engine.dispose()
