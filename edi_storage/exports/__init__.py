@@ -1,4 +1,4 @@
-"""Data sets of what people preferred, for training elsewhere: only of sessions that may be shared, and without names."""
+"""Data sets of what people preferred, for training elsewhere: of sessions that may be shared, without names."""
 
 from edi_storage.exports.export import Exported, Pictures, export
 from edi_storage.exports.formats import FORMATS, Format

@@ -16,8 +16,8 @@ _WHAT: Final[dict[Format, str]] = {
     "neither, and left out.",
     "diffusion-dpo": "Pairs of pictures for the same wish, as Diffusion-DPO reads them (`jpg_0` is the better one, "
     "`label_0` is 1), with the photo that both were made from.",
-    "magicbrush": "Accepted edits in the columns of MagicBrush. `mask_img` is white where there was to be a change; none "
-    "where the whole picture was meant.",
+    "magicbrush": "Accepted edits in the columns of MagicBrush. `mask_img` is white where there was to be a change; "
+    "there is none where the whole picture was meant.",
 }
 
 _MEANINGS: Final[dict[str, str]] = {
@@ -69,18 +69,19 @@ def card(format_: Format, files: Mapping[str, str], counts: Mapping[str, int], *
             "",
             "## Where it comes from",
             "",
-            "Each row is of a session whose owner said that it may be shared (`consent` is `export`). Ids are made with a "
-            "key that stays at home. Paths, file names, web and mail addresses and telephone numbers are taken out of all "
-            f"texts; pictures are encoded anew, without any metadata. {_COMMENTS[comments]}",
+            "Each row is of a session whose owner said that it may be shared (`consent` is `export`). Ids are made "
+            "with a key that stays at home. Paths, file names, web and mail addresses and telephone numbers are "
+            "taken out of all texts; pictures are encoded anew, without any metadata. "
+            f"{_COMMENTS[comments]}",
             "",
             "A session that is deleted, or whose consent is taken back, is gone from the next export; copies that were "
             "given away must be replaced by that.",
             "",
             "## What it is not",
             "",
-            "The verdicts are one household's taste, on edits that EDI's engines could make. What was shown to be judged "
-            "was chosen in part by what was liked before, so shares of accepted rows are no rates. Photos may show people: "
-            "ask them before you publish.",
+            "The verdicts are one household's taste, on edits that EDI's engines could make. What was shown to be "
+            "judged was chosen in part by what was liked before, so shares of accepted rows are no rates. Photos may "
+            "show people: ask them before you publish.",
             "",
         ]
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edi_storage.models import Artifact, FeedbackType, PromptRecord, SessionHistory, UserFeedback
+from edi_storage.models import Artifact, ArtifactKind, FeedbackType, PromptRecord, SessionHistory, UserFeedback
 from edi_storage.state import Json, feedback_key
 
 #: Of one session, so that a person who tries often does not outweigh others.
@@ -88,7 +88,7 @@ def example_of(history: SessionHistory, presets: Mapping[int, str] | None = None
 
 
 def _results(
-    history: SessionHistory, files: Mapping[tuple[str, str], Artifact], presets: Mapping[int, str]
+    history: SessionHistory, files: Mapping[tuple[ArtifactKind, str], Artifact], presets: Mapping[int, str]
 ) -> Iterator[Result]:
     assert history.state is not None
     said = {item.feedback_key: item for item in history.feedback}

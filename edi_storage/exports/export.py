@@ -53,7 +53,7 @@ class Exported(Record):
 def export(
     store: Store, home: Path, out: Path, format_: Format, pictures: Pictures, *, comments: bool = False
 ) -> Exported:
-    """Write all judged results of sessions with consent `export` to the folder `out`, in the place of an earlier export.
+    """Write what was judged in sessions with consent `export` to the folder `out`, in place of an earlier export.
 
     Sessions are read one by one, so a long history takes time, not memory. Raises InputError for a folder that holds
     anything else, or without pyarrow where that is needed; StorageError when it cannot be written.
@@ -70,16 +70,14 @@ def export(
             files = writer.close()
         counts = {split: run.counts[split] for split in files}
         _describe(folder, format_, files, counts, comments)
-    return Exported(
-        folder=str(out), format=format_, sessions=run.sessions, rows=dict(run.counts), skipped=run.skipped
-    )
+    return Exported(folder=str(out), format=format_, sessions=run.sessions, rows=dict(run.counts), skipped=run.skipped)
 
 
 def _examples(store: Store) -> Iterator[Example]:
     after = ""
     while ids := store.database.shared_session_ids(after):
         for session_id in ids:
-            presets = {made.attempt: made.preset for made in store.database.decisions(session_id)}
+            presets = {made.attempt: made.preset for made in store.database.get_decisions(session_id)}
             if example := example_of(store.database.load_session(session_id), presets):
                 yield example
         after = ids[-1]

@@ -20,7 +20,7 @@ _ID_CHARACTERS: Final = 20
 #: Of a hundred source pictures, so many are in the split `test`.
 _TEST_SHARE: Final = 10
 
-#: What does not belong into shared text: paths (two or more parts, or from a home or a drive), addresses, numbers to call.
+#: What does not belong into shared text: paths (two or more parts, or from a home or a drive), addresses.
 _TELLING: Final = re.compile(
     r"""\b(?:https?|ftp|file)://\S+                        # web addresses
     | [\w.+-]+@[\w-]+(?:\.[\w-]+)+                         # mail addresses

@@ -119,8 +119,8 @@ def advise(counts: Iterable[ScoreCount], current: float = 0.80) -> ThresholdAdvi
     """Another threshold whose acceptance is at least `PROMISE` by Wilson's lower bound; None to leave it as it is.
 
     Lower than `current`: step by step, and stopping at the first step that does not hold or lets in too few verdicts
-    to tell, which keeps the chance of a false promise at that of one test however many steps there are. Higher, when `current` does not hold: the first
-    that does, each tested more strictly for their number (Bonferroni).
+    to tell, which keeps the chance of a false promise at that of one test however many steps there are. Higher, when
+    `current` does not hold: the first that does, each tested more strictly for their number (Bonferroni).
     """
     merged = _merged(counts)
     held = None
