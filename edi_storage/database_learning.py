@@ -122,6 +122,11 @@ class LearningDatabase:
         with reading(self.engine) as connection:
             return list(connection.scalars(select(SessionRow.id).where(shared).order_by(SessionRow.id).limit(limit)))
 
+    def sessions_with_reason(self, reason: str, limit: int = 3) -> list[str]:
+        """Ids of the sessions where this reason was given, of which some are left to show, newest first."""
+        with reading(self.engine) as connection:
+            return learning_queries.sessions_with_reason(connection, reason, limit)
+
     # --- Profiles -------------------------------------------------------------------------------------
 
     def save_profile(self, profile: Mapping[str, Any], seq_to: int) -> StoredProfile:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from flows import terminal, upkeep
+from flows import cli_learning, terminal, upkeep
 from flows.terminal import JsonOption, handled
 
 if TYPE_CHECKING:
@@ -311,15 +311,7 @@ def feedback(
     terminal.show(document, as_json, f"Thank you: session {found.session_id} is rated {verdict}.{more}")
 
 
-@app.command()
-@handled
-def learn(as_json: JsonOption = False) -> None:
-    """Aggregate new feedback; each verdict counts once, however often this runs."""
-    from edi_storage.learning import learn as fold
-
-    with terminal.store() as store:
-        report = fold(store.database)
-    terminal.show_learning(report, as_json)
+cli_learning.register(app)
 
 
 # --- Looking -----------------------------------------------------------------------------------------

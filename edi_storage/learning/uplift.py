@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from edi_storage.learning.intervals import Z95, wilson
@@ -101,6 +101,15 @@ def learned_part(probabilities: Mapping[str, float], default: str) -> dict[str, 
         arm: max(0.0, chance - (HOLDOUT if arm == default else 0.0)) / (1 - HOLDOUT)
         for arm, chance in probabilities.items()
     }
+
+
+def with_second(choice: Judged, arm: str, default: str, probabilities: Mapping[str, float]) -> Judged:
+    """The choice together with a second one of the same edit, drawn for itself but for the common holdout."""
+    first, second = learned_part(choice.probabilities, choice.default), learned_part(probabilities, default)
+    both = {f"{a} | {b}": (1 - HOLDOUT) * first[a] * second[b] for a in first for b in second}
+    usual = f"{choice.default} | {default}"
+    both[usual] += HOLDOUT
+    return replace(choice, arm=f"{choice.arm} | {arm}", default=usual, probabilities=both)
 
 
 def _psi(choice: Judged, model: _Means) -> float:

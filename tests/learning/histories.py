@@ -154,27 +154,29 @@ def _steps(store: Store, session: SessionData, past: Past) -> Any:
     yield Step("analysis"), changes.analysis_delta(SceneAnalysis(entities=entities, spatial_layout="above"))
     yield Step("intent"), changes.intent_delta(intent)
     for number, attempt in enumerate(past.attempts, 1):
-        yield from _attempt(store, session.session_id, number, attempt, intent, target)
+        yield from _attempt(store, past, number, attempt, intent, target)
     yield Step("completed", len(past.attempts)), _completed(past)
 
 
-def _attempt(store: Store, session_id: str, number: int, attempt: Attempt, intent: Intent, target: str) -> Any:
+def _attempt(store: Store, past: Past, number: int, attempt: Attempt, intent: Intent, target: str) -> Any:
+    session_id, made = past.session_id, past.made
     pair = PromptRecord(
         attempt_number=number,
         iteration=0,
         positive_prompt=f"dramatic sky, try {number}",
         negative_prompt="flat sky",
         quality_score=0.8,
+        created_at=made,
     )
     yield Step("refinement", number), changes.refinement_delta(pair, pair, None, attempt.decision)
     operations = [Operation(name="dramatic_sky", target=target)]
     path = store.files.put(session_id, picture(attempt.colour), ".png")
     if attempt.variations:
         paths = [store.files.put(session_id, picture(colour), ".png") for colour in attempt.variations]
-        made = [variation(one, operations, f"variation {at}", intent) for at, one in enumerate(paths, 1)]
+        others = [variation(one, operations, f"variation {at}", intent) for at, one in enumerate(paths, 1)]
         path = paths[attempt.chosen - 1]
         chosen = {"number": attempt.chosen, "words": "that one", "by": "person"}
-        yield Step("edit", number), variations_delta(number, made, [])
+        yield Step("edit", number), variations_delta(number, others, [])
         yield (
             Step("edit", number, 1),
             lambda state: choice_delta(number, path, operations, chosen, intent, state["intent"]),
