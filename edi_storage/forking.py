@@ -87,7 +87,9 @@ def plan_fork(store: Store, parent: SessionData, wanted: Wanted) -> Fork:
         session = session.model_copy(update={"waiting_for": following})
     kept = [commit for commit in shared if commit.stage not in _FATES]
     _refuse_taken(store, session)
-    return Fork(session, _commits(kept, deltas, session), rows_of(after), files)
+    rows = rows_of(after)
+    own: Json = {name: rows.session[name] for name in ("consent", "profile_version") if name in rows.session}
+    return Fork(session.model_copy(update=own), _commits(kept, deltas, session), rows, files)
 
 
 def stages_of(commits: Sequence[StageCommit]) -> dict[Step, list[StageCommit]]:

@@ -324,4 +324,5 @@ def _session_from(state: Json) -> SessionData:
         image_path=state["image_path"],
         naive_prompt=state["naive_prompt"],
         options=scene.get("options", {}),
+        consent=scene.get("options", {}).get("consent", "local"),
     )

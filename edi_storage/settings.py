@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from edi_storage.errors import InputError
+from edi_storage.models import Consent
 
 
 def _home() -> Path:
@@ -73,6 +74,14 @@ class Settings(BaseSettings):
     )
     unanswered: Literal["keep", "fail"] = Field(
         "keep", description="keep: go on with the likeliest choice and the best attempt; fail: end the session"
+    )
+    learning: Literal["on", "off"] = Field(
+        "on", description="off: every edit is done as if nothing had been learned from feedback"
+    )
+    consent: Consent = Field(
+        "local",
+        description="What may be done with your verdicts: none (nothing), local (learn from them here), export (share "
+        "them in exports too)",
     )
     analyzer: str = Field(
         "embedded", description="Engine that finds entities: embedded, sam; with commas, the first that works"

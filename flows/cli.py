@@ -92,6 +92,16 @@ VariationsOption = Annotated[
         "measures best is taken.",
     ),
 ]
+LearningOption = Annotated[
+    bool, typer.Option("--learning/--no-learning", help="Use what was learned from feedback, or do as without it.")
+]
+ConsentOption = Annotated[
+    Literal["none", "local", "export"] | None,
+    typer.Option(
+        help="What your verdict on it may be used for: none (nothing), local (learning here), export (also what "
+        "`edi export` writes). [default: EDI_CONSENT, else local]"
+    ),
+]
 StripOption = Annotated[bool, typer.Option("--strip", help="Leave camera, time and copyright out of what is written.")]
 
 
@@ -139,6 +149,8 @@ def edit(
     attempts: AttemptsOption = None,
     variations: VariationsOption = 1,
     strip: StripOption = False,
+    learning: LearningOption = True,
+    consent: ConsentOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Edit a photo as the prompt says.
@@ -164,6 +176,8 @@ def edit(
         max_attempts=attempts,
         strip=strip,
         variations=variations,
+        learning=learning,
+        consent=consent,
     )
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
 

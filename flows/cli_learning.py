@@ -1,4 +1,4 @@
-"""The commands about learning: `edi learn` and what belongs to it, and `edi export`. Imports are inside the commands."""
+"""The commands about learning: `edi learn` with what belongs to it, and `edi export`. Imports are inside them."""
 
 from __future__ import annotations
 

@@ -65,6 +65,8 @@ def edit_image(
     output: form.Output = "",
     overwrite: form.Overwrite = False,
     strip: form.Strip = False,
+    learning: form.Learning = True,
+    consent: form.Consent = "as set up",
     answer: form.Answer = "",
     session_id: form.SessionName = "",
 ) -> dict[str, Any]:
@@ -80,16 +82,20 @@ def edit_image(
         known = store.database.get_session(name)
         if known is None:
             _refuse_deleted(name)
+        consents = form.consent_of(consent, settings.consent)
         session = SessionData.checked(
             {
                 "session_id": name,
                 "image_path": photo_for(known, image_path, inbox_of(settings)),
                 "naive_prompt": prompt,
+                "consent": consents,
                 "options": {
                     "review": review,
                     "output": str(Path(output).expanduser().absolute()) if output else "",
                     "overwrite": overwrite,
                     **({"strip": True} if strip else {}),
+                    **({} if learning else {"learning": False}),
+                    **({} if consents == "local" else {"consent": consents}),
                     **({"variations": variations} if variations > 1 else {}),
                     "max_attempts": min(max_attempts, settings.max_attempts),
                     **Wishes.checked(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +17,7 @@ from edi_storage.forking import Wanted, make_fork
 from edi_storage.models import (
     MAX_ATTEMPTS,
     MAX_PROMPT,
+    Consent,
     FeedbackType,
     Question,
     Reason,
@@ -76,6 +77,9 @@ class Request:
     max_attempts: int = MAX_ATTEMPTS
     strip: bool = False
     variations: int = 1
+    learning: bool = True
+    #: "" as EDI_CONSENT says.
+    consent: Consent | Literal[""] = ""
 
     @classmethod
     def checked(
@@ -95,6 +99,8 @@ class Request:
         max_attempts: int | None = None,
         strip: bool = False,
         variations: int = 1,
+        learning: bool = True,
+        consent: Consent | None = None,
     ) -> Request:
         """Check everything that can be wrong before anything is started or written. Raises InputError.
 
@@ -119,7 +125,7 @@ class Request:
         output = _fits("--output", Text, output)
         attempts = max_attempts or load_settings().max_attempts
         chosen = review or _default_review(somebody)
-        wishes = (strength, protect, region, mask, attempts, strip, variations)
+        wishes = (strength, protect, region, mask, attempts, strip, variations, learning, consent or "")
         request = cls(path, prompt, session_id, output, overwrite, chosen, *wishes)
         if output:
             check_output(request.as_session())
@@ -192,6 +198,8 @@ def edit(request: Request, person: Person) -> Result:
             max_attempts=request.max_attempts,
             strip=request.strip,
             variations=request.variations,
+            learning=request.learning,
+            consent=request.consent or "as set up",
         )
         return _with(person, settings, result)
 

@@ -5,14 +5,40 @@ An empty text or 0 stands for "nothing": an optional field would get a toggle be
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, WithJsonSchema
 
 from edi_storage import models
+from edi_storage.errors import InputError
 from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, MAX_VARIATIONS, FeedbackType, Reason
 from flows.engines.area import MAX_REGION
 from flows.engines.wishes import MAX_PROTECT, STRENGTHS
+
+#: The words for what may be done with a verdict; None leaves it to EDI_CONSENT.
+CONSENTS: Final[Mapping[str, models.Consent | None]] = {
+    "as set up": None,
+    "learn nothing": "none",
+    "stays here": "local",
+    "may be shared": "export",
+}
+
+
+def consent_of(given: str, usual: models.Consent) -> models.Consent:
+    """What a person consents to, in the words of the form or by name; `usual` where they leave it to the settings.
+
+    Raises InputError.
+    """
+    text = given.strip().lower()
+    if text in CONSENTS:
+        return CONSENTS[text] or usual
+    for name in get_args(models.Consent):
+        if name == text:
+            meant: models.Consent = name
+            return meant
+    raise InputError(f"The consent is {given[:40]!r}: say none, local or export.")
+
 
 #: A batch's id, or nothing; the ids of its sessions are longer.
 BATCH_ID = "^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$"
@@ -84,6 +110,24 @@ Review = Annotated[
 Attempts = Annotated[
     int,
     shown("Attempts", "1 to 3. A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
+]
+Consent = Annotated[
+    str,
+    WithJsonSchema({"type": "string", "enum": list(CONSENTS)}),
+    shown(
+        "Your verdict on it",
+        "What may be done with it. 'stays here': the next edits on this machine learn from it. 'may be shared': it "
+        "also goes into what `edi export` writes, without the names of your files. 'learn nothing': it only counts for this "
+        "edit.",
+    ),
+]
+Learning = Annotated[
+    bool,
+    shown(
+        "Use what was learned",
+        "Where you leave the look or the strength open, EDI chooses what was liked before. Switched off, it does as it "
+        "would without.",
+    ),
 ]
 Variations = Annotated[
     int,

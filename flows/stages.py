@@ -28,6 +28,7 @@ from flows import words
 from flows.album import keep_mask, keep_picture
 from flows.artifacts import show_progress
 from flows.choosing import by_person, choose, make_variations, to_validate, wanted_variations
+from flows.deciding import choice_of, decision_for, in_words, nothing_chosen
 from flows.engines.area import read_mask, with_region, without_region
 from flows.engines.base import Detection, EditRequest
 from flows.engines.heat import delta_picture
@@ -156,6 +157,7 @@ def refinement(run: SessionRun, step: Step) -> None:
     """Write one prompt pair; the best of the attempt so far is the final one."""
     started = run.begin(step)
     earlier = run.prompts_of(step.attempt)
+    decision = decision_for(run, step)
     prompt = run.reasoner.refine(
         run.session.naive_prompt,
         run.scene,
@@ -164,10 +166,16 @@ def refinement(run: SessionRun, step: Step) -> None:
         step.attempt,
         earlier[-1] if earlier else None,
         _hints(run, step.attempt),
+        choice_of(decision, run.intent),
     )
+    if not run.reasoner.heeds_choice:
+        decision = nothing_chosen(run, step)
     best = max([*earlier, prompt], key=_quality)
     final = run.state.get("prompts", {}).get("final")
-    run.commit(step, changes.refinement_delta(prompt, best, final), run.reasoner, started)
+    made = decision if step.iteration == ITERATIONS[0] else None
+    run.commit(step, changes.refinement_delta(prompt, best, final, made), run.reasoner, started)
+    if made and (chosen := in_words(made)):
+        log.info("%sChosen from what was learned: %s.", _of(step), chosen)
     if step.iteration == ITERATIONS[-1]:
         grew = words.qualities([*earlier, prompt])
         log.info("%sRefined the prompt in %d steps; its quality: %s.", _of(step), len(earlier) + 1, grew)

@@ -8,26 +8,28 @@ from edi_storage.models import Count, Record
 
 
 class Learned(Record):
-    """What one run added."""
+    """What one run of the aggregation added."""
 
     #: Feedback events folded in by this run; taking a verdict back is an event too.
     new_events: Count
     #: The last event folded in, by any run.
     watermark: Count
+    #: The version of what was learned that the next edits use; None before the first verdict.
+    profile_version: int | None = None
 
 
 def learn(database: EDIDatabase) -> Learned:
-    """Fold all new feedback in, and keep what follows as a profile. Again adds nothing.
+    """Fold all new feedback in, some tens of thousands of events a transaction, and make a profile of it.
 
-    A profile that differs from the newest one becomes the active one, unless a person has gone back to an older one.
+    Again adds nothing. The profile is used from now on, unless a person has gone back to an older one.
     """
     events = 0
     run = database.fold_feedback()
     while run.events:
         events += run.events
         run = database.fold_feedback()
-    document = document_of(database.preset_cells())
-    # Without a choice to learn from there is nothing to ask.
-    if document["presets"] or document["strengths"]:
-        database.save_profile(document, run.seq_to)
-    return Learned(new_events=events, watermark=run.seq_to)
+    if run.seq_to:
+        # Read after the folding, so that it may know of more events than `seq_to`; the next run says so.
+        database.save_profile(document_of(database.preset_cells()), run.seq_to)
+    active = database.active_profile()
+    return Learned(new_events=events, watermark=run.seq_to, profile_version=active.version if active else None)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from edi_storage.learning.calibration import Calibration, ScoreCount, calibrate
-from edi_storage.learning.choice import _shares
+from edi_storage.learning.choice import choose_preset, choose_strength
 from edi_storage.learning.intervals import wilson
 from edi_storage.learning.phrases import Phrase, Tally, TermCount, phrases
-from edi_storage.learning.profile import Profile, Tallies
+from edi_storage.learning.profile import Profile
 from edi_storage.learning.uplift import Judged, Share, Uplift, uplift, with_second
 from edi_storage.learning_models import (
     LEVELS,
@@ -38,6 +38,14 @@ USUAL_LEVEL: Final = 3
 STRENGTH: Final = "strength"
 
 
+class _Place(NamedTuple):
+    """Where something is chosen: a cell, and what of it (a kind of preset, or "strength")."""
+
+    edit_type: str
+    label: str
+    what: str
+
+
 @dataclass(frozen=True)
 class Kind:
     """Something with several ways to do it: their names, and the one that nobody has to have learned."""
@@ -46,6 +54,9 @@ class Kind:
     arms: tuple[str, ...]
     #: What each is, where its name does not say it.
     words: Mapping[str, str] = field(default_factory=dict)
+
+
+_LEVELS: Final = Kind(str(USUAL_LEVEL), tuple(map(str, LEVELS)))
 
 
 @dataclass(frozen=True)
@@ -223,81 +234,66 @@ def _leanings(stored: StoredProfile | None, evidence: Evidence) -> list[Leaning]
     if stored is None:
         return []
     profile = Profile(stored.profile)
-    found = []
-    for edit_type, label, what in _places(evidence.cells):
-        if what == STRENGTH:
-            levels = tuple(map(str, LEVELS))
-            found.append(
-                _leaning(profile.strengths, edit_type, label, STRENGTH, Kind(str(USUAL_LEVEL), levels), profile)
-            )
-        elif what in evidence.kinds:
-            found.append(_leaning(profile.presets, edit_type, label, what, evidence.kinds[what], profile))
-    return found
+    return [_leaning(profile, place, evidence.kinds) for place in _places(evidence)]
 
 
-def _places(cells: Iterable[PresetCell]) -> list[tuple[str, str, str]]:
-    counts: dict[tuple[str, str, str], int] = {}
-    for cell in cells:
-        for what, there in ((kind_of(cell.preset), cell.preset), (STRENGTH, cell.strength)):
+def _places(evidence: Evidence) -> list[_Place]:
+    counts: dict[_Place, int] = {}
+    for cell in evidence.cells:
+        kind = kind_of(cell.preset)
+        for what, there in ((kind, kind in evidence.kinds), (STRENGTH, cell.strength)):
             if there and cell.count:
-                key = (cell.edit_type, cell.label, what)
-                counts[key] = counts.get(key, 0) + cell.count
-    return sorted(counts, key=lambda key: (-counts[key], key))
+                place = _Place(cell.edit_type, cell.label, what)
+                counts[place] = counts.get(place, 0) + cell.count
+    return sorted(counts, key=lambda place: (-counts[place], place))
 
 
-def _leaning(tallies: Tallies, edit_type: str, label: str, what: str, kind: Kind, profile: Profile) -> Leaning:
-    shares = shares_of(profile, edit_type, label, kind.arms, kind.default, strength=what == STRENGTH)
-    favourite = max(shares, key=lambda arm: (shares[arm], arm == kind.default))
-    options = {}
-    for arm in {favourite, kind.default}:
-        verdicts, reward = tallies.cells.get((edit_type, label, arm), (0.0, 0.0))
-        options[arm] = Option(
-            name=arm, words=kind.words.get(arm, ""), chance=min(1.0, shares[arm]), verdicts=verdicts, reward=reward
-        )
+def _leaning(profile: Profile, place: _Place, kinds: Mapping[str, Kind]) -> Leaning:
+    kind = _LEVELS if place.what == STRENGTH else kinds[place.what]
+    chances = _chances(profile, place, kind)
+    favourite = max(chances, key=lambda arm: (chances[arm], arm == kind.default))
+    tallies = profile.strengths if place.what == STRENGTH else profile.presets
+
+    def option(arm: str) -> Option:
+        verdicts, reward = tallies.cells.get((place.edit_type, place.label, arm), (0.0, 0.0))
+        words = kind.words.get(arm, "")
+        return Option(name=arm, words=words, chance=min(1.0, chances[arm]), verdicts=verdicts, reward=reward)
+
     return Leaning(
-        edit_type=edit_type, label=label, what=what, favourite=options[favourite], default=options[kind.default]
+        edit_type=place.edit_type,
+        label=place.label,
+        what=place.what,
+        favourite=option(favourite),
+        default=option(kind.default),
     )
 
 
-def shares_of(
-    profile: Profile, edit_type: str, label: str, arms: Sequence[str], default: str, *, strength: bool = False
-) -> dict[str, float]:
-    tallies = profile.strengths if strength else profile.presets
-    if strength and not any(tallies.has(edit_type, label, arm) for arm in arms if arm != default):
-        return {arm: float(arm == default) for arm in arms}
-    source = f"{profile.sha256}|{edit_type}|{label}|{'strength' if strength else 'preset'}"
-    return _shares(tuple(tallies.beliefs(edit_type, label, arms)), default, source)
+def _chances(profile: Profile, place: _Place, kind: Kind) -> dict[str, float]:
+    """With which chance the next edit is done in each way: by the very choice that it will be made with."""
+    where = (place.edit_type, place.label)
+    if place.what == STRENGTH:
+        return choose_strength(profile, *where, LEVELS, USUAL_LEVEL, seed=0).probabilities
+    return choose_preset(profile, *where, kind.arms, kind.default, seed=0).probabilities
 
 
 def _changes(now: Sequence[Leaning], evidence: Evidence) -> list[Change]:
-    """Where the profile before favoured something else, or this much less; the largest first.
+    """Where the profile before favoured something else, or the same less or more clearly; the largest change first.
 
     Before the first profile everything was as the default.
     """
-    before = {(old.edit_type, old.label, old.what): old for old in _leanings(evidence.before, evidence)}
-    shares = _chances_before(now, evidence)
+    before = Profile(evidence.before.profile) if evidence.before else None
     found = []
     for leaning in now:
-        place = (leaning.edit_type, leaning.label, leaning.what)
-        favoured = before[place].favourite.name if place in before else leaning.default.name
-        was = shares.get(place, 1.0 if leaning.favourite.name == leaning.default.name else 0.0)
+        place = _Place(leaning.edit_type, leaning.label, leaning.what)
+        favoured, chances = leaning.default.name, {leaning.default.name: 1.0}
+        if before is not None:
+            kind = _LEVELS if place.what == STRENGTH else evidence.kinds[place.what]
+            favoured = _leaning(before, place, evidence.kinds).favourite.name
+            chances = _chances(before, place, kind)
+        was = min(1.0, chances.get(leaning.favourite.name, 0.0))
         if favoured != leaning.favourite.name or abs(leaning.favourite.chance - was) >= _TOLD:
-            found.append(Change(now=leaning, before=favoured, chance_before=min(1.0, was)))
+            found.append(Change(now=leaning, before=favoured, chance_before=was))
     return sorted(found, key=lambda change: -abs(change.now.favourite.chance - change.chance_before))
-
-
-def _chances_before(now: Iterable[Leaning], evidence: Evidence) -> dict[tuple[str, str, str], float]:
-    """With which chance the profile before would have chosen what is favoured now."""
-    if evidence.before is None:
-        return {}
-    profile, levels = Profile(evidence.before.profile), Kind(str(USUAL_LEVEL), tuple(map(str, LEVELS)))
-    found = {}
-    for leaning in now:
-        strength = leaning.what == STRENGTH
-        kind = levels if strength else evidence.kinds[leaning.what]
-        shares = shares_of(profile, leaning.edit_type, leaning.label, kind.arms, kind.default, strength=strength)
-        found[leaning.edit_type, leaning.label, leaning.what] = shares[leaning.favourite.name]
-    return found
 
 
 # --- What people said ---------------------------------------------------------------------------------

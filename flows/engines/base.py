@@ -22,12 +22,25 @@ from edi_storage.models import (
     SceneAnalysis,
     ValidationResult,
 )
+from flows.engines.steps import Step
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.float32]
 
 #: Called with (fraction done 0..1, what is being done, handles of outside jobs worth saving).
 Progress = Callable[[float, str, Mapping[str, Any]], None]
+
+
+#: Where learning comes in: given a step and the labels of its targets, the step with the preset and the strength that
+#: were chosen for it (see `arms`); all else must stay. It is asked at every iteration, so the same arguments must give
+#: the same answer for as long as an attempt lasts. What it chooses is written into the prompt pair ("dramatic sky
+#: (stormy) at 75 %"), where an editor reads it (`steps.steps_for`).
+Choice = Callable[[Step, tuple[str, ...]], Step]
+
+
+def as_read(step: Step, labels: tuple[str, ...]) -> Step:
+    """The choice of somebody who has learned nothing: the step as the words say it."""
+    return step
 
 
 def no_progress(fraction: float, message: str, handles: Mapping[str, Any]) -> None:
@@ -123,6 +136,11 @@ class Analyzer(Engine, Protocol):
 class Reasoner(Engine, Protocol):
     """Understands the prompt and writes the prompt pairs."""
 
+    @property
+    def heeds_choice(self) -> bool:
+        """Whether the last prompt pair was written with the `choice` that was given."""
+        ...
+
     def understand(
         self, prompt: str, scene: SceneAnalysis, answer: int | None = None, asked: Question | None = None
     ) -> Intent:
@@ -143,8 +161,12 @@ class Reasoner(Engine, Protocol):
         attempt: int = 1,
         previous: PromptRecord | None = None,
         hints: list[str] | None = None,
+        choice: Choice = as_read,
     ) -> PromptRecord:
-        """Prompt pair of one iteration: 0 base, 1 preservation, 2 technical specificity, 3 quality modifiers."""
+        """Prompt pair of one iteration: 0 base, 1 preservation, 2 technical specificity, 3 quality modifiers.
+
+        A reasoner that heeds `choice` says so by `heeds_choice`; the others write what they read.
+        """
         ...
 
 

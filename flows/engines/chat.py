@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from edi_storage.errors import InputError, UnsupportedEditError
 from edi_storage.models import Intent, PromptRecord, Question, Record, SceneAnalysis, describe
 from flows.engines.backends import Backends
+from flows.engines.base import Choice, as_read
 from flows.engines.chat_answers import CANNOT, Pair, Understanding, schema_of
 from flows.engines.http import Answer, Server, excerpt
 from flows.engines.painting import PAINT, with_wish
@@ -54,6 +55,8 @@ class _Chat(ABC):
 
     name: str
     called: str
+    #: A model writes what it makes of the wish: a preset put into its mouth would not be what its prompt asks for.
+    heeds_choice = False
     #: Where the models are listed.
     _list: str
 
@@ -118,6 +121,7 @@ class _Chat(ABC):
         attempt: int = 1,
         previous: PromptRecord | None = None,
         hints: list[str] | None = None,
+        choice: Choice = as_read,
     ) -> PromptRecord:
         """See `Reasoner.refine`; the quality is measured as for any other reasoner."""
         told: dict[str, Any] = {"wish": prompt, "photo": _described(scene), "now": _ADDS[iteration]}

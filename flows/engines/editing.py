@@ -11,6 +11,7 @@ import numpy as np
 
 from edi_storage.errors import UnsupportedEditError
 from edi_storage.models import Intent, Operation
+from flows.engines.arms import arm_of, in_the_way_of, without_arm
 from flows.engines.base import EditOutcome, EditRequest, Progress, Variations, no_progress
 from flows.engines.operations import apply
 from flows.engines.parameters import MOODS, VERSION
@@ -67,8 +68,11 @@ def plan(request: EditRequest, steps: Sequence[Step] | None = None) -> list[Oper
                 "with a ComfyUI server, or ask for a change of light, colour or focus."
             )
         strength = min(1.0, max(0.1, step.strength + hints.strength))
+        arm = arm_of(step)
+        bare = without_arm(step, arm)
         for target, common in _areas(step, request):
-            for name, parameters in planner(strength, step, target, request):
+            planned = planner(strength, bare, target, request)
+            for name, parameters in in_the_way_of(arm, planned, strength, whole=target == "image"):
                 extra = _shared(target, common, hints) | limits
                 operations.append(
                     Operation(version=VERSION, name=name, target=target, parameters={**parameters, **extra})

@@ -10,6 +10,7 @@ from typing import Any
 from edi_storage.errors import EdiError, EngineError, InputError, UnsupportedEditError
 from edi_storage.models import Intent, PromptRecord, Question, SceneAnalysis, ValidationResult
 from flows.engines.base import (
+    Choice,
     EditOutcome,
     EditRequest,
     Pixels,
@@ -17,6 +18,7 @@ from flows.engines.base import (
     Scene,
     ValidationRequest,
     Variations,
+    as_read,
     no_progress,
 )
 
@@ -89,6 +91,11 @@ class FallbackAnalyzer(Fallback):
 class FallbackReasoner(Fallback):
     """See `Reasoner`."""
 
+    @property
+    def heeds_choice(self) -> bool:
+        """That of the engine that did the last work."""
+        return bool(self._engine and self._engine.heeds_choice)
+
     def understand(
         self, prompt: str, scene: SceneAnalysis, answer: int | None = None, asked: Question | None = None
     ) -> Intent:
@@ -104,9 +111,10 @@ class FallbackReasoner(Fallback):
         attempt: int = 1,
         previous: PromptRecord | None = None,
         hints: list[str] | None = None,
+        choice: Choice = as_read,
     ) -> PromptRecord:
         record: PromptRecord = self._first_that_works(
-            lambda engine: engine.refine(prompt, scene, intent, iteration, attempt, previous, hints)
+            lambda engine: engine.refine(prompt, scene, intent, iteration, attempt, previous, hints, choice)
         )
         return record
 

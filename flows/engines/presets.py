@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-#: Parameters that say how much; the others (colours, a pivot) are the same at any strength.
-_SCALED: Final = ("amount", "stops", "shadows", "highlights")
+#: Parameters that say how much, and the most they can be; the others (colours, a pivot) are the same at any strength.
+_SCALED: Final[Mapping[str, float]] = {"amount": 1.0, "stops": 5.0, "shadows": 1.0, "highlights": 1.0, "radius": 0.1}
 #: What belongs to the frame of the picture and not to a thing in it.
 _OF_THE_FRAME: Final = ("vignette",)
 
@@ -73,13 +73,20 @@ def preset(name: str, strength: float, *, whole: bool) -> list[tuple[str, dict[s
     """The operations of a preset (a key of `PRESETS`) at a strength of 0..1; on a thing, without those of the frame."""
     factor = strength / 0.6
     return [
-        (operation, {key: _scaled(key, value, factor) for key, value in parameters.items()})
+        (operation, {key: scaled(key, value, factor) for key, value in parameters.items()})
         for operation, parameters in PRESETS[name]
-        if whole or operation not in _OF_THE_FRAME
+        if whole or not of_the_frame(operation)
     ]
 
 
-def _scaled(key: str, value: Any, factor: float) -> Any:
-    if key not in _SCALED or isinstance(value, str):
+def scaled(key: str, value: Any, factor: float) -> Any:
+    """A parameter of an operation at another strength, `factor` times as much; what is no amount stays."""
+    if key not in _SCALED or isinstance(value, str) or factor == 1:
         return value
-    return round(max(-1.0, min(1.0, float(value) * factor)), 3)
+    most = _SCALED[key]
+    return round(max(-most, min(most, float(value) * factor)), 5 if key == "radius" else 3)
+
+
+def of_the_frame(operation: str) -> bool:
+    """Whether an operation works on the frame of a picture, so that it is left out on a thing."""
+    return operation in _OF_THE_FRAME

@@ -5,23 +5,21 @@ from __future__ import annotations
 from edi_storage.errors import UnsupportedEditError
 from edi_storage.models import Intent, PromptRecord, Question, SceneAnalysis
 from flows.engines.backends import Backends
+from flows.engines.base import Choice, as_read
 from flows.engines.intent import understand
 from flows.engines.painting import painting, with_wish
-from flows.engines.refinement import Choice, as_read, refine
+from flows.engines.refinement import refine
 
 
 class EmbeddedReasoner:
-    """Understands prompts with `intent.understand` and writes them with `refinement.refine`.
-
-    `choice` is what learning adds: it picks preset and strength where the person left them open.
-    """
+    """Understands prompts with `intent.understand` and writes them with `refinement.refine`."""
 
     name = "embedded"
     version = "2"
+    heeds_choice = True
 
-    def __init__(self, backends: Backends | None = None, *, choice: Choice = as_read) -> None:
+    def __init__(self, backends: Backends | None = None) -> None:
         self._generative = backends is not None and backends.generative
-        self._choice = choice
 
     def understand(
         self, prompt: str, scene: SceneAnalysis, answer: int | None = None, asked: Question | None = None
@@ -49,7 +47,8 @@ class EmbeddedReasoner:
         attempt: int = 1,
         previous: PromptRecord | None = None,
         hints: list[str] | None = None,
+        choice: Choice = as_read,
     ) -> PromptRecord:
         """See `Reasoner.refine`."""
-        record = refine(prompt, scene, intent, iteration, attempt, previous, hints, self._choice)
+        record = refine(prompt, scene, intent, iteration, attempt, previous, hints, choice)
         return with_wish(record, intent)

@@ -7,28 +7,17 @@ words. Each holds all of the one before, so that the pairs can be compared and t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from edi_storage.errors import InputError
 from edi_storage.models import ITERATIONS, EntityData, Intent, PromptRecord, SceneAnalysis
+from flows.engines.base import Choice, as_read
 from flows.engines.looks import DEFAULT_STRENGTH
 from flows.engines.paints import COLOURS
 from flows.engines.places import place_of
 from flows.engines.steps import Step, amount_of, steps_of
-
-#: Where a learned profile comes in: given a step and the labels of its targets, the step with the preset
-#: (`steps.PRESET_OF`) and the strength that it chooses; all else must stay. It is asked at every iteration, so the
-#: same arguments must give the same answer for as long as a session lasts. What it chooses is written into the prompt
-#: pair ("dramatic sky (stormy) at 72 %"), where an editor reads it (`steps.steps_for`).
-Choice = Callable[[Step, tuple[str, ...]], Step]
-
-
-def as_read(step: Step, labels: tuple[str, ...]) -> Step:
-    """The choice of somebody who has learned nothing: the step as the words say it."""
-    return step
-
 
 _BASE: Final = {
     "dramatic_sky": "{mood} sky in {target}, {sky}",

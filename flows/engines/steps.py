@@ -18,8 +18,16 @@ Scope = Literal["whole", "background", "entities"]
 
 #: Parameters of an intent that are not a step's own.
 _COMMON = ("steps", "scope", "protect", "within")
-#: The parameter that names an action's preset, for the actions that have any.
-PRESET_OF: Final[Mapping[str, str]] = {"preset": "name", "dramatic": "mood", "dramatic_sky": "mood"}
+#: The parameter that names an action's preset, for the actions that have any; "variant" is one of `arms.KINDS`.
+PRESET_OF: Final[Mapping[str, str]] = {
+    "preset": "name",
+    "dramatic": "mood",
+    "dramatic_sky": "mood",
+    **dict.fromkeys(
+        ("black_and_white", "blur", "clarity", "contrast", "enhance", "exposure", "saturation", "sepia", "warmth"),
+        "variant",
+    ),
+}
 
 
 @dataclass(frozen=True)

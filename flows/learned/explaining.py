@@ -26,7 +26,8 @@ def show(session_id: str, explained: Sequence[Explanation], file: IO[str] | None
 
 def _told(one: Explanation) -> Iterable[str | Table]:
     made = one.decision
-    yield f"[bold]Attempt {made.attempt}[/bold], {escape(words.edits(made.edit_type, made.label, kind_of(made.preset)))}"
+    what = words.edits(made.edit_type, made.label, kind_of(made.preset))
+    yield f"[bold]Attempt {made.attempt}[/bold], {escape(what)}"
     if not made.is_open:
         yield "There was nothing to choose: it was done as you said, or there is one way to do it only."
         return

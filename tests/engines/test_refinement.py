@@ -114,7 +114,7 @@ def stormier(step: Step, labels: tuple[str, ...]) -> Step:
 def test_a_choice_of_preset_and_strength_is_in_the_prompt_and_an_editor_reads_it_there() -> None:
     prompt = "make the sky dramatic"
     intent = understand(prompt, SCENE)
-    record = EmbeddedReasoner(choice=stormier).refine(prompt, SCENE, intent, 3)
+    record = EmbeddedReasoner().refine(prompt, SCENE, intent, 3, choice=stormier)
     assert record.positive_prompt.startswith("stormy sky in the sky")
     assert "dramatic sky (stormy) at 72 %" in record.positive_prompt
     (step,) = steps_for(intent, record.positive_prompt)
