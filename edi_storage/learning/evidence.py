@@ -25,6 +25,7 @@ def report_on(database: EDIDatabase, kinds: Mapping[str, Kind], *, new_events: i
             first_tries=database.first_verdicts(),
             active=active,
             before=before,
+            newest=next((profile.version for profile in database.profiles(limit=1)), None),
             samples={reason: database.sessions_with_reason(reason) for reason in reasons},
             kinds=kinds,
         )

@@ -72,6 +72,8 @@ class Evidence:
     first_tries: Sequence[FirstVerdict] = ()
     active: StoredProfile | None = None
     before: StoredProfile | None = None
+    #: The newest version there is: another than the active one where a person went back.
+    newest: int | None = None
     #: Sessions that gave a reason, newest first.
     samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: The ways there are to do each kind of thing, by its name ("dramatic sky").
@@ -156,6 +158,7 @@ class Report(Record):
     verdicts: Count
     profile: Count | None
     profile_before: Count | None
+    profile_newest: Count | None
     uplift: Uplift
     changes: list[Change]
     next: list[Leaning]
@@ -178,6 +181,7 @@ def report_of(evidence: Evidence) -> Report:
         verdicts=verdicts,
         profile=evidence.active.version if evidence.active else None,
         profile_before=evidence.before.version if evidence.before else None,
+        profile_newest=evidence.newest,
         uplift=uplift(_judged(evidence.first_tries, evidence.kinds)),
         changes=_changes(now, evidence),
         next=[leaning for leaning in now if leaning.differs],

@@ -52,7 +52,7 @@ def standing(report: Report) -> list[str]:
     if not report.verdicts:
         return ["Nobody has rated an edit that still counts.", HOW_TO_RATE]
     known = report.uplift
-    return [_estimate(known), *_compared(known), *_what_to_do(known)]
+    return [_estimate(known), *_compared(known), *_what_to_do(known), *_went_back(report)]
 
 
 def _estimate(known: Uplift) -> str:
@@ -81,6 +81,15 @@ def _what_to_do(known: Uplift) -> list[str]:
     if known.proof == "harms":
         return ["Go back with `edi learn rollback`, or switch it off with EDI_LEARNING=off."]
     return []
+
+
+def _went_back(report: Report) -> list[str]:
+    if report.profile is None or report.profile == report.profile_newest:
+        return []
+    return [
+        f"Profile {report.profile} is used, because you went back to it; new verdicts change the newest, "
+        f"{report.profile_newest}: `edi learn activate {report.profile_newest}` uses that."
+    ]
 
 
 def share(known: Share) -> str:
