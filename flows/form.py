@@ -117,8 +117,8 @@ Consent = Annotated[
     shown(
         "Your verdict on it",
         "What may be done with it. 'stays here': the next edits on this machine learn from it. 'may be shared': it "
-        "also goes into what `edi export` writes, without the names of your files. 'learn nothing': it only counts for this "
-        "edit.",
+        "also goes into what `edi export` writes, without the names of your files. 'learn nothing': it only counts for "
+        "this edit.",
     ),
 ]
 Learning = Annotated[
