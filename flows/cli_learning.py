@@ -1,4 +1,4 @@
-"""The commands about learning: `edi learn` with what belongs to it, and `edi export`. Imports are inside them."""
+"""The commands `edi feedback`, `edi learn` with what belongs to it, and `edi export`. Imports are inside them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,32 @@ learn_app = typer.Typer(
 )
 
 Format = Literal["jsonl", "parquet", "trl", "diffusion-dpo", "kto", "magicbrush"]
+
+
+@handled
+def feedback(
+    session_id: terminal.SessionArgument,
+    verdict: Annotated[Literal["accept", "reject", "partial"], typer.Argument(help="What you think of the result.")],
+    rating: Annotated[int | None, typer.Option(min=1, max=5, help="1 (poor) to 5 (excellent).")] = None,
+    comment: Annotated[str, typer.Option(help="In your own words.")] = "",
+    reason: Annotated[
+        list[str] | None,
+        typer.Option(help="What was wrong: too strong, too weak, wrong region, edges, colour, artifact, tone."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what you think of an edit. Saying it again replaces what you said before."""
+    from edi_storage.recovery import give_verdict
+
+    with terminal.store() as store:
+        found = terminal.find_session(store, session_id)
+        waited = found.waiting_for == "review"
+        saved = give_verdict(
+            store, found.session_id, verdict, rating=rating, comment=comment, reasons=terminal.reasons(reason or [])
+        )
+    document = {"session_id": found.session_id, **saved.model_dump(mode="json")}
+    more = f" Continue with: edi resume {found.session_id}" if waited else ""
+    terminal.show(document, as_json, f"Thank you: session {found.session_id} is rated {verdict}.{more}")
 
 
 @learn_app.callback()
@@ -173,5 +199,6 @@ def export(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `edi`."""
+    app.command(epilog='Example:  edi feedback last reject --reason "too strong" --rating 2')(feedback)
     app.add_typer(learn_app, name="learn")
     app.command(epilog="Example:  edi export --format diffusion-dpo --out preferred")(export)

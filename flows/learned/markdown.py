@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from edi_storage.learning.report import Cell, Report, kind_of
 from flows.learned import plots, words
 from flows.markdown import plain
-
-_MOST_CELLS: Final = 50
 
 
 def as_markdown(report: Report) -> str:
@@ -34,26 +31,26 @@ def _trend(report: Report) -> list[str]:
 
 
 def _cells(report: Report) -> list[str]:
+    shown, more = words.cells(report)
+    rated = any(cell.rating is not None for cell in shown)
     rows = [
         [
             plain(words.edits(cell.edit_type, cell.label, kind_of(cell.preset))),
             plain(words.way(cell.preset)),
             str(cell.n),
             *_judged(cell),
+            *(["-" if cell.rating is None else f"{cell.rating:.1f} of 5"] if rated else []),
         ]
-        for cell in report.cells[:_MOST_CELLS]
+        for cell in shown
     ]
-    left = len(report.cells) - _MOST_CELLS
-    more = [f"And {left} more: `edi learn --json` has all."] if left > 0 else []
-    head = ["edit", "way", "verdicts", "accepted", "95 % interval", "mean rating"]
-    return ["### What people think of each way", _table(head, rows), *more]
+    head = ["edit", "way", "verdicts", "accepted", "95 % interval", *(["mean rating"] if rated else [])]
+    return ["### What people think of each way", _table(head, rows), *([plain(more)] if more else [])]
 
 
 def _judged(cell: Cell) -> list[str]:
-    rating = "-" if cell.rating is None else f"{cell.rating:.1f} of 5"
     if not cell.enough:
-        return ["insufficient", "", rating]
-    return [f"{words.bar(cell.low, cell.mean, cell.high)} {words.percent(cell.mean)}", _span(cell), rating]
+        return ["insufficient", ""]
+    return [f"{words.bar(cell.low, cell.mean, cell.high)} {words.percent(cell.mean)}", _span(cell)]
 
 
 def _span(cell: Cell) -> str:

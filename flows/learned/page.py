@@ -41,7 +41,6 @@ code { font-size: .9em; }
 """
 
 _MARKS: Final = {"helps": "helps", "harms": "harms", "not yet proven": "open", "too early": "early"}
-_MOST_CELLS: Final = 60
 
 
 def page(report: Report) -> str:
@@ -121,20 +120,21 @@ def _trend(report: Report) -> list[str]:
 
 
 def _cells(report: Report) -> list[str]:
+    shown, more = words.cells(report)
+    rated = any(cell.rating is not None for cell in shown)
     rows = [
         (
             escape(words.edits(cell.edit_type, cell.label, kind_of(cell.preset))),
             escape(words.way(cell.preset)),
             str(cell.n),
             *_judged(cell),
-            "" if cell.rating is None else f"{cell.rating:.1f} of 5",
+            *(["" if cell.rating is None else f"{cell.rating:.1f} of 5"] if rated else []),
         )
-        for cell in report.cells[:_MOST_CELLS]
+        for cell in shown
     ]
-    left = len(report.cells) - _MOST_CELLS
-    more = [f"<p>And {left} more: <code>edi learn --json</code> has all.</p>"] if left > 0 else []
-    head = ("edit", "way", "verdicts", "0 to 100 % accepted", "", "mean rating")
-    return ["<h2>What people think of each way</h2>", _table(head, rows), *more]
+    head = ("edit", "way", "verdicts", "0 to 100 % accepted", "", *(["mean rating"] if rated else []))
+    told = [f'<p class="soft">{escape(more)}</p>'] if more else []
+    return ["<h2>What people think of each way</h2>", _table(head, rows), *told]
 
 
 def _judged(cell: Cell) -> tuple[str, str]:

@@ -16,7 +16,6 @@ from edi_storage.learning.report import Cell, Report, kind_of
 from flows.learned import words
 
 _COLOURS: Final = {"helps": "green", "harms": "red", "not yet proven": "yellow", "too early": "cyan"}
-_MOST_CELLS: Final = 20
 _WIDEST: Final = 100
 
 
@@ -72,13 +71,12 @@ def _listed(title: str, lines: Iterable[str]) -> Iterable[RenderableType]:
 
 def _cells(report: Report) -> Group:
     table = _table("edit", "way", "verdicts", "accepted, with its 95 % interval")
-    for cell in report.cells[:_MOST_CELLS]:
+    shown, more = words.cells(report)
+    for cell in shown:
         table.add_row(
             words.edits(cell.edit_type, cell.label, kind_of(cell.preset)), _way(cell), str(cell.n), _judged(cell)
         )
-    left = len(report.cells) - _MOST_CELLS
-    more = [Text(f"And {left} more: `edi learn --json` has all.", style="dim")] if left > 0 else []
-    return Group(table, *more)
+    return Group(table, *([Text(more, style="dim")] if more else []))
 
 
 def _way(cell: Cell) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from edi_storage.learning.phrases import LEAST_SESSIONS
-from edi_storage.learning.report import ENOUGH, STRENGTH, Change, Leaning, Option, Report
+from edi_storage.learning.report import ENOUGH, STRENGTH, Cell, Change, Leaning, Option, Report
 from edi_storage.learning.uplift import LEAST, LEAST_HELD_OUT, Share, Uplift
 
 #: Changes, and edits that will be done otherwise, that are told one by one.
 MOST_TOLD: Final = 8
+#: Lines of the table: with enough verdicts, and with too few.
+MOST_CELLS: Final = 40
+_MOST_FEW: Final = 6
+#: An error is that of luck up to so many times what luck makes on average.
+_NEAR: Final = 1.5
 #: What stands first, as a word.
 STANDING: Final = {
     "too early": "too early to say",
@@ -138,19 +143,19 @@ def changes(report: Report) -> list[str]:
 
 def _change(change: Change) -> str:
     now = change.now
-    return (
-        f"{_where(now)}: {_called(now.what, now.favourite.name)} in {percent(now.favourite.chance)} of edits "
-        f"(before: {percent(change.chance_before)}), {_because(now)}."
-    )
+    chance = f"in {percent(now.favourite.chance)} of edits (before: {percent(change.chance_before)})"
+    back = ", the default again" if not now.differs else ""
+    return f"{_where(now)}: {_called(now.what, now.favourite.name)} {chance}{back}, {_because(now)}."
 
 
 def _because(now: Leaning) -> str:
+    favourite, default = now.favourite, now.default
     if not now.differs:
-        return f"which is the default again: {_liked(now.default)}"
-    default = f"the default {_called(now.what, now.default.name)} {_liked(now.default)}"
-    if min(now.favourite.verdicts, now.default.verdicts) < ENOUGH / 2 or _rate(now.favourite) <= _rate(now.default):
-        return f"by what is known of edits like these (here it was {_liked(now.favourite)}, {default})"
-    return f"because it was {_liked(now.favourite)}, {default}"
+        return _liked(default) if default.verdicts else "as nothing better is known"
+    default_told = f"{_called(now.what, default.name)} {_liked(default)}"
+    if min(favourite.verdicts, default.verdicts) < ENOUGH / 2 or _rate(favourite) <= _rate(default):
+        return f"by what is known of edits like these (here {_liked(favourite)}, {default_told})"
+    return f"because it was {_liked(favourite)}, {default_told}"
 
 
 def _rate(option: Option) -> float:
@@ -158,9 +163,7 @@ def _rate(option: Option) -> float:
 
 
 def _liked(option: Option) -> str:
-    if not option.verdicts:
-        return "never judged"
-    return f"liked {percent(_rate(option))} of {option.verdicts:.0f} times"
+    return f"liked {percent(_rate(option))} of {option.verdicts:.0f} times" if option.verdicts else "never judged"
 
 
 def coming(report: Report) -> list[str]:
@@ -174,10 +177,11 @@ def coming(report: Report) -> list[str]:
 
 def _next(leaning: Leaning) -> str:
     favourite = leaning.favourite
-    meaning = f", {favourite.words}," if favourite.words else ""
+    meaning = f" ({favourite.words})" if favourite.words else ""
+    usual = _called(leaning.what, leaning.default.name)
     return (
-        f"{_where(leaning)}: most likely {_called(leaning.what, favourite.name)}{meaning} instead of "
-        f"{_called(leaning.what, leaning.default.name)} ({percent(favourite.chance)} of such edits)."
+        f"{_where(leaning)}: {_called(leaning.what, favourite.name)}{meaning} in {percent(favourite.chance)} of edits, "
+        f"rather than {usual}, {_because(leaning)}."
     )
 
 
@@ -218,8 +222,12 @@ def calibration(report: Report) -> list[str]:
     if found.method == "none" or found.ece is None or found.noise_floor is None:
         return [f"Nothing is said of the score before 30 rated results; there are {found.rows}."]
     at = "; ".join(f"{score:g} means {percent(found.chance(score) or 0.0)}" for score in (0.6, 0.8, 0.95))
-    off = f"It is off by {100 * found.ece:.1f} points on average; with {found.rows} verdicts, a perfect one would show "
-    lines = [f"Chance that you accept a result by its alignment score: {at}.", f"{off}{100 * found.noise_floor:.1f}."]
+    chance = "no more" if found.ece <= found.noise_floor * _NEAR else "more"
+    lines = [
+        f"Chance that you accept a result by its alignment score: {at}.",
+        f"These chances are off by {100 * found.ece:.1f} points on average, {chance} than luck alone explains with "
+        f"{found.rows} verdicts ({100 * found.noise_floor:.1f}).",
+    ]
     if found.advice:
         lines.append(
             f"Accepting by itself from {found.advice.threshold:.2f} on, instead of {report.threshold:.2f}, would be "
@@ -229,6 +237,14 @@ def calibration(report: Report) -> list[str]:
     else:
         lines.append(f"No other threshold than {report.threshold:.2f} is recommended: none is proven to be as good.")
     return lines
+
+
+def cells(report: Report) -> tuple[list[Cell], str]:
+    """The cells to show, those that say something first; and a sentence on the others, "" where there are none."""
+    enough = [cell for cell in report.cells if cell.enough][:MOST_CELLS]
+    few = [cell for cell in report.cells if not cell.enough][:_MOST_FEW]
+    left = len(report.cells) - len(enough) - len(few)
+    return [*enough, *few], f"And {left} more: edi learn --json has all." if left else ""
 
 
 def no_phrases(report: Report) -> str:

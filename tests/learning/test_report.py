@@ -113,7 +113,8 @@ def test_what_a_household_likes_is_named_with_its_reason(lived: Store) -> None:
     (sky,) = [leaning for leaning in report.next if leaning.what == "dramatic sky"]
     assert (sky.favourite.name, sky.default.name) == ("dramatic sky: golden", "dramatic sky: usual")
     sentence = next(line for line in words.coming(report) if line.startswith("Dramatic sky (sky)"))
-    assert "most likely “golden”, the warm light of the golden hour, instead of “usual”" in sentence
+    assert "“golden” (the warm light of the golden hour) in " in sentence
+    assert "of edits, rather than “usual”, because it was liked" in sentence
     for text in (in_terminal(report, brief=True), as_markdown(report), page.page(report)):
         assert "Dramatic sky" in text
         assert "golden" in text
@@ -162,7 +163,7 @@ def test_an_engines_word_is_shown_and_not_obeyed() -> None:
     assert len(report.phrases) == 1
     text = as_markdown(report)
     row = next(line for line in text.splitlines() if "\\| \\<img" in line)
-    assert len(re.findall(r"(?<!\\)\|", row)) == 7
+    assert len(re.findall(r"(?<!\\)\|", row)) == 6
     html = page.page(report)
     assert "<img src=x>" not in html
     assert "<b>x" not in html
