@@ -39,7 +39,7 @@ Arms = Mapping[str, Arm]
 
 _AS_EVER: Final[dict[str, Arm]] = {USUAL: Arm("as it is done where nothing was learned")}
 _COOL_TONES: Final = {"shadows": "#1d2f55", "lights": "#c9d6e8", "amount": 0.3}
-_GOLD_TONES: Final = {"shadows": "#5a4632", "lights": "#f3c777", "amount": 0.35}
+_GOLD_TONES: Final = {"shadows": "#5a4632", "lights": "#f3c777", "amount": 0.6}
 
 #: What was asked for, by its name, and its arms.
 KINDS: Final[Mapping[str, Arms]] = {
@@ -48,7 +48,7 @@ KINDS: Final[Mapping[str, Arms]] = {
         "stormy": Arm("grey, heavy and darker", mood="stormy"),
         "golden": Arm("the warm light of the golden hour", mood="golden"),
         "moody": Arm(
-            "deeper and with less colour", added=(("exposure", {"stops": -0.3}), ("saturation", {"amount": -0.3}))
+            "deep blue: darker, and cooler", added=(("exposure", {"stops": -0.4}), ("warmth", {"amount": -0.3}))
         ),
         "punchy": Arm(
             "more structure and contrast", added=(("clarity", {"amount": 0.5}), ("contrast", {"amount": 0.2}))
@@ -66,7 +66,7 @@ KINDS: Final[Mapping[str, Arms]] = {
             (("saturation", {"amount": 0.18}),),
         ),
         "golden": Arm("the warm light of the golden hour", mood="golden"),
-        "cool": Arm("a cool cast", added=(("warmth", {"amount": -0.25}),)),
+        "cool": Arm("a cool cast", added=(("warmth", {"amount": -0.4}),)),
     },
     "brighten": _AS_EVER
     | {
@@ -95,7 +95,9 @@ KINDS: Final[Mapping[str, Arms]] = {
     | {
         "soft": Arm("shadows kept open", {"exposure": 0.8}, (("tones", {"shadows": 0.35, "highlights": 0.0}),)),
         "highlights": Arm(
-            "mostly the highlights brought down", {"exposure": 0.6}, (("tones", {"shadows": 0.0, "highlights": -0.6}),)
+            "mostly the highlights brought down",
+            {"exposure": 0.45},
+            (("tones", {"shadows": 0.0, "highlights": -0.85}),),
         ),
         "deep": Arm("with more contrast", {"exposure": 0.9}, (("contrast", {"amount": 0.28}),)),
         "moody": Arm(
@@ -108,7 +110,7 @@ KINDS: Final[Mapping[str, Arms]] = {
     | {
         "soft": Arm("gentler", {"contrast": 0.55, "clarity": 0.7}),
         "punchy": Arm("with more colour", added=(("saturation", {"amount": 0.25}),)),
-        "crisp": Arm("more of the fine structure", {"contrast": 0.6, "clarity": 2.2}),
+        "crisp": Arm("more of the fine structure", {"contrast": 0.6, "clarity": 3.0}, (("sharpen", {"amount": 0.8}),)),
         "deep": Arm("and a little darker", added=(("exposure", {"stops": -0.25}),)),
     },
     "vivid": _AS_EVER
@@ -119,7 +121,7 @@ KINDS: Final[Mapping[str, Arms]] = {
             {"saturation": 0.85},
             (("contrast", {"amount": 0.25}), ("clarity", {"amount": 0.2})),
         ),
-        "warm": Arm("and warmer", {"saturation": 0.85}, (("warmth", {"amount": 0.2}),)),
+        "warm": Arm("and warmer", {"saturation": 0.8}, (("warmth", {"amount": 0.35}),)),
         "deep": Arm("and a little darker", {"saturation": 0.95}, (("exposure", {"stops": -0.28}),)),
     },
     "muted": _AS_EVER
@@ -132,8 +134,8 @@ KINDS: Final[Mapping[str, Arms]] = {
     },
     "warmer": _AS_EVER
     | {
-        "soft": Arm("gentler", {"warmth": 0.55}),
-        "golden": Arm("golden lights, brown shadows", {"warmth": 0.85}, (("split_tone", _GOLD_TONES),)),
+        "soft": Arm("gentler", {"warmth": 0.5}),
+        "golden": Arm("golden lights, brown shadows", {"warmth": 0.7}, (("split_tone", _GOLD_TONES),)),
         "bright": Arm(
             "sunny: brighter, more colour",
             {"warmth": 0.85},
@@ -145,7 +147,7 @@ KINDS: Final[Mapping[str, Arms]] = {
     },
     "cooler": _AS_EVER
     | {
-        "soft": Arm("gentler", {"warmth": 0.55}),
+        "soft": Arm("gentler", {"warmth": 0.5}),
         "moody": Arm(
             "steel: less colour, more contrast",
             {"warmth": 0.9},
@@ -163,20 +165,19 @@ KINDS: Final[Mapping[str, Arms]] = {
             "brighter, shadows lifted",
             added=(("exposure", {"stops": 0.25}), ("tones", {"shadows": 0.25, "highlights": 0.0})),
         ),
-        "warm": Arm("and warmer", added=(("warmth", {"amount": 0.18}),)),
+        "warm": Arm("and warmer", added=(("warmth", {"amount": 0.32}),)),
     },
     "clearer": _AS_EVER
     | {
-        "soft": Arm("gentler", {"clarity": 0.5, "sharpen": 0.6}),
-        "crisp": Arm("sharper", {"sharpen": 2.5}),
+        "soft": Arm("gentler", {"clarity": 0.3, "sharpen": 0.3}),
+        "crisp": Arm("sharper", {"sharpen": 4.0}),
         "punchy": Arm(
             "with contrast and colour", added=(("contrast", {"amount": 0.25}), ("saturation", {"amount": 0.15}))
         ),
     },
     "blurred background": _AS_EVER
     | {
-        "soft": Arm("less out of focus", {"blur": 0.5}),
-        "strong": Arm("far out of focus", {"blur": 1.8}),
+        "strong": Arm("far out of focus", {"blur": 2.6}),
         "moody": Arm("and darker", added=(("exposure", {"stops": -0.4}),)),
         "muted": Arm("with less colour", added=(("saturation", {"amount": -0.4}),)),
     },
