@@ -71,7 +71,8 @@ class Evidence:
     scores: Sequence[ScoreBin] = ()
     first_tries: Sequence[FirstVerdict] = ()
     active: StoredProfile | None = None
-    before: StoredProfile | None = None
+    #: Those before it, the newest first, as far as they are looked at.
+    earlier: Sequence[StoredProfile] = ()
     #: The newest version there is: another than the active one where a person went back.
     newest: int | None = None
     #: Sessions that gave a reason, newest first.
@@ -157,6 +158,8 @@ class Report(Record):
     watermark: Count
     verdicts: Count
     profile: Count | None
+    #: The one that it came after, and the newest before it that would have done something else.
+    profile_parent: Count | None
     profile_before: Count | None
     profile_newest: Count | None
     uplift: Uplift
@@ -174,16 +177,18 @@ def report_of(evidence: Evidence) -> Report:
     """The report that this evidence gives; the same evidence gives the same one."""
     verdicts = sum(cell.count for cell in evidence.cells)
     now = _leanings(evidence.active, evidence)
+    before, changes = _last_changes(now, evidence)
     return Report(
         made_at=evidence.made_at,
         new_events=evidence.new_events,
         watermark=evidence.watermark,
         verdicts=verdicts,
         profile=evidence.active.version if evidence.active else None,
-        profile_before=evidence.before.version if evidence.before else None,
+        profile_parent=evidence.earlier[0].version if evidence.earlier else None,
+        profile_before=before,
         profile_newest=evidence.newest,
         uplift=uplift(_judged(evidence.first_tries, evidence.kinds)),
-        changes=_changes(now, evidence),
+        changes=changes,
         next=[leaning for leaning in now if leaning.differs],
         cells=_cells(evidence.cells),
         trend=_trend(evidence.first_tries),
@@ -280,19 +285,31 @@ def _chances(profile: Profile, place: _Place, kind: Kind) -> dict[str, float]:
     return choose_preset(profile, *where, kind.arms, kind.default, seed=0).probabilities
 
 
-def _changes(now: Sequence[Leaning], evidence: Evidence) -> list[Change]:
-    """Where the profile before favoured something else, or the same less or more clearly; the largest change first.
+def _last_changes(now: Sequence[Leaning], evidence: Evidence) -> tuple[int | None, list[Change]]:
+    """The newest earlier profile from which the present one differs, and in what.
+
+    Most looks add a few verdicts that change nothing: then it is the last change that a person wants to know.
+    """
+    if not evidence.earlier:
+        return None, _changes(now, None, evidence.kinds)
+    for stored in evidence.earlier:
+        if found := _changes(now, Profile(stored.profile), evidence.kinds):
+            return stored.version, found
+    return evidence.earlier[-1].version, []
+
+
+def _changes(now: Sequence[Leaning], before: Profile | None, kinds: Mapping[str, Kind]) -> list[Change]:
+    """Where a profile before favoured something else, or the same less or more clearly; the largest change first.
 
     Before the first profile everything was as the default.
     """
-    before = Profile(evidence.before.profile) if evidence.before else None
     found = []
     for leaning in now:
         place = _Place(leaning.edit_type, leaning.label, leaning.what)
         favoured, chances = leaning.default.name, {leaning.default.name: 1.0}
         if before is not None:
-            kind = _LEVELS if place.what == STRENGTH else evidence.kinds[place.what]
-            favoured = _leaning(before, place, evidence.kinds).favourite.name
+            kind = _LEVELS if place.what == STRENGTH else kinds[place.what]
+            favoured = _leaning(before, place, kinds).favourite.name
             chances = _chances(before, place, kind)
         was = min(1.0, chances.get(leaning.favourite.name, 0.0))
         if favoured != leaning.favourite.name or abs(leaning.favourite.chance - was) >= _TOLD:

@@ -137,6 +137,8 @@ def changes(report: Report) -> list[str]:
         return ["The first verdicts on edits that could be made in several ways make the first profile."]
     told = [_change(change) for change in report.changes[:MOST_TOLD]]
     left = len(report.changes) - len(told)
+    if told and report.profile_before != report.profile_parent:
+        told.append(f"Nothing more changed since profile {report.profile_parent}.")
     more = [f"And {left} smaller {'change' if left == 1 else 'changes'}."] if left else []
     return [*told, *more] or [_NOTHING_CHANGED]
 

@@ -55,18 +55,22 @@ def _reward(acceptance: float) -> float:
     return likes + (1 - likes) * PARTIAL / 2
 
 
-def promises(seeds: Iterable[int], sizes: Sequence[int] = (200, 500, 1500)) -> tuple[int, int]:
-    """How many thresholds were recommended, and how many of them do not keep their promise."""
+def promises(seeds: Sequence[int], sizes: Sequence[int] = (200, 500, 1500)) -> tuple[int, int, int]:
+    """Reports, recommended thresholds, and how many of these do not keep their promise.
+
+    Every second world is one where none would: acceptance is just below the promise everywhere.
+    """
     given = broken = 0
     for seed in seeds:
+        tempting = bool(seed % 2)
         scores = [count.score for count in scored(seed + 100_000, 4000)[0]]
         for size in sizes:
-            counts, chance = scored(seed, size)
+            counts, chance = scored(seed, size, temptingly=tempting)
             if advice := advise(counts):
                 passed = [score for score in scores if score >= advice.threshold]
                 given += 1
                 broken += sum(map(chance, passed)) / len(passed) < PROMISE
-    return given, broken
+    return len(seeds) * len(sizes), given, broken
 
 
 def false_words(world: World, sessions: int = _SESSIONS) -> int:

@@ -13,10 +13,15 @@ ARMS = ("default", "airy", "film", "matte", "noir")
 CELLS = [(edit_type, label) for edit_type in ("style", "color", "remove") for label in ("sky", "person", "car", "tree")]
 
 
-def scored(seed: int, n: int) -> tuple[list[ScoreCount], Callable[[float], float]]:
-    """Scores with verdicts, and the true chance of an accept by score."""
+def scored(seed: int, n: int, *, temptingly: bool = False) -> tuple[list[ScoreCount], Callable[[float], float]]:
+    """Scores with verdicts, and the true chance of an accept by score.
+
+    `temptingly`: a chance that hardly rises and stays just below 0.80, so that every recommendation is wrong.
+    """
     random_ = random.Random(seed)
     slope, shift = random_.uniform(2, 14), random_.uniform(-9, 2)
+    if temptingly:
+        slope, shift = random_.uniform(0, 0.2), 1.12
 
     def chance(score: float) -> float:
         return 1 / (1 + math.exp(-(slope * score + shift)))

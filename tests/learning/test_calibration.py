@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edi_storage.learning.calibration import PROMISE, ScoreCount, advise, calibrate
 from edi_storage.learning.intervals import wilson
+from tests.learning.estimates import promises
 from tests.learning.simulated import scored
 
 
@@ -86,12 +87,6 @@ def test_a_threshold_is_recommended_only_with_proof() -> None:
 
 
 def test_a_recommended_threshold_keeps_its_promise() -> None:
-    broken = given_ = 0
-    for seed in range(150):
-        counts, chance = scored(seed, 400)
-        if advice := advise(counts):
-            given_ += 1
-            passed = [score for count in scored(seed + 1000, 2000)[0] if (score := count.score) >= advice.threshold]
-            broken += sum(map(chance, passed)) / len(passed) < PROMISE
-    assert given_ > 30
-    assert broken <= 0.05 * given_
+    reports, given, broken = promises(range(120))
+    assert given > 50
+    assert broken <= 0.05 * reports / 2, "of those where nothing may be promised"

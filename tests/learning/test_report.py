@@ -138,7 +138,7 @@ def test_thirty_rejections_of_a_way_are_told_as_a_change(tmp_path: Path) -> None
             )
             put(store, Past(f"no-{number}", [Attempt(verdict="reject", decision=decision)]))
         after = told(store)
-    assert (after.new_events, after.profile_before) == (30, before.profile)
+    assert (after.new_events, after.profile_parent) == (30, before.profile)
     change = next(one for one in after.changes if one.now.what == "dramatic sky")
     assert change.before == liked != change.now.favourite.name
     sentence = words.changes(after)[0]
