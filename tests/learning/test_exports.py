@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -259,3 +260,37 @@ def test_text_loses_what_tells_and_keeps_the_rest(text: str, left: str) -> None:
 
 def test_only_these_need_pyarrow() -> None:
     assert {"jsonl", "trl", "kto"} == {*FORMATS} - PARQUET
+
+
+def test_an_export_that_is_killed_leaves_the_earlier_one_and_the_next_clears_up(
+    store: Store, home: Path, tmp_path: Path
+) -> None:
+    fill(store)
+    out = tmp_path / "out"
+    made(store, home, out, "jsonl")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    code = f"""
+import os, signal
+from pathlib import Path
+from edi_storage.exports import export
+from edi_storage.settings import Settings
+from edi_storage.store import open_store
+from flows.export_pictures import CleanPictures
+
+class Killed(CleanPictures):
+    left = 3
+    def photo(self, data):
+        Killed.left -= 1
+        if not Killed.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().photo(data)
+
+with open_store(Settings(home=Path({str(home)!r}))) as store:
+    export(store, Path({str(home)!r}), Path({str(out)!r}), "jsonl", Killed())
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert len(list(tmp_path.iterdir())) == 3, "what the killed one had begun"
+    made(store, home, out, "jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out"]
