@@ -120,6 +120,17 @@ class LearningDatabase:
         with reading(self.engine) as connection:
             return learning_queries.first_verdicts(connection)
 
+    def shared_session_ids(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Ids of the sessions that may be exported, in their order, from the first one after `after`."""
+        shared = and_(SessionRow.consent == "export", SessionRow.id > after)
+        with reading(self.engine) as connection:
+            return list(connection.scalars(select(SessionRow.id).where(shared).order_by(SessionRow.id).limit(limit)))
+
+    def sessions_with_reason(self, reason: str, limit: int = 3) -> list[str]:
+        """Ids of the sessions where this reason was given, of which some are left to show, newest first."""
+        with reading(self.engine) as connection:
+            return learning_queries.sessions_with_reason(connection, reason, limit)
+
     # --- Profiles -------------------------------------------------------------------------------------
 
     def save_profile(self, profile: Mapping[str, Any], seq_to: int) -> StoredProfile:

@@ -151,6 +151,8 @@ class FirstVerdict(Record):
     preset: Text
     propensity: Unit
     probabilities: dict[str, Unit]
+    strength: int
+    strength_probabilities: dict[str, Unit]
     holdout: bool
     profile_version: int
     reward: Unit

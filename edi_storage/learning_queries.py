@@ -52,6 +52,8 @@ COUNTING: Final = "2"
 EVENTS_A_RUN: Final = 50_000
 #: Profiles kept beside the active one.
 _PROFILES_KEPT: Final = 100
+#: Newest events among which samples are looked for: a look must not take longer with the history.
+_LOOKED_THROUGH: Final = 20_000
 _REASON_COLUMNS: Final = tuple(ReasonCounts.model_fields)
 _KINDS: Final = (("accept", "accepted"), ("partial", "partial"), ("reject", "rejected"))
 #: What makes two events say the same, but for their sign.
@@ -244,6 +246,22 @@ def first_verdicts(connection: Connection) -> list[FirstVerdict]:
         FirstVerdict.model_validate({name: value for name, value in row.items() if name in fields})
         for row in connection.execute(joined).mappings()
     ]
+
+
+def sessions_with_reason(connection: Connection, reason: str, limit: int) -> list[str]:
+    """The sessions whose standing verdicts give a reason, newest first, looked for among the newest events."""
+    event = FeedbackEventRow
+    newest = select(func.max(event.seq)).scalar_subquery()
+    given = and_(event.seq > newest - _LOOKED_THROUGH, event.reasons.contains(f",{reason},", autoescape=True))
+    query = (
+        select(event.session_id)
+        .where(given)
+        .group_by(event.session_id, event.feedback_key)
+        .having(func.sum(event.sign) > 0)
+        .order_by(func.max(event.seq).desc())
+        .limit(limit)
+    )
+    return list(dict.fromkeys(connection.scalars(query)))
 
 
 # --- Profiles ----------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from flows import terminal, upkeep
-from flows.terminal import JsonOption, handled
+from flows import cli_learning, terminal, upkeep
+from flows.terminal import JsonOption, SessionArgument, handled
 
 if TYPE_CHECKING:
     from edi_storage.models import Artifact
@@ -57,10 +57,10 @@ app = typer.Typer(
     help="Edit photos from naive prompts. Every step is kept: an interrupted edit goes on where it stopped.",
     epilog='Start with:  edi edit photo.jpg "make the sky dramatic" --output dramatic.jpg',
 )
-db_app = typer.Typer(no_args_is_help=True, help="Look after the database: upgrade, current, backup, restore.")
+db_app = typer.Typer(no_args_is_help=True, help="Look after the database: upgrade, current, backup, restore, copy-to.")
 app.add_typer(db_app, name="db")
-
-SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="A session id, the start of one, or 'last'.")]
+storage_app = typer.Typer(no_args_is_help=True, help="Look after the files: copy-to.")
+app.add_typer(storage_app, name="storage")
 
 StrengthOption = Annotated[
     str, typer.Option(help="subtle, normal, strong, very strong, or a number up to 1. [default: as the prompt says]")
@@ -298,42 +298,7 @@ def fork(
     terminal.finish_fork(result, as_json, run)
 
 
-@app.command(epilog='Example:  edi feedback last reject --reason "too strong" --rating 2')
-@handled
-def feedback(
-    session_id: SessionArgument,
-    verdict: Annotated[Literal["accept", "reject", "partial"], typer.Argument(help="What you think of the result.")],
-    rating: Annotated[int | None, typer.Option(min=1, max=5, help="1 (poor) to 5 (excellent).")] = None,
-    comment: Annotated[str, typer.Option(help="In your own words.")] = "",
-    reason: Annotated[
-        list[str] | None,
-        typer.Option(help="What was wrong: too strong, too weak, wrong region, edges, colour, artifact, tone."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what you think of an edit. Saying it again replaces what you said before."""
-    from edi_storage.recovery import give_verdict
-
-    with terminal.store() as store:
-        found = terminal.find_session(store, session_id)
-        waited = found.waiting_for == "review"
-        saved = give_verdict(
-            store, found.session_id, verdict, rating=rating, comment=comment, reasons=terminal.reasons(reason or [])
-        )
-    document = {"session_id": found.session_id, **saved.model_dump(mode="json")}
-    more = f" Continue with: edi resume {found.session_id}" if waited else ""
-    terminal.show(document, as_json, f"Thank you: session {found.session_id} is rated {verdict}.{more}")
-
-
-@app.command()
-@handled
-def learn(as_json: JsonOption = False) -> None:
-    """Aggregate new feedback; each verdict counts once, however often this runs."""
-    from edi_storage.learning import learn as fold
-
-    with terminal.store() as store:
-        report = fold(store.database)
-    terminal.show_learning(report, as_json)
+cli_learning.register(app)
 
 
 # --- Looking -----------------------------------------------------------------------------------------
@@ -493,6 +458,30 @@ def restore(
 ) -> None:
     """Put a backup in the place of the database, which is set aside."""
     upkeep.restore_backup(file, yes, as_json)
+
+
+@db_app.command(epilog="Example:  edi db copy-to postgresql+psycopg://edi:secret@db.example/edi")
+@handled
+def copy_to(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A new, empty database, as EDI_DATABASE_URL names it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the whole database to another place, and read it back. Killed half-way, run it again."""
+    from flows.moving import copy_database
+
+    copy_database(url, as_json)
+
+
+@storage_app.command("copy-to", epilog="Example:  EDI_ALLOWED_SCHEMES=s3 edi storage copy-to s3://bucket/edi")
+@handled
+def copy_files_to(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A folder or bucket, as EDI_STORAGE_URL names it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy all pictures and checkpoints to another place, and read them back. Killed half-way, run it again."""
+    from flows.moving import copy_files
+
+    copy_files(url, as_json)
 
 
 # --- Serving -----------------------------------------------------------------------------------------

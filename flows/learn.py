@@ -7,9 +7,13 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from edi_storage.learning import as_markdown, learn
+from edi_storage.learning import learn
+from edi_storage.learning.evidence import report_on
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
+from flows.learned.kinds import kinds
+from flows.learned.markdown import as_markdown
+from flows.learned.words import title
 from flows.names import timed_name
 from flows.plain import in_plain_words
 from flows.session import log
@@ -24,7 +28,8 @@ def _run_name() -> str:
 def learn_from_feedback() -> dict[str, Any]:
     """Aggregate the feedback given since the last time; each verdict counts once, however often this runs."""
     with open_store(load_settings()) as store:
-        report = learn(store.database)
-    create_markdown_artifact(as_markdown(report), key="learned", description="What people think of the edits")
-    log.info("New feedback events: %d; see the artifact `learned`.", report.new_events)
+        learned = learn(store.database)
+        report = report_on(store.database, kinds(), new_events=learned.new_events, watermark=learned.watermark)
+    create_markdown_artifact(as_markdown(report), key="learned", description=title(report))
+    log.info("%s. New feedback events: %d; see the artifact `learned`.", title(report), report.new_events)
     return report.model_dump(mode="json")

@@ -21,7 +21,6 @@ from edi_storage.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from edi_storage.forking import Wanted
-    from edi_storage.learning import LearningReport
     from edi_storage.models import Question, Reason, SessionData, SessionHistory, WaitingFor
     from edi_storage.store import Store
     from flows.editing import Person, Result, Verdict
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="A session id, the start of one, or 'last'.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 
 DONE, FAILED, BAD_INPUT, WAITING, INTERRUPTED = 0, 1, 2, 3, 130
@@ -320,7 +320,7 @@ def finish_batch(result: Result, as_json: bool) -> None:
             for row in rows
         ]
         places = [row.get("output") or row["session"] for row in rows]
-        _print_table(
+        print_table(
             ("photo", "what came of it", "score", "result"),
             [(*row, place) for row, place in zip(shown, places, strict=True)],
         )
@@ -392,7 +392,7 @@ def _contact_sheet(session_id: str) -> str:
 # --- Lists and tables --------------------------------------------------------------------------------
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -425,7 +425,7 @@ def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
         )
         for session in found
     ]
-    _print_table(("session", "created", "status", "score", "photo", "prompt"), rows)
+    print_table(("session", "created", "status", "score", "photo", "prompt"), rows)
 
 
 def show_waiting(opened: Store, as_json: bool) -> None:
@@ -478,7 +478,7 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
             (e.entity_id, f"{e.confidence:.2f}", f"{e.area_percent or 0:.0f} %", e.color_hex or "")
             for e in history.entities
         ]
-        _print_table(("entity", "confidence", "area", "colour"), found)
+        print_table(("entity", "confidence", "area", "colour"), found)
     if history.commits:
         from flows.history import event_lines, tell
 
@@ -509,18 +509,26 @@ def write_page(
     opened: Store, history: SessionHistory, html: str, overwrite: bool, in_browser: bool, as_json: bool
 ) -> None:
     """A session as one web page, whole or not at all; in a temporary file where none is named."""
-    from edi_storage.disk import LocalFolder
     from flows.page import page
 
-    path = Path(html).expanduser().absolute() if html else _temporary(f"{history.session.session_id}.html")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{html} cannot be written: name a file in a folder that exists.")
-    if html and path.exists() and not overwrite:
-        raise InputError(f"{html} exists already: name another file, or add --overwrite.")
-    LocalFolder(str(path.parent)).write(path.name, page(opened, history).encode())
+    html = html or str(_temporary(f"{history.session.session_id}.html"))
+    path = write_html(html, page(opened, history), overwrite)
     if in_browser:
         _open_in_browser(path)
     show({"session_id": history.session.session_id, "html": str(path)}, as_json, str(path))
+
+
+def write_html(html: str, text: str, overwrite: bool) -> Path:
+    """Write a page to the file that a person named, whole or not at all; returns its full path. Raises InputError."""
+    from edi_storage.disk import LocalFolder
+
+    path = Path(html).expanduser().absolute()
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{html} cannot be written: name a file in a folder that exists.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{html} exists already: name another file, or add --overwrite.")
+    LocalFolder(str(path.parent)).write(path.name, text.encode())
+    return path
 
 
 def _temporary(name: str) -> Path:
@@ -556,30 +564,6 @@ def _understood(history: SessionHistory) -> list[str]:
 def _why(session: SessionData) -> str:
     parts = [session.failure_reason, session.decision and session.decision.replace("_", " ")]
     return "".join(f": {part}" for part in parts if part)
-
-
-def show_learning(report: LearningReport, as_json: bool) -> None:
-    """What was learned."""
-    if as_json:
-        cells = [
-            cell.model_dump() | {"count": cell.count, "acceptance": cell.acceptance, "mean_rating": cell.mean_rating}
-            for cell in report.cells
-        ]
-        print_json({"new_events": report.new_events, "watermark": report.watermark, "cells": cells})
-        return
-    typer.echo(f"{counted(report.new_events, 'feedback event')} folded in (a changed verdict is two).")
-    rows = [
-        (
-            cell.edit_type,
-            cell.label,
-            str(cell.count),
-            "-" if cell.acceptance is None else f"{cell.acceptance:.0%}",
-            "-" if cell.mean_rating is None else f"{cell.mean_rating:.1f}",
-        )
-        for cell in report.cells
-    ]
-    if rows:
-        _print_table(("edit type", "of", "verdicts", "acceptance", "mean rating"), rows)
 
 
 def show_settings(as_json: bool) -> None:

@@ -1,5 +1,5 @@
-"""Learning from feedback: aggregation and what is said about it."""
+"""Learning from feedback: what is counted, what is chosen by it, and what is said of it."""
 
-from edi_storage.learning.aggregation import LearningReport, as_markdown, learn
+from edi_storage.learning.aggregation import Learned, learn
 
-__all__ = ["LearningReport", "as_markdown", "learn"]
+__all__ = ["Learned", "learn"]

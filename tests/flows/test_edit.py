@@ -227,7 +227,7 @@ def test_feedback_and_learning_count_each_verdict_once(edi: Edi) -> None:
     edi("feedback", "last", "accept", "--rating", "5", "--comment", "lovely")
     learned = edi.json("learn")
     (cell,) = learned["cells"]
-    assert (cell["edit_type"], cell["label"], cell["accepted"], cell["mean_rating"]) == ("style", "sky", 1, 5.0)
+    assert (cell["edit_type"], cell["label"], cell["n"], cell["mean"], cell["rating"]) == ("style", "sky", 1, 1.0, 5.0)
     assert edi.json("learn")["new_events"] == 0
 
 

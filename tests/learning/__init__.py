@@ -1,0 +1,1 @@
+"""Learning: what is computed, said and exported."""

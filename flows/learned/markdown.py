@@ -1,0 +1,84 @@
+"""The report as the artifact of `learn-from-feedback`: Markdown with tables and plots, as Prefect's UI shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edi_storage.learning.report import Cell, Report, kind_of
+from flows.learned import plots, words
+from flows.markdown import plain
+
+
+def as_markdown(report: Report) -> str:
+    """The page, under 200 KB; text of engines and persons is shown, never obeyed."""
+    first = [f"## {plain(words.title(report))}", *map(plain, words.standing(report)), f"*{words.stamp(report)}*"]
+    parts = [*first, f"### {words.since(report)}", _list(words.changes(report))]
+    if report.profile is not None:
+        parts += ["### What the next edit does otherwise", _list(words.coming(report))]
+    if report.verdicts:
+        parts += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report)]
+        parts += ["---", plain(words.EXPLANATION), plain(words.new_events(report))]
+    return "\n\n".join(parts)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {plain(line)}" for line in lines)
+
+
+def _trend(report: Report) -> list[str]:
+    plot = plots.trend(report)
+    return ["### First tries over time", f"![first tries over time]({plots.as_uri(plot)})"] if plot else []
+
+
+def _cells(report: Report) -> list[str]:
+    shown, more = words.cells(report)
+    rated = any(cell.rating is not None for cell in shown)
+    rows = [
+        [
+            plain(words.edits(cell.edit_type, cell.label, kind_of(cell.preset))),
+            plain(words.way(cell.preset)),
+            str(cell.n),
+            *_judged(cell),
+            *(["-" if cell.rating is None else f"{cell.rating:.1f} of 5"] if rated else []),
+        ]
+        for cell in shown
+    ]
+    head = ["edit", "way", "verdicts", "accepted", "95 % interval", *(["mean rating"] if rated else [])]
+    return ["### What people think of each way", _table(head, rows), *([plain(more)] if more else [])]
+
+
+def _judged(cell: Cell) -> list[str]:
+    if not cell.enough:
+        return ["insufficient", ""]
+    return [f"{words.bar(cell.low, cell.mean, cell.high)} {words.percent(cell.mean)}", _span(cell)]
+
+
+def _span(cell: Cell) -> str:
+    return f"{100 * cell.low:.0f} to {100 * cell.high:.0f} %"
+
+
+def _calibration(report: Report) -> list[str]:
+    plot = plots.calibration(report)
+    picture = [f"![accepted by score]({plots.as_uri(plot)})"] if plot else []
+    return ["### What the score is worth", *picture, _list(words.calibration(report))]
+
+
+def _phrases(report: Report) -> list[str]:
+    head = ["word", "verdicts", "accepted", "edits like these", "z"]
+    rows = [
+        [plain(one.term), str(one.n), words.percent(one.mean), words.percent(one.expected), f"{one.z:+.1f}"]
+        for one in report.phrases
+    ]
+    return ["### Words of your prompts that stand out", _table(head, rows) if rows else words.no_phrases(report)]
+
+
+def _reasons(report: Report) -> list[str]:
+    rows = [
+        [why.reason, str(why.count), ", ".join(f"`edi show {name}`" for name in why.sessions)] for why in report.reasons
+    ]
+    return ["### What was wrong", _table(["reason", "times", "for example"], rows)] if rows else []
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

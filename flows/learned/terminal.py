@@ -1,0 +1,128 @@
+"""The report in the terminal: the first screen says whether it helps, what changed, and what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import IO, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from edi_storage.learning.report import Cell, Report, kind_of
+from flows.learned import words
+
+_COLOURS: Final = {"helps": "green", "harms": "red", "not yet proven": "yellow", "too early": "cyan"}
+_WIDEST: Final = 100
+
+
+def show(report: Report, file: IO[str] | None = None, *, brief: bool = False, width: int | None = None) -> None:
+    """Print it, in colour where that is shown, at most 100 columns wide; `brief`: no more than the first screen."""
+    console = Console(file=file, width=width, highlight=False)
+    if width is None:
+        console.width = min(_WIDEST, console.width)
+    for part in _first_screen(report):
+        console.print(part)
+    if brief:
+        console.print(Text(f"\n{words.new_events(report)} All of it: edi learn --report", style="dim"))
+    elif report.verdicts:
+        for part in _rest(report):
+            console.print(part)
+
+
+def _first_screen(report: Report) -> Iterable[RenderableType]:
+    yield _first(report)
+    yield from _listed(words.since(report), words.changes(report))
+    if report.profile is not None:
+        yield from _listed("What the next edit does otherwise", words.coming(report))
+
+
+def _rest(report: Report) -> Iterable[RenderableType]:
+    yield from _headed("What people think of each way", _cells(report))
+    if len(report.trend) > 1:
+        yield from _headed("How first tries went, in their order", _trend(report))
+    yield from _listed("What the score is worth", words.calibration(report))
+    yield from _headed("Words of your prompts that stand out", _phrases(report))
+    if report.reasons:
+        yield from _headed("What was wrong", _reasons(report))
+    yield Padding(Text(words.EXPLANATION, style="dim"), (1, 0, 0, 0))
+
+
+def _first(report: Report) -> Panel:
+    colour = _COLOURS[report.uplift.proof] if report.verdicts else "cyan"
+    lines = [Text(words.title(report), style=f"bold {colour}"), *(Text(line) for line in words.standing(report))]
+    return Panel(Group(*lines), title=escape(words.stamp(report)), title_align="left", border_style=colour)
+
+
+def _headed(title: str, *parts: RenderableType) -> Iterable[RenderableType]:
+    yield Text(f"\n{title}", style="bold")
+    yield from parts
+
+
+def _listed(title: str, lines: Iterable[str]) -> Iterable[RenderableType]:
+    table = Table.grid(padding=(0, 1))
+    for line in lines:
+        table.add_row("-", Text(line))
+    yield from _headed(title, table)
+
+
+def _cells(report: Report) -> Group:
+    table = _table("edit", "way", "verdicts", "accepted, with its 95 % interval")
+    shown, more = words.cells(report)
+    for cell in shown:
+        table.add_row(
+            words.edits(cell.edit_type, cell.label, kind_of(cell.preset)), _way(cell), str(cell.n), _judged(cell)
+        )
+    return Group(table, *([Text(more, style="dim")] if more else []))
+
+
+def _way(cell: Cell) -> str:
+    return escape(words.way(cell.preset))
+
+
+def _judged(cell: Cell) -> Text:
+    if not cell.enough:
+        return Text("insufficient", style="dim")
+    return Text(f"{words.bar(cell.low, cell.mean, cell.high)} {words.percent(cell.mean)}")
+
+
+def _trend(report: Report) -> Table:
+    table = _table("until", "with learning", "", "rated", "without", "rated")
+    for point in report.trend:
+        known, held_out = point.learned, point.holdout
+        table.add_row(
+            f"{point.until:%Y-%m-%d}",
+            words.bar(known.low, known.mean, known.high),
+            words.percent(known.mean) if known.n else "-",
+            str(known.n),
+            words.percent(held_out.mean) if held_out.n else "-",
+            str(held_out.n),
+        )
+    return table
+
+
+def _phrases(report: Report) -> RenderableType:
+    if not report.phrases:
+        return Text(words.no_phrases(report))
+    table = _table("word", "verdicts", "accepted", "like edits", "z")
+    for phrase in report.phrases:
+        shares = (words.percent(phrase.mean), words.percent(phrase.expected))
+        table.add_row(escape(phrase.term), str(phrase.n), *shares, f"{phrase.z:+.1f}")
+    return table
+
+
+def _reasons(report: Report) -> Table:
+    table = _table("reason", "times", "for example (edi show ID)")
+    for why in report.reasons:
+        table.add_row(why.reason, str(why.count), escape(", ".join(why.sessions)))
+    return table
+
+
+def _table(*head: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in head:
+        table.add_column(name, justify="right" if name in ("verdicts", "rated", "times", "z") else "left")
+    return table
