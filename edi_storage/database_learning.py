@@ -12,6 +12,7 @@ from sqlalchemy import Engine, and_, func, select, update
 from edi_storage import learning_queries, queries
 from edi_storage.connection import reading, writing
 from edi_storage.errors import InputError, NotFoundError
+from edi_storage.failpoints import reach
 from edi_storage.learning_models import FirstVerdict, LoggedDecision, PresetCell, ScoreBin, StoredProfile, TermCell
 from edi_storage.learning_tables import (
     FeedbackEventRow,
@@ -62,7 +63,10 @@ class LearningDatabase:
         """Fold the feedback events after the watermark into the cells: one transaction, each event once."""
         # Alone in the database: the number of an event that is not committed yet must not be passed by.
         with writing(self.engine) as connection:
-            return learning_queries.fold_new(connection)
+            reach("learn.after_begin")
+            run = learning_queries.fold_new(connection)
+            reach("learn.before_commit")
+        return run
 
     def recount_feedback(self) -> LearningRun:
         """Empty the cells and fold all events there are: what `fold_feedback` has come to, from the beginning."""

@@ -51,6 +51,9 @@ FORK_NAMES = (
     "fork.before_export",
 )
 
+#: The same of folding feedback in.
+LEARN_NAMES = ("learn.after_begin", "learn.before_commit")
+
 
 @dataclass(frozen=True)
 class _Trap:
@@ -74,7 +77,7 @@ def arm(spec: str) -> None:
 def _parse(item: str) -> tuple[str, _Trap]:
     name, _, rest = item.partition("=")
     action, _, count = rest.partition("@")
-    if name not in NAMES + FORK_NAMES:
+    if name not in NAMES + FORK_NAMES + LEARN_NAMES:
         raise ValueError(f"there is no failpoint {name!r}")
     if action not in ("kill", "stop") and not action.startswith("pause:") and not hasattr(errno, action):
         raise ValueError(f"there is no action {action!r}")

@@ -29,6 +29,8 @@ _DRAWS: Final = 1000
 #: Where the best arm is not this sure to be better than the default, only a part of what was learned applies.
 _SURE: Final = 0.8
 _UNSURE_SHARE: Final = 0.35
+#: With fewer verdicts than this on the edit type or the label nothing is sure: three rejects in a row are chance.
+FEWEST: Final = 10
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,22 @@ def seed_of(session_id: str, attempt: int) -> int:
 
 
 def choose(
-    beliefs: Sequence[Belief], default: str, seed: int, *, source: str = "", rejected: Collection[str] = ()
+    beliefs: Sequence[Belief],
+    default: str,
+    seed: int,
+    *,
+    verdicts: float = FEWEST,
+    source: str = "",
+    rejected: Collection[str] = (),
 ) -> Chosen:
     """Choose among the arms of `beliefs`, of which `default` is one. `source` names what is chosen, and from what.
+
+    `verdicts` is how many stand behind the beliefs; with few of them the default keeps most, whatever they say.
 
     Arms that are `rejected` are left out, and what they had is shared out among the others in proportion; when all are,
     none is.
     """
-    shares = _shares(tuple(beliefs), default, source)
+    shares = _shares(tuple(beliefs), default, source, verdicts >= FEWEST)
     left = {arm: share for arm, share in shares.items() if arm not in rejected} or shares
     place = random.Random(f"{seed} {source}").random()  # noqa: S311 - not a secret
     if len(left) < len(shares):
@@ -93,7 +103,7 @@ def _drawn(shares: dict[str, float], place: float) -> str:
 
 
 @lru_cache(maxsize=512)
-def _shares(beliefs: tuple[Belief, ...], default: str, source: str) -> dict[str, float]:
+def _shares(beliefs: tuple[Belief, ...], default: str, source: str, is_known: bool) -> dict[str, float]:
     """What each arm gets but for the holdout: how often it wins a draw from the beliefs, guarded, and a bit for all."""
     import numpy as np
 
@@ -104,7 +114,7 @@ def _shares(beliefs: tuple[Belief, ...], default: str, source: str) -> dict[str,
     drawn = rng.beta(_SHARPNESS * alpha, _SHARPNESS * beta, size=(_DRAWS, len(beliefs)))
     wins = np.bincount(drawn.argmax(axis=1), minlength=len(beliefs)) / _DRAWS
     at = next(number for number, belief in enumerate(beliefs) if belief.arm == default)
-    if _better_than(drawn, alpha / (alpha + beta), at) < _SURE:
+    if not is_known or _better_than(drawn, alpha / (alpha + beta), at) < _SURE:
         wins *= _UNSURE_SHARE
         wins[at] += 1 - _UNSURE_SHARE
     rest = 1 - LEAST * len(beliefs)
@@ -134,8 +144,14 @@ def choose_preset(
     rejected: Collection[str] = (),
 ) -> Chosen:
     """Choose a preset for a cell."""
-    beliefs = profile.presets.beliefs(edit_type, label, arms)
-    return choose(beliefs, default, seed, source=f"{profile.sha256}|{edit_type}|{label}|preset", rejected=rejected)
+    return choose(
+        profile.presets.beliefs(edit_type, label, arms),
+        default,
+        seed,
+        verdicts=profile.presets.verdicts(edit_type, label),
+        source=f"{profile.sha256}|{edit_type}|{label}|preset",
+        rejected=rejected,
+    )
 
 
 def choose_strength(
@@ -145,5 +161,10 @@ def choose_strength(
     arms = [str(level) for level in levels]
     if not any(profile.strengths.has(edit_type, label, arm) for arm in arms if arm != str(default)):
         return only(str(default))
-    beliefs = profile.strengths.beliefs(edit_type, label, arms)
-    return choose(beliefs, str(default), seed, source=f"{profile.sha256}|{edit_type}|{label}|strength")
+    return choose(
+        profile.strengths.beliefs(edit_type, label, arms),
+        str(default),
+        seed,
+        verdicts=profile.strengths.verdicts(edit_type, label),
+        source=f"{profile.sha256}|{edit_type}|{label}|strength",
+    )

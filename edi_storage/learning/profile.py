@@ -95,6 +95,7 @@ class Tallies:
                 ("arm", character),
                 ("any type", edit_type),
                 ("any label", label),
+                ("cell", edit_type, label),
                 ("all",),
             ):
                 _add(self._sums, key, count, reward)
@@ -102,6 +103,14 @@ class Tallies:
     def has(self, edit_type: str, label: str, arm: str) -> bool:
         """Whether anybody has judged this arm in this cell."""
         return self.cells.get((edit_type, label, arm), (0.0, 0.0))[0] > 0
+
+    def verdicts(self, edit_type: str, label: str) -> float:
+        """How many verdicts there are on this edit type or on this label."""
+        of_type, on_label, both = (
+            self._sums.get(key, (0.0, 0.0))[0]
+            for key in (("any type", edit_type), ("any label", label), ("cell", edit_type, label))
+        )
+        return of_type + on_label - both
 
     def beliefs(self, edit_type: str, label: str, arms: Sequence[str]) -> list[Belief]:
         """What to believe of each arm in a cell that may have few verdicts of its own.
