@@ -52,8 +52,8 @@ COUNTING: Final = "2"
 EVENTS_A_RUN: Final = 50_000
 #: Profiles kept beside the active one.
 _PROFILES_KEPT: Final = 100
-#: Newest events from which the uplift is estimated: a second for a report, whatever the history.
-_ESTIMATED_FROM: Final = 50_000
+#: Newest events from which the uplift is estimated: seconds for a report, whatever the history.
+_ESTIMATED_FROM: Final = 20_000
 #: Newest events among which samples are looked for: a look must not take longer with the history.
 _LOOKED_THROUGH: Final = 20_000
 _REASON_COLUMNS: Final = tuple(ReasonCounts.model_fields)
