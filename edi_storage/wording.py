@@ -36,7 +36,8 @@ _SAID: Final[tuple[tuple[str, str], ...]] = (
     (
         "wrong region",
         r"wrong (?:place|area|region|part|thing|object|person|one|side)|also changed|"
-        r"(?:changed|edited|removed|blurred) the (?:wrong|rest|\w+ (?:too|as well|instead))|spill\w*|bled? (?:in|on|over)\w*|"
+        r"(?:changed|edited|removed|blurred) the (?:wrong|rest|\w+ (?:too|as well|instead))|"
+        r"spill\w*|bled? (?:in|on|over)\w*|"
         r"should (?:not )?have (?:been )?(?:left|kept)|not the (?:sky|person|house|background)",
     ),
     ("edges", r"edges?|halos?|outlines?|fring\w+|borders?|cut ?out|jagged"),
