@@ -1,7 +1,7 @@
 """What a thousand new verdicts cost, however many there were before: `python -m tests.benchmarks.learning`.
 
 For a history of 10,000, 100,000 and 1,000,000 events, already folded in: the time of `fold_feedback` for 1,000 more,
-and of making a profile from the cells. In a file database, synced as it ships. The fastest of seven counts, as on a
+and of making a profile from the cells. In a file database, synced as it ships. The fastest of 25 counts, as on a
 busy machine the others tell of its other work; the median is printed beside it.
 """
 
@@ -30,7 +30,7 @@ HISTORIES = (10_000, 100_000, 1_000_000)
 NEW = 1000
 #: Milliseconds, and how many times as long with the longest history as with the shortest.
 MOST, RATIO = 50.0, 2.0
-_TIMES = 7
+_TIMES = 25
 _LABELS = ("sky", "person", "building", "vegetation", "water", "car", "image", "background")
 _TYPES = ("color", "style", "transform")
 _PRESETS = tuple(f"{kind}: {arm}" for kind in ("brighten", "vivid", "warmer", "clearer") for arm in ("usual", "soft"))
