@@ -52,6 +52,8 @@ COUNTING: Final = "2"
 EVENTS_A_RUN: Final = 50_000
 #: Profiles kept beside the active one.
 _PROFILES_KEPT: Final = 100
+#: Newest events from which the uplift is estimated: seconds for a report, whatever the history.
+_ESTIMATED_FROM: Final = 20_000
 #: Newest events among which samples are looked for: a look must not take longer with the history.
 _LOOKED_THROUGH: Final = 20_000
 _REASON_COLUMNS: Final = tuple(ReasonCounts.model_fields)
@@ -225,12 +227,12 @@ def preset_cells(connection: Connection) -> list[PresetCell]:
 
 
 def first_verdicts(connection: Connection) -> list[FirstVerdict]:
-    """The verdicts that stand on first attempts in which a profile chose, oldest first."""
+    """The verdicts that stand on first attempts in which a profile chose, oldest first; of the newest events only."""
     event, made = FeedbackEventRow, DecisionRow
     worth = case((event.feedback_type == "accept", 1.0), (event.feedback_type == "partial", 0.5), else_=0.0)
     query = (
         select(event.session_id, func.min(event.seq).label("seq"), func.sum(event.sign * worth).label("reward"))
-        .where(event.attempt == 1)
+        .where(event.attempt == 1, event.seq > _newest_event() - _ESTIMATED_FROM)
         .group_by(event.session_id)
         .having(func.sum(event.sign) == 1)
         .subquery()
@@ -248,11 +250,14 @@ def first_verdicts(connection: Connection) -> list[FirstVerdict]:
     ]
 
 
+def _newest_event() -> Any:
+    return select(func.coalesce(func.max(FeedbackEventRow.seq), 0)).scalar_subquery()
+
+
 def sessions_with_reason(connection: Connection, reason: str, limit: int) -> list[str]:
     """The sessions whose standing verdicts give a reason, newest first, looked for among the newest events."""
     event = FeedbackEventRow
-    newest = select(func.max(event.seq)).scalar_subquery()
-    given = and_(event.seq > newest - _LOOKED_THROUGH, event.reasons.contains(f",{reason},", autoescape=True))
+    given = and_(event.seq > _newest_event() - _LOOKED_THROUGH, event.reasons.contains(f",{reason},", autoescape=True))
     query = (
         select(event.session_id)
         .where(given)

@@ -24,27 +24,38 @@ _COMMON: Final = frozenset(
 _SAID: Final[tuple[tuple[str, str], ...]] = (
     (
         "too strong",
-        r"too (?:much|strong|intense|heavy|dramatic|dark|bright|saturated|extreme|harsh|warm|cold|blurry)|over ?done|"
-        r"over ?(?:processed|cooked|saturated|exposed)|exaggerated|tone it down|less (?:please|of it)|way over",
+        r"too (?:much|strong|intense|heavy|dramatic|vivid|saturated|extreme|harsh|blurry)|over ?done|"
+        r"over ?(?:processed|cooked|saturated|sharpened)|over the top|exaggerated|tone it down|less (?:please|of it)",
     ),
     (
         "too weak",
-        r"too (?:weak|little|subtle|faint|light|soft|timid)|not (?:enough|strong enough|visible)|"
-        r"barely (?:visible|any)|"
-        r"hardly (?:visible|any)|no (?:difference|change)|nothing (?:changed|happened)|stronger please|more please",
+        r"too (?:weak|little|subtle|faint|light|soft|timid)|not (?:\w+ )?enough|not visible|"
+        r"(?:barely|hardly|scarcely) (?:visible|any|see|noticeable)|(?:no|(?:can't|cannot) see (?:a|any|the)) "
+        r"(?:difference|change|effect)|nothing (?:changed|happened)|(?:stronger|more) please",
     ),
     (
         "wrong region",
-        r"wrong (?:place|area|region|part|thing|object|person)|also changed|changed the (?:wrong|rest)|spill\w*|bled? "
-        r"(?:in|on|over)\w*|should (?:not )?have (?:been )?(?:left|kept)|not the (?:sky|person|house|background)",
+        r"wrong (?:place|area|region|part|thing|object|person|one|side)|also changed|"
+        r"(?:changed|edited|removed|blurred) the (?:wrong|rest|\w+ (?:too|as well|instead))|"
+        r"spill\w*|bled? (?:in|on|over)\w*|"
+        r"should (?:not )?have (?:been )?(?:left|kept)|not the (?:sky|person|house|background)",
     ),
     ("edges", r"edges?|halos?|outlines?|fring\w+|borders?|cut ?out|jagged"),
-    ("colour", r"colou?rs?|hues?|tint\w*|greenish|reddish|bluish|yellowish|purple|orange skin|colou?r cast"),
+    (
+        "colour",
+        r"colou?rs?|hues?|tint\w*|greenish|reddish|bluish|yellowish|purple|"
+        r"(?:too|looks?|turned) (?:red|green|blue|yellow|orange|pink|magenta|cyan|warm|cold|cool)",
+    ),
     (
         "artifact",
-        r"artifacts?|artefacts?|nois[ey]\w*|band(?:ing|s)|blocky|smear\w*|smudg\w+|glitch\w*|pixelated|grainy",
+        r"artifacts?|artefacts?|nois[ey]\w*|band(?:ing|s)|blocky|blotch\w*|smear\w*|smudg\w+|glitch\w*|pixelated|"
+        r"grainy",
     ),
-    ("tone", r"tones?|tonal|contrast|flat|muddy|washed ?out|blown ?out|shadows?|highlights?|grey(?:ish)?|gray(?:ish)?"),
+    (
+        "tone",
+        r"tones?|tonal|contrast|too (?:dark|bright)|(?:over|under) ?exposed|flat|muddy|washed ?out|blown ?out|shadows?|"
+        r"highlights?|grey(?:ish)?|gray(?:ish)?",
+    ),
 )
 OTHER: Final = "other"
 

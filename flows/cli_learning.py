@@ -83,11 +83,12 @@ def learn(
 def _learn() -> Report:
     from edi_storage.learning import learn as fold
     from edi_storage.learning.evidence import report_on
+    from edi_storage.settings import load_settings
     from flows.learned.kinds import kinds
 
     with terminal.store() as store:
         learned = fold(store.database)
-        return report_on(store.database, kinds(), new_events=learned.new_events, watermark=learned.watermark)
+        return report_on(store.database, kinds(), learned, is_on=load_settings().learning == "on")
 
 
 def _write_page(report: Report, html: str, overwrite: bool, as_json: bool) -> None:

@@ -27,9 +27,10 @@ def _run_name() -> str:
 @in_plain_words
 def learn_from_feedback() -> dict[str, Any]:
     """Aggregate the feedback given since the last time; each verdict counts once, however often this runs."""
-    with open_store(load_settings()) as store:
+    settings = load_settings()
+    with open_store(settings) as store:
         learned = learn(store.database)
-        report = report_on(store.database, kinds(), new_events=learned.new_events, watermark=learned.watermark)
+        report = report_on(store.database, kinds(), learned, is_on=settings.learning == "on")
     create_markdown_artifact(as_markdown(report), key="learned", description=title(report))
     log.info("%s. New feedback events: %d; see the artifact `learned`.", title(report), report.new_events)
     return report.model_dump(mode="json")

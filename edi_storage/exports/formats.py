@@ -104,7 +104,7 @@ def _judged(example: Example, context: Context) -> Iterator[Row]:
             "session": session,
             "instruction": scrubbed(example.instruction),
             "edit_type": example.edit_type,
-            "labels": list(example.labels),
+            "labels": [scrubbed(label) for label in example.labels],
             **_pair(result.prompt),
             "preset": result.preset,
             "strength": result.strength,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edi_storage.database import EDIDatabase
+from edi_storage.learning.aggregation import Learned
 from edi_storage.learning.report import Evidence, Kind, Report, report_of
 from edi_storage.learning_models import ReasonCounts, StoredProfile
 
@@ -13,16 +14,20 @@ from edi_storage.learning_models import ReasonCounts, StoredProfile
 _LOOKED_AT: Final = 30
 
 
-def report_on(database: EDIDatabase, kinds: Mapping[str, Kind], *, new_events: int = 0, watermark: int = 0) -> Report:
-    """The report on what is in the database now; `kinds` are the ways that the engines have to do each kind of edit."""
+def report_on(database: EDIDatabase, kinds: Mapping[str, Kind], learned: Learned, *, is_on: bool = True) -> Report:
+    """The report on what is in the database now; `kinds` are the ways that the engines have to do each kind of edit.
+
+    `learned` is what the run before it has added; `is_on`: whether edits are done by what was learned.
+    """
     active = database.active_profile()
     kept = {profile.version: profile for profile in database.profiles()}
     reasons = [name.replace("_", " ") for name in ReasonCounts.model_fields]
     return report_of(
         Evidence(
             made_at=database.clock(),
-            new_events=new_events,
-            watermark=watermark,
+            new_events=learned.new_events,
+            watermark=learned.watermark,
+            is_on=is_on,
             cells=database.preset_cells(),
             terms=database.term_cells(),
             scores=database.score_bins(),

@@ -80,6 +80,7 @@ class Evidence:
     #: The ways there are to do each kind of thing, by its name ("dramatic sky").
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     threshold: float = 0.80
+    is_on: bool = True
 
 
 class Option(Record):
@@ -157,6 +158,8 @@ class Report(Record):
     new_events: Count
     watermark: Count
     verdicts: Count
+    #: Whether edits are done by what was learned (EDI_LEARNING).
+    is_on: bool
     profile: Count | None
     #: The one that it came after, and the newest before it that would have done something else.
     profile_parent: Count | None
@@ -183,6 +186,7 @@ def report_of(evidence: Evidence) -> Report:
         new_events=evidence.new_events,
         watermark=evidence.watermark,
         verdicts=verdicts,
+        is_on=evidence.is_on,
         profile=evidence.active.version if evidence.active else None,
         profile_parent=evidence.earlier[0].version if evidence.earlier else None,
         profile_before=before,

@@ -170,6 +170,8 @@ def _liked(option: Option) -> str:
 
 def coming(report: Report) -> list[str]:
     """What the next edit will do otherwise than one that knows nothing."""
+    if not report.is_on:
+        return ["Nothing: learning is switched off (EDI_LEARNING=off)."]
     if not report.next:
         return ["Nothing: the next edit is made as if nothing had been learned."]
     told = [_next(leaning) for leaning in report.next[:MOST_TOLD]]

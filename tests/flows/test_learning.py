@@ -72,6 +72,8 @@ def test_a_preset_that_is_rejected_again_and_again_is_chosen_less(
     assert len(decision.probabilities) == 5
     assert decision.probabilities[USUAL] < 0.2
     assert sum(decision.probabilities.values()) == pytest.approx(1)
+    (change,) = [one for one in edi.json("learn")["changes"] if one["now"]["what"] == "dramatic sky"]
+    assert change["before"] == USUAL != change["now"]["favourite"]["name"], "the report names it"
     edi.json("edit", str(small), PROMPT, "--session-id", "without", "--no-learning")
     assert decided(edi, "without").probabilities == {USUAL: 1.0}
     assert all_is_well(edi)

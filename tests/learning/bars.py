@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.learning import worlds
+from tests.learning.estimates import covered, false_words, promises
 from tests.learning.worlds import Tastes, World
 
 SESSIONS = 2000
@@ -99,8 +100,31 @@ def _gain(name: str, runs: Runs, where: tuple[int, int], least: float) -> Bar:
     return Bar(name, f">= {least:+.1f} points", f"{gain:+.2f} (se {runs.spread(*where):.2f})", gain >= least)
 
 
+def report_bars(seeds: Sequence[int]) -> list[Bar]:
+    """What the report says: its intervals hold the truth, its promises are kept, and it names no word for nothing."""
+    covers = [
+        covered(world, world.run(sessions))
+        for tastes in (worlds.USUAL, worlds.NULL, worlds.WEAK)
+        for world in (World(seed, tastes) for seed in seeds)
+        for sessions in (200, 600)
+    ]
+    share = covers.count(True) / len(covers)
+    reports, given, broken = promises(seeds)
+    words = sum(false_words(World(seed)) for seed in seeds) / len(seeds)
+    return [
+        Bar("doubly robust 95 % intervals", "cover >= 90 %", f"{100 * share:.1f} % of {len(covers)}", share >= 0.9),
+        Bar(
+            "promise of a threshold broken",
+            "<= 5 % of reports",
+            f"{100 * broken / reports:.1f} % ({broken} of {given} given, {reports} reports)",
+            broken <= 0.05 * reports,
+        ),
+        Bar("words named for nothing, at 3,000", "<= 0.2 a report", f"{words:.2f}", words <= 0.2),
+    ]
+
+
 #: Every part of the promises: given the seeds of the worlds, its bars.
-PARTS: list[Callable[[Sequence[int]], list[Bar]]] = [core_bars]
+PARTS: list[Callable[[Sequence[int]], list[Bar]]] = [core_bars, report_bars]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

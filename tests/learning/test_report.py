@@ -35,8 +35,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 def told(store: Store) -> Report:
-    learned = learn(store.database)
-    return report_on(store.database, kinds(), new_events=learned.new_events, watermark=learned.watermark)
+    return report_on(store.database, kinds(), learn(store.database))
 
 
 def in_terminal(report: Report, *, brief: bool = False) -> str:
@@ -170,6 +169,12 @@ def test_an_engines_word_is_shown_and_not_obeyed() -> None:
     assert "default-src 'none'" in html
     assert re.findall(r"(?:src|href)=\"(?!data:)", html) == []
     assert "[c](d)" in in_terminal(report)
+
+
+def test_what_is_switched_off_is_said_to_be(lived: Store) -> None:
+    report = report_on(lived.database, kinds(), learn(lived.database), is_on=False)
+    assert "learning is switched off" in in_terminal(report, brief=True)
+    assert "rather than" not in in_terminal(report, brief=True)
 
 
 def test_the_plots_are_pictures_in_the_page_and_in_the_artifact(lived: Store) -> None:
