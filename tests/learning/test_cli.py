@@ -79,6 +79,7 @@ def test_an_export_says_what_it_holds(edi: Edi, tmp_path: Path) -> None:
 def test_nothing_to_share_says_how_it_could_be(tmp_path: Path) -> None:
     edi = Edi(tmp_path / "home")
     assert "EDI_CONSENT=export" in edi("export", "--out", str(tmp_path / "out")).stdout
+    assert "A pair takes a session" in edi("export", "--out", str(tmp_path / "out"), "--format", "trl").stdout
 
 
 @pytest.mark.parametrize("command", [("learn", "--help"), ("export", "--help"), ("learn", "activate", "--help")])
