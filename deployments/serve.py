@@ -148,7 +148,9 @@ class _Serving:
         """A runner, until it or its server is dead."""
         with _runner(self.settings, url, self.workers, self.deployments) as runner:
             port = urlsplit(url).port or 0
-            info = ServerInfo(url, os.getpid(), port, self.since, workers=self.workers, runner=runner.pid)
+            info = ServerInfo(
+                url, os.getpid(), port, self.since, workers=self.workers, runner=runner.pid, viewer=server is not None
+            )
             write_server_file(self.settings, info)
             welcome(self.settings, url, self.announce, open_ui=self.open_ui)
             self.open_ui = False

@@ -148,7 +148,8 @@ class SessionStateManager:
             raise CheckpointError(f"Checkpoint {info.seq} is not of the version that this EDI writes.")
         file = _checkpoint_file(document["session_id"], info)
         if not self._is_there(file):
-            self.store.write_whole(file.path, _encode(document))
+            # Whoever was faster wrote the same state.
+            self.store.write_new(file.path, _encode(document))
         return self.store.full_path(file.path)
 
     def read_checkpoint(self, file: CheckpointFile) -> SessionState:

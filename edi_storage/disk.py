@@ -63,6 +63,13 @@ class LocalFolder:
             place = place.parent
         return str(place)
 
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a whole file unless there is one; returns whether it was written."""
+        if self.exists(path):
+            return False
+        self.write(path, data)
+        return True
+
     def write(self, path: str, data: bytes, writer: str = "") -> None:
         """Write a whole file. A temp file that the same `writer` left beside it, when it was killed, goes first."""
         target = self.full_path(path)

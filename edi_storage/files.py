@@ -49,10 +49,6 @@ class NotAFileError(StorageError):
     """Something else stands where a file should be."""
 
 
-class FileConflictError(StorageError):
-    """A file that never changes is already there with other contents."""
-
-
 class FileStore:
     """A tree of files below one root, addressed by paths relative to it (`<session>/files/<sha256>.png`).
 
@@ -92,12 +88,10 @@ class FileStore:
         with self._named("write", _checked(path)):
             self._backend.write(path, data)
 
-    def write_new(self, path: str, data: bytes) -> None:
-        """Write a file that never changes. The same bytes again are a no-op, others raise FileConflictError."""
-        if not self.exists(path):
-            self.write_whole(path, data)
-        elif self.read(path) != data:
-            raise FileConflictError(f"{self.full_path(path)} is already there with other contents.")
+    def write_new(self, path: str, data: bytes) -> bool:
+        """Write a file that never changes, unless there is one by that name; returns whether it was written."""
+        with self._named("write", _checked(path)):
+            return self._backend.create(path, data)
 
     def read(self, path: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """The bytes of a file. FileMissingError when there is none, InputError when it is larger than allowed."""
@@ -297,6 +291,10 @@ class _Backend(Protocol):
     def full_path(self, path: str) -> str: ...
     def place(self) -> str: ...
     def write(self, path: str, data: bytes) -> None: ...
+    def create(self, path: str, data: bytes) -> bool:
+        """Write it unless there is something by that name; returns whether it was written."""
+        ...
+
     def read(self, path: str, max_bytes: int) -> bytes: ...
     def exists(self, path: str) -> bool: ...
     def children(self, folder: str) -> Children: ...
@@ -333,6 +331,19 @@ class _ObjectStore:
     def write(self, path: str, data: bytes) -> None:
         # Never `with fs.open(...)`: an exception inside it commits half a file.
         self._fs.pipe_file(self._key(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        if self._scheme not in ("s3", "s3a"):
+            if self.exists(path):
+                return False
+            self.write(path, data)
+            return True
+        try:
+            # If-None-Match: of two machines that write it at once, one is told by the store.
+            self._fs.pipe_file(self._key(path), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def read(self, path: str, max_bytes: int) -> bytes:
         key = self._key(path)

@@ -1,4 +1,4 @@
-"""What a person sees of a session in the Prefect UI: one markdown page, published again as the session goes on.
+"""What a person sees of a session in the Prefect UI: one markdown page a run, brought up to date as it goes on.
 
 An artifact is never worth an edit: whatever keeps one from being made is told in the log, and the flow goes on.
 """
@@ -11,31 +11,35 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import Flow, State, Task
-from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate
+from prefect import Flow, State, Task, runtime
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
 from edi_storage.errors import NotFoundError
-from edi_storage.models import SessionHistory
+from edi_storage.models import SessionData, SessionHistory
 from edi_storage.settings import load_settings
 from edi_storage.state import Step, next_step
 from edi_storage.store import Store, open_store
 from flows.album import SMALL, album
+from flows.links import viewer_address
 from flows.markdown import bare, session_page
+from flows.names import short_prompt
 from flows.reviving import session_id_of
 from flows.session import SessionRun, log
 
+#: Characters of a key before its digest.
+_LONGEST_NAME = 60
+
 
 def show_session(run: SessionRun) -> None:
-    """Publish the session as it stands. The next version takes the place of this one; the UI keeps the older ones."""
+    """Publish the session as it stands."""
     try:
         history = run.store.database.load_session(run.session.session_id)
-        text = session_page(
-            history, album(run.store, history, SMALL, run.copies), run.store.files.full_path, run.restored
-        )
-        create_markdown_artifact(text, key=key_of(run.session.session_id), description=_asked(history))
+        pictures = album(run.store, history, SMALL, run.copies)
+        text = session_page(history, pictures, run.store.files.full_path, run.restored, served=_is_served())
+        _publish(history, text, UUID(str(runtime.flow_run.id)))
     except Exception as error:  # noqa: BLE001 - see above
         _not_shown(error)
 
@@ -56,9 +60,7 @@ def show_stored(store: Store, session_id: str) -> None:
     """After a verdict: publish the session as the database holds it, unless a run is at work and does that itself."""
     try:
         if store.database.lease_of(session_id) is None:
-            history = store.database.load_session(session_id)
-            text = session_page(history, album(store, history, SMALL), store.files.full_path)
-            create_markdown_artifact(text, key=key_of(session_id), description=_asked(history))
+            _show_as_stored(store, session_id, UUID(str(runtime.flow_run.id)))
     except Exception as error:  # noqa: BLE001 - see above
         _not_shown(error)
 
@@ -66,34 +68,62 @@ def show_stored(store: Store, session_id: str) -> None:
 def show_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """After a failure or a cancellation: publish the session a last time, as the database holds it."""
     try:
-        with open_store(load_settings()) as store, get_client(sync_client=True) as client:
-            history = store.database.load_session(session_id_of(flow_run))
-            if store.database.lease_of(history.session.session_id):
-                return  # another run works on it, and shows it as it is
-            text = session_page(history, album(store, history, SMALL), store.files.full_path, stopped=True)
-            client.create_artifact(_artifact(history, text, flow_run.id))
+        with open_store(load_settings()) as store:
+            session_id = session_id_of(flow_run)
+            store.database.require_session(session_id)
+            if store.database.lease_of(session_id) is None:  # else another run works on it, and shows it as it is
+                _show_as_stored(store, session_id, flow_run.id, stopped=True)
     except NotFoundError:
         pass  # it ended before there was a session to show
     except Exception as error:  # noqa: BLE001 - see above
         _not_shown(error)
 
 
-def _artifact(history: SessionHistory, text: str, flow_run_id: UUID) -> ArtifactCreate:
-    # By hand: this may run in the process of the runner, where Prefect knows of no flow run.
-    return ArtifactCreate(
-        key=key_of(history.session.session_id),
-        type="markdown",
-        description=_asked(history),
-        data=text,
-        flow_run_id=flow_run_id,
-    )
+def _show_as_stored(store: Store, session_id: str, flow_run_id: UUID, *, stopped: bool = False) -> None:
+    history = store.database.load_session(session_id)
+    pictures = album(store, history, SMALL)
+    text = session_page(history, pictures, store.files.full_path, stopped=stopped, served=_is_served())
+    _publish(history, text, flow_run_id)
 
 
-def key_of(session_id: str) -> str:
-    """The artifact's key. Prefect takes small letters, digits and dashes: a digest tells ids with others apart."""
-    plain = re.sub(r"[^a-z0-9]+", "-", session_id.lower()).strip("-")
-    mark = "" if plain == session_id else "-" + hashlib.sha256(session_id.encode()).hexdigest()[:6]
-    return f"session-{plain}{mark}"
+def _is_served() -> bool:
+    return bool(viewer_address(load_settings()))
+
+
+def _publish(history: SessionHistory, text: str, flow_run_id: UUID) -> None:
+    """Make the artifact of this session in this run, or bring it up to date.
+
+    Not by Prefect's own function: this may run in the process of the runner, where Prefect knows of no flow run.
+    """
+    key, description = key_of(history.session), _asked(history)
+    with get_client(sync_client=True) as client:
+        known = _known(client, key, flow_run_id)
+        if known is None:
+            made = ArtifactCreate(key=key, type="markdown", description=description, data=text, flow_run_id=flow_run_id)
+            client.create_artifact(made)
+        else:
+            client.update_artifact(known, ArtifactUpdate(data=text, description=description))
+
+
+def _known(client: SyncPrefectClient, key: str, flow_run_id: UUID) -> UUID | None:
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]), flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    found = client.read_artifacts(artifact_filter=wanted, limit=1)
+    return found[0].id if found else None
+
+
+def key_of(session: SessionData) -> str:
+    """The artifact's key: "sky-dramatic-palace-jpg-3fa1b2c4".
+
+    Prefect takes small letters, digits and dashes. The digest of the session's id tells sessions apart.
+    """
+    named = f"{short_prompt(session.naive_prompt)} {Path(session.image_path).name}".lower()
+    plain = re.sub(r"[^a-z0-9]+", "-", named)[:_LONGEST_NAME].strip("-")
+    return "-".join(filter(None, (plain, mark_of(session.session_id))))
+
+
+def mark_of(session_id: str) -> str:
+    """The end of the key, which follows from the id alone."""
+    return hashlib.sha256(session_id.encode()).hexdigest()[:8]
 
 
 def _asked(history: SessionHistory) -> str:

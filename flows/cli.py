@@ -57,8 +57,10 @@ app = typer.Typer(
     help="Edit photos from naive prompts. Every step is kept: an interrupted edit goes on where it stopped.",
     epilog='Start with:  edi edit photo.jpg "make the sky dramatic" --output dramatic.jpg',
 )
-db_app = typer.Typer(no_args_is_help=True, help="Look after the database: upgrade, current, backup, restore.")
+db_app = typer.Typer(no_args_is_help=True, help="Look after the database: upgrade, current, backup, restore, copy-to.")
 app.add_typer(db_app, name="db")
+storage_app = typer.Typer(no_args_is_help=True, help="Look after the files: copy-to.")
+app.add_typer(storage_app, name="storage")
 
 StrengthOption = Annotated[
     str, typer.Option(help="subtle, normal, strong, very strong, or a number up to 1. [default: as the prompt says]")
@@ -456,6 +458,30 @@ def restore(
 ) -> None:
     """Put a backup in the place of the database, which is set aside."""
     upkeep.restore_backup(file, yes, as_json)
+
+
+@db_app.command(epilog="Example:  edi db copy-to postgresql+psycopg://edi:secret@db.example/edi")
+@handled
+def copy_to(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A new, empty database, as EDI_DATABASE_URL names it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the whole database to another place, and read it back. Killed half-way, run it again."""
+    from flows.moving import copy_database
+
+    copy_database(url, as_json)
+
+
+@storage_app.command("copy-to", epilog="Example:  EDI_ALLOWED_SCHEMES=s3 edi storage copy-to s3://bucket/edi")
+@handled
+def copy_files_to(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A folder or bucket, as EDI_STORAGE_URL names it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy all pictures and checkpoints to another place, and read them back. Killed half-way, run it again."""
+    from flows.moving import copy_files
+
+    copy_files(url, as_json)
 
 
 # --- Serving -----------------------------------------------------------------------------------------

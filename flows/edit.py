@@ -22,6 +22,7 @@ from flows.engines.choices import read_choice
 from flows.engines.wishes import Wishes
 from flows.hooks import mark_cancelled, mark_crashed, mark_failed
 from flows.inbox import find_photo, inbox_of, photo_for
+from flows.links import session_link, viewer_address
 from flows.names import edit_name
 from flows.output import check_output, outcome
 from flows.plain import in_plain_words
@@ -31,7 +32,9 @@ from flows.stages import STAGES
 
 log = logging.getLogger("edi")
 
-#: What a person who watches the run in the UI wants to know next.
+#: What a person who watches the run in the UI wants to know next: where `edi serve` has a page of the session ...
+_LOOK = "Before and after, and how to rate it: on the tab Artifacts of this page. At full size: %s"
+#: ... and on another server.
 _WHERE = (
     "Before and after: on the tab Artifacts of this page. At full size: %s. To rate it, run the deployment "
     "record-feedback; with its field Session left empty it is about the newest result."
@@ -110,8 +113,15 @@ def edit_image(
             given = asking.ask(store, result)
             result = run_session(store, settings, session, given, flow_run_id, show_restored=False)
         if result["edited_image_path"] and asking.can_suspend():
-            log.info(_WHERE, result["edited_image_path"])
+            _say_where(settings, result)
         return result
+
+
+def _say_where(settings: Settings, result: dict[str, Any]) -> None:
+    if address := viewer_address(settings):
+        log.info(_LOOK, address + session_link(result["session_id"]))
+    else:
+        log.info(_WHERE, result["edited_image_path"])
 
 
 def _is_spent(store: Store, session_id: str, flow_run_id: str) -> bool:

@@ -12,6 +12,7 @@ from edi_storage.state import Json, Step, fallbacks_in
 from flows import words
 from flows.album import Album
 from flows.engines.heat import LEGEND
+from flows.links import RATINGS, has_result, rating_link, session_link
 from flows.pictures import data_uri, labelled
 from flows.sheet import sheet_of
 
@@ -54,15 +55,20 @@ def session_page(
     restored: Sequence[Step] = (),
     *,
     stopped: bool = False,
+    served: bool = False,
 ) -> str:
-    """The page, under 200 KB. `restored` are the steps this run found done; `stopped`: nobody is at work any more."""
+    """The page, under 200 KB. `restored` are the steps this run found done; `stopped`: nobody is at work any more.
+
+    served: the server that shows it also has the pages of flows/viewer.py, and the page has links to them.
+    """
     headline = plain(words.headline(history))
     if stopped and history.session.status == "in_progress":
         headline = f"Interrupted. Last at: {headline}"
-    parts = [f"## {headline}", *before_and_after(history, album), *_variations(history, album)]
+    parts = [f"## {headline}", *before_and_after(history, album), *(_links(history) if served else ())]
+    parts += _variations(history, album)
     parts += _other_engines(history)
     parts += [*_found(history, album), *_understood(history), *_prompt(history), *_score(history, album)]
-    parts += [*_restored(history, restored), *_files(history, full_path), *_rating(history)]
+    parts += [*_restored(history, restored), *_files(history, full_path), *_rating(history, served=served)]
     return "\n\n".join(parts)
 
 
@@ -88,6 +94,14 @@ def before_and_after(history: SessionHistory, album: Album, side: int = _SIDE) -
     elif history.state and history.state.edited_image_path:
         after = "the stored result cannot be read any more: `edi doctor --repair` makes it again"
     return [_table(["before", "after"], [[before, after]])]
+
+
+def _links(history: SessionHistory) -> list[str]:
+    """What a person wants next: a closer look, and to say what it is worth."""
+    if not has_result(history):
+        return []
+    ratings = " · ".join(f"[{rating.words}]({rating_link(history.session.session_id, rating)})" for rating in RATINGS)
+    return [f"**[Look at it at full size]({session_link(history.session.session_id)})** · Rate it: {ratings}"]
 
 
 def _variations(history: SessionHistory, album: Album) -> list[str]:
@@ -278,8 +292,8 @@ def _code(text: str) -> str:
     return f"`{text}`" if not re.search(r"[`|\n\r<>]", text) else plain(text)
 
 
-def _rating(history: SessionHistory) -> list[str]:
-    if not history.state or not history.state.edited_image_path:
+def _rating(history: SessionHistory, *, served: bool) -> list[str]:
+    if not has_result(history):
         return []
     session_id = history.session.session_id
     given = [
@@ -288,8 +302,7 @@ def _rating(history: SessionHistory) -> list[str]:
         for said in history.feedback
     ]
     lines = [f"Your verdict: {'; '.join(given)}."] if given else []
-    lines.append(
-        f"{'To change it, run' if given else 'Run'} the deployment `record-feedback` with the session id "
-        f"`{session_id}`, or in a terminal: `edi feedback {session_id} accept --rating 5`."
-    )
+    how = "click on a verdict at the top" if served else f"run the deployment `record-feedback` for `{session_id}`"
+    how = f"To change it, {how}" if given else how[0].upper() + how[1:]
+    lines.append(f"{how}, or in a terminal: `edi feedback {session_id} accept --rating 5`.")
     return ["### Rate it", *lines]

@@ -19,6 +19,7 @@ from flows import words
 from flows.album import Album, album
 from flows.engines.heat import LEGEND
 from flows.engines.wishes import Wishes
+from flows.links import PICTURES, RATINGS, has_result, rating_link, session_link
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
 #: Pixels of the longer side of the two pictures, of all masks in one, and of one mask.
@@ -56,8 +57,11 @@ range?.addEventListener('input', () => {
 """
 
 
-def page(store: Store, history: SessionHistory) -> str:
-    """The page of a session, as far as it has come. A picture that is lost is said to be missing."""
+def page(store: Store, history: SessionHistory, *, served: bool = False) -> str:
+    """The page of a session, as far as it has come. A picture that is lost is said to be missing.
+
+    served: it is shown by `edi serve`, so it has links to the full-size pictures and to the form that rates it.
+    """
     session = history.session
     title = escape(session.naive_prompt)
     shown = album(store, history, _LARGE)
@@ -68,6 +72,7 @@ def page(store: Store, history: SessionHistory) -> str:
         f'<p class="standing">{escape(words.headline(history))}</p>',
         *_around(session, store.database.forks_of(session.session_id)),
         *_pictures(history, shown),
+        *(_links(history) if served else ()),
         *_variations(history, shown),
         *_entities(history, shown),
         *_understood(history),
@@ -118,6 +123,20 @@ def _pictures(history: SessionHistory, shown: Album) -> list[str]:
         '<input type="range" min="0" max="100" value="50" aria-label="how much of the original is shown">',
     ]
     return [f'<figure class="slider">{"".join(parts)}</figure>']
+
+
+def _links(history: SessionHistory) -> list[str]:
+    """Where the full-size pictures are, and where it is rated."""
+    session_id = history.session.session_id
+    if not has_result(history):
+        return [f'<p class="links">At full size: {_link(session_link(session_id, "photo"), "photo")}</p>']
+    sizes = " · ".join(_link(session_link(session_id, picture), picture) for picture in PICTURES)
+    ratings = " · ".join(_link(rating_link(session_id, rating), rating.words) for rating in RATINGS)
+    return [f'<p class="links">At full size: {sizes}<br>What do you think of it? {ratings}</p>']
+
+
+def _link(address: str, text: str) -> str:
+    return f'<a href="{escape(address)}">{escape(text)}</a>'
 
 
 def _variations(history: SessionHistory, shown: Album) -> list[str]:

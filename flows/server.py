@@ -97,6 +97,8 @@ class ServerInfo:
     #: How many edits run at once, and the process that runs them.
     workers: int = 0
     runner: int = 0
+    #: Whether it also has the pages of flows/viewer.py: a server that somebody else runs has not.
+    viewer: bool = False
 
     @property
     def ui(self) -> str:
@@ -341,6 +343,7 @@ def _server_environment(settings: Settings, url: str, *, full: bool, public: boo
     password = settings.auth_string.get_secret_value() if full else ""
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser().absolute()
     return {
+        "EDI_HOME": str(settings.home),
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_API_HOST": HOST,

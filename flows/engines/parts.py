@@ -41,6 +41,13 @@ _LEAST_STUFF: Final = 0.015
 _LIKELY: Final = 0.39
 #: Mean probability over its region that a class needs to be named; sky the most, because a false sky is edited most.
 _TRUSTED: Final[Mapping[str, float]] = {"sky": 0.6, "vegetation": 0.5, "building": 0.6, "ground": 0.55, "water": 0.55}
+#: The rim of sky beside a roof: how many pixels wide at most, how likely sky where it starts and where it is, how far
+#: in Lab from the sky nearby, and the step in Lab between neighbours that is an edge.
+_RIM: Final = 40
+_RIM_FROM: Final = 0.3
+_RIM_LIKELY: Final = 0.06
+_RIM_COLOUR: Final = 14.0
+_RIM_STEP: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -155,9 +162,29 @@ def _cut_sky(picture: Picture, where: Bools, likely: Floats, rivals: Floats) -> 
     cut = _with_gaps(picture, cut, likely > 0.25)
     for _ in range(2):  # farther only where nothing else is likelier: not into the crowns of trees
         cut = _with_gaps(picture, cut, (likely > 0.15) & (likely > rivals))
+    cut = _up_to_edges(picture, cut, likely)
     horizon = _horizon(picture, cut)
     cut[horizon:] &= likely[horizon:] > 0.7
     return _trusted_pieces(cut, likely)
+
+
+def _up_to_edges(picture: Picture, where: Bools, likely: Floats) -> Bools:
+    """With the rim of sky that the head, which sees coarsely, gave to the roofs, towers and trees before it.
+
+    From what is likely sky outwards, a pixel at a time, over pixels of the colour that the sky has nearby and without
+    an edge; at last onto the near side of the edge itself.
+    """
+    square = np.ones((3, 3), np.uint8)
+    smooth = np.asarray(cv2.GaussianBlur(picture.lab, (0, 0), 0.7))
+    steps = np.linalg.norm(cv2.morphologyEx(smooth, cv2.MORPH_GRADIENT, square), axis=2)
+    sky = (where & (likely > _RIM_FROM)).astype(np.uint8)
+    gap = _from_sky_nearby(picture, sky, 24.0)
+    alike = ((np.linalg.norm(gap, axis=2) < _RIM_COLOUR) & (likely > _RIM_LIKELY)).astype(np.uint8)
+    calm = alike & (steps < _RIM_STEP)
+    for _ in range(_RIM):
+        sky |= cv2.dilate(sky, square) & calm
+    sky |= cv2.dilate(sky, square) & alike
+    return np.asarray(where | (sky > 0))
 
 
 def _horizon(picture: Picture, where: Bools) -> int:
@@ -200,13 +227,15 @@ def _band(marks: NDArray[np.uint8]) -> slice:
 
 def _with_gaps(picture: Picture, where: Bools, maybe: Bools) -> Bools:
     """With the pixels that have the colour which the sky has nearby: under eaves, between branches, past cables."""
-    if not where.any():
-        return where
-    weight = where.astype(np.float32)
-    near = np.asarray(cv2.GaussianBlur(weight, (0, 0), 14.0))[..., None]
-    local = np.asarray(cv2.GaussianBlur(picture.lab * weight[..., None], (0, 0), 14.0)) / (near + 1e-4)
-    gap = picture.lab - local
+    gap = _from_sky_nearby(picture, where, 14.0)
     # Between leaves a sky is often brighter than beside the tree, so that direction counts less.
     gap[..., 0] = np.where(gap[..., 0] > 0, 0.4 * gap[..., 0], gap[..., 0])
-    alike = np.linalg.norm(gap, axis=2) < 6.5
-    return np.asarray(where | (alike & maybe & (near[..., 0] > 0.02)))
+    return np.asarray(where | ((np.linalg.norm(gap, axis=2) < 6.5) & maybe))
+
+
+def _from_sky_nearby(picture: Picture, where: NDArray[np.generic], spread: float) -> Floats:
+    """Each pixel's Lab less that of the sky around it (a mean by a Gaussian of `spread` pixels); infinite far off."""
+    weight = where.astype(np.float32)
+    near = np.asarray(cv2.GaussianBlur(weight, (0, 0), spread))[..., None]
+    local = np.asarray(cv2.GaussianBlur(picture.lab * weight[..., None], (0, 0), spread)) / (near + 1e-4)
+    return np.where(near > 0.02, picture.lab - local, np.float32(np.inf))

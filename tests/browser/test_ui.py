@@ -15,13 +15,25 @@ with contextlib.suppress(ImportError):  # then `served` says what is missing
     from playwright.sync_api import expect
 
 
-def test_a_photo_is_edited_from_the_form_and_shown_before_and_after(ui: Ui, photo: Path) -> None:
+def test_a_photo_is_edited_from_the_form_shown_before_and_after_and_rated(ui: Ui, served: Control, photo: Path) -> None:
     ui.fill_edit(str(photo), "make the sky dramatic", judge="auto")
-    ui.submit()
+    run = ui.submit()
     ui.wait_for_state("Completed")
     artifact = ui.open_artifact("make the sky dramatic")
     assert shown(artifact, "before") > 100
     assert shown(artifact, "after") > 100
+
+    artifact.get_by_role("link", name="right in part").click()
+    expect(ui.field("Session")).to_have_value(run)
+    ui.fill(STARS, "4")
+    ui.submit()
+    ui.wait_for_state("Completed")
+    with served.database() as database:
+        (said,) = database.get_feedback(run)
+    assert (said.feedback_type, said.rating) == ("partial", 4)
+
+    ui.page.goto(f"{ui.address}/edi/{run}")
+    assert shown(ui.page.locator("body"), "before") == shown(ui.page.locator("body"), "after") > 400
 
 
 def test_a_wrong_path_is_told_in_one_sentence(ui: Ui, served: Control, tmp_path: Path) -> None:

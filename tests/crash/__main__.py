@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="ROW", help="rows with this in their name")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="draw the same chances again")
     parser.add_argument("--readme", action="store_true", help="write the table into the README; with --only its line")
-    parser.add_argument("--jobs", type=int, metavar="N", help="rows at the same time; by default 2, on a server 1")
+    parser.add_argument("--jobs", type=int, metavar="N", help="rows at the same time; by default 3, on a server 1")
     options = parser.parse_args()
     if options.readme and (homes.SERVER or not options.full):
         parser.error("--readme takes the long numbers of a SQLite file: --full, without EDI_TEST_DATABASE_URL")

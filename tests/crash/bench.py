@@ -213,13 +213,16 @@ def run_row(name: str, row: Row, processes: Processes, *, full: bool, seed: int)
 def running(
     rows: Mapping[str, Row], *, full: bool, seed: int, jobs: int | None = None
 ) -> Iterator[dict[str, Future[Result]]]:
-    """Run rows, as many at the same time as there are jobs (the cores, but two at most): what will become of each."""
+    """Run rows, as many at the same time as there are jobs: what will become of each.
+
+    By default one job more than there are cores, because most rows wait most of the time, but three at most.
+    """
 
     def run(name: str, row: Row) -> Result:
         with processes() as own:
             return run_row(name, row, own, full=full, seed=seed)
 
-    with ThreadPoolExecutor(jobs or min(2, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(jobs or min(3, 1 + (os.cpu_count() or 1))) as pool:
         # The last rows take longest: begun last, they would leave a core without work at the end.
         futures = {name: pool.submit(run, name, row) for name, row in reversed(rows.items())}
         yield {name: futures[name] for name in rows}

@@ -9,13 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from edi_storage.errors import EngineError
-from flows.engines import models
+from flows.engines import models, parts
 from flows.engines.analysis import EmbeddedAnalyzer
 from flows.engines.base import Pixels
+from flows.engines.cutting import grow, shrink_mask
 from flows.engines.detection import Thing, each_once, look
 from flows.engines.focus import find_subject
 from flows.engines.people import person_mattes
@@ -241,3 +243,22 @@ def test_people_side_by_side_share_no_pixel() -> None:
     assert left[:, :350].max() > 0.9
     assert right[:, 450:].max() > 0.9
     assert np.minimum(left, right).max() == 0
+
+
+def test_the_rim_of_sky_beside_a_tower_is_sky_up_to_the_edge_of_the_tower_and_no_farther() -> None:
+    pixels = np.full((200, 300, 3), (120, 165, 225), np.uint8)
+    pixels[60:, 130:170] = (140, 80, 50)
+    tower = (pixels == (140, 80, 50)).all(axis=2)
+    seen_too_wide = np.asarray(cv2.dilate(tower.astype(np.uint8), np.ones((41, 41), np.uint8)), bool)
+    likely = np.where(seen_too_wide, 0.2, 0.95).astype(np.float32)
+    sky = parts._up_to_edges(measure(pixels), ~seen_too_wide, likely)
+    assert not (sky & shrink_mask(tower, 5)).any()
+    assert (sky | grow(tower, 5)).all()
+
+
+def test_where_the_head_is_sure_that_there_is_no_sky_a_wall_of_its_colour_stays_a_wall() -> None:
+    pixels = np.full((200, 300, 3), (200, 205, 210), np.uint8)
+    where = np.zeros((200, 300), bool)
+    where[:100] = True
+    likely = np.where(where, 0.95, 0.01).astype(np.float32)
+    assert (parts._up_to_edges(measure(pixels), where, likely) == where).all()

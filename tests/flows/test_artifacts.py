@@ -47,15 +47,16 @@ def edit(session_id: str, prompt: str = "make the sky dramatic", **more: Any) ->
 
 def artifacts(server: str, **asked: Any) -> list[Artifact]:
     """Artifacts of the server, oldest first."""
-    body = {"artifacts": {name: {"any_": [value]} for name, value in asked.items()}, "limit": 200}
+    body = {"artifacts": asked, "limit": 200}
     found: list[Artifact] = httpx.post(f"{server}/artifacts/filter", json=body).raise_for_status().json()
     return sorted(found, key=lambda artifact: artifact["created"])
 
 
-def versions(server: str, session_id: str) -> list[str]:
-    from flows.artifacts import key_of
+def pages(server: str, session_id: str) -> list[str]:
+    """What each run shows of a session, the first run first."""
+    from flows.artifacts import mark_of
 
-    return [artifact["data"] for artifact in artifacts(server, key=key_of(session_id))]
+    return [artifact["data"] for artifact in artifacts(server, key={"like_": f"-{mark_of(session_id)}"})]
 
 
 def pictures(page: str) -> dict[str, Image.Image]:
@@ -70,10 +71,13 @@ def rows(page: str, head: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table[2:]]
 
 
-def test_a_person_can_watch_a_session_grow(store: Store, server: str) -> None:
+def test_a_person_can_watch_a_session_grow(edi: Edi, server: str) -> None:
     session_id = f"grown-{uuid4().hex}"
-    done = edit(session_id)
-    found, ended = versions(server, session_id)
+    edi.killed("begin", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", session_id)
+    (found,) = pages(server, session_id)
+    done = edi.json("resume", session_id)
+    kept, ended = pages(server, session_id)
+    assert kept == found, "each run has the one page, and leaves those of others alone"
     assert found.startswith("## Working out what the prompt means.")
     assert set(pictures(found)) == {"before", "what was found"}
     assert "not yet" in found
@@ -88,7 +92,7 @@ def test_a_person_can_watch_a_session_grow(store: Store, server: str) -> None:
 
 def test_the_page_says_what_the_rows_say(store: Store, server: str) -> None:
     result = edit("exact")
-    page = versions(server, "exact")[-1]
+    page = pages(server, "exact")[-1]
     history = store.database.load_session("exact")
     shown = {cells[-1]: cells for cells in rows(page, "no.")}
     assert set(shown) == {f"`{entity.entity_id}`" for entity in history.entities}
@@ -134,41 +138,51 @@ def test_a_killed_edit_says_what_was_restored(edi: Edi, server: str) -> None:
     session_id = f"Came_Back_{uuid4().hex}"
     edi.killed("begin", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", session_id)
     edi.json("resume", session_id)
-    first, ended = versions(server, session_id)
+    first, ended = pages(server, session_id)
     assert "### Restored" not in first
     restored = "upload, analysis, intent, refine 0, refine 1, refine 2, refine 3"
     assert f"Finished before this run and not run again: {restored}." in ended
     assert set(pictures(ended)) == {"before", "after", "what was found", "what changed"}
 
 
-def test_ids_that_prefect_has_no_letters_for_have_keys_of_their_own() -> None:
+def test_the_page_is_called_by_prompt_and_photo_and_no_two_sessions_share_it() -> None:
+    from edi_storage.models import SessionData
     from flows.artifacts import key_of
 
-    keys = [key_of(session_id) for session_id in ("mine", "Mine", "a-b", "a_b", "A-b", "a--b")]
-    assert keys[0] == "session-mine"
+    def key(session_id: str, prompt: str = "make the sky dramatic", photo: str = "/photos/Palace 1.jpg") -> str:
+        return key_of(SessionData(session_id=session_id, naive_prompt=prompt, image_path=photo))
+
+    assert re.fullmatch(r"sky-dramatic-palace-1-jpg-[0-9a-f]{8}", key("mine"))
+    keys = [key(session_id) for session_id in ("mine", "Mine", "a-b", "a_b", "A-b", "a--b")]
+    keys += [key("mine", "空を青く", "/空.jpg"), key("mine", "x" * 2000)]
     assert len(set(keys)) == len(keys)
-    assert all(re.fullmatch(r"[a-z0-9-]+", key) for key in keys)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", key) and len(key) < 80 for key in keys)
+
+
+def test_an_edit_leaves_one_page(store: Store, server: str) -> None:
+    edit("single")
+    assert len(pages(server, "single")) == 1
 
 
 def test_a_question_is_asked_in_the_artifact_with_its_choices(store: Store, server: str) -> None:
     asked = edit("unclear", "make it better")["intent"]["question"]
-    page = versions(server, "unclear")[-1]
+    page = pages(server, "unclear")[-1]
     assert page.startswith(f"## Waiting for your answer: {plain(asked['text'])}")
     for number, choice in enumerate(asked["choices"], 1):
         assert f"{number}. {plain(choice)}" in page
     edit("unclear", "make it better", answer=1)
-    assert "Your answer was 1." in versions(server, "unclear")[-1]
+    assert "Your answer was 1." in pages(server, "unclear")[-1]
 
 
 def test_a_verdict_is_waited_for_in_the_artifact(store: Store, server: str) -> None:
     edit("judged", review="ask")
-    assert versions(server, "judged")[-1].startswith("## Waiting for your verdict on attempt 1, alignment ")
+    assert pages(server, "judged")[-1].startswith("## Waiting for your verdict on attempt 1, alignment ")
 
 
 def test_a_session_that_fails_says_why(store: Store, server: str) -> None:
     with pytest.raises(SessionFailedError):
         edit("impossible", "add a unicorn")
-    page = versions(server, "impossible")[-1]
+    page = pages(server, "impossible")[-1]
     assert page.startswith("## Failed: ")
     assert "ComfyUI" in page
 
@@ -184,7 +198,7 @@ def test_a_session_that_is_interrupted_says_so(store: Store, server: str, monkey
     monkeypatch.setitem(stages.STAGES, "edit", stages.edit.with_options(retries=0))
     with pytest.raises(EngineError):
         edit("halted")
-    assert versions(server, "halted")[-1].startswith("## Interrupted. Last at: Editing the photo.")
+    assert pages(server, "halted")[-1].startswith("## Interrupted. Last at: Editing the photo.")
 
 
 def test_a_run_that_is_turned_away_leaves_the_page_of_the_one_at_work(store: Store, server: str) -> None:
@@ -195,7 +209,7 @@ def test_a_run_that_is_turned_away_leaves_the_page_of_the_one_at_work(store: Sto
     lease = store.database.begin_session(mine, "somebody-else:1:x", 600)
     with pytest.raises(LeaseHeldError):
         edit("taken", mine.naive_prompt)
-    assert versions(server, "taken") == []
+    assert pages(server, "taken") == []
     store.database.release(lease)
 
 
@@ -203,7 +217,7 @@ def test_each_attempt_has_its_line(edi: Edi, server: str) -> None:
     edi("edit", str(PALACE), "make the sky dramatic", "--review", "ask", "--session-id", "twice", expect=3)
     edi("feedback", "twice", "reject", "--reason", "too strong")
     edi("resume", "twice", expect=3)
-    page = versions(server, "twice")[-1]
+    page = pages(server, "twice")[-1]
     assert page.startswith("## Waiting for your verdict on attempt 2, alignment ")
     assert re.findall(r"^- Attempt (\d), dramatic sky on sky: alignment \*\*\d", page, re.MULTILINE) == ["1", "2"]
     assert re.search(r"version by version: attempt 1: [\d. →]+; attempt 2: [\d. →]+\.", page)
@@ -216,7 +230,7 @@ def test_a_verdict_is_seen_on_the_page_at_once(store: Store, server: str) -> Non
 
     edit("rated")
     record_feedback("accept", rating=5, comment="lovely", session_id="rated")
-    assert "Your verdict: accept, 5 of 5, “lovely”." in versions(server, "rated")[-1]
+    assert "Your verdict: accept, 5 of 5, “lovely”." in pages(server, "rated")[-1]
 
 
 def test_pictures_that_are_lost_do_not_cost_the_session(store: Store, server: str) -> None:
@@ -226,7 +240,7 @@ def test_pictures_that_are_lost_do_not_cost_the_session(store: Store, server: st
         Path(store.files.full_path(artifact.path)).write_bytes(b"no picture")
     store.database.save_feedback("faded", {"feedback_type": "accept"})
     assert edit("faded")["waiting_for"] == "review"
-    page = versions(server, "faded")[-1]
+    page = pages(server, "faded")[-1]
     assert pictures(page) == {}
     assert "The stored photo cannot be read any more" in page
 
@@ -239,7 +253,7 @@ def test_an_artifact_that_cannot_be_made_is_one_warning(
     def refuses(*_: Any, **__: Any) -> None:
         raise RuntimeError("the server has no room")
 
-    monkeypatch.setattr(shown, "create_markdown_artifact", refuses)
+    monkeypatch.setattr(shown, "get_client", refuses)
     monkeypatch.setattr(logging.getLogger("edi"), "propagate", True)
     assert edit("unseen")["status"] == "completed"
     told = [record.getMessage() for record in caplog.records if record.name == "edi" and record.levelname == "WARNING"]
@@ -259,7 +273,7 @@ def test_text_of_persons_is_shown_and_not_obeyed() -> None:
 def test_a_prompt_of_two_thousand_letters_stays_a_small_page(store: Store, server: str) -> None:
     prompt = ("make the sky dramatic, keep the house " + "| **loud** <b>words</b> " * 90)[:2000]
     edit("loud", prompt)
-    page = versions(server, "loud")[-1]
+    page = pages(server, "loud")[-1]
     assert len(page) < MOST
     assert "<b>" not in page
 
@@ -295,7 +309,7 @@ def slow_editor(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
 
 
 def bars(server: str, flow_run_id: str) -> list[Artifact]:
-    return [found for found in artifacts(server, flow_run_id=flow_run_id) if found["type"] == "progress"]
+    return [found for found in artifacts(server, flow_run_id={"any_": [flow_run_id]}) if found["type"] == "progress"]
 
 
 def test_a_long_stage_has_a_bar_that_ends_full(store: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,23 @@ def documented() -> list[str]:
     return re.findall(r"^#   (prefect .*)$", PREFECT_FILE.read_text(), re.MULTILINE)
 
 
+# --- on servers of one's own ------------------------------------------------------------------------------------------
+
+
+def test_compose_names_only_settings_and_commands_that_exist() -> None:
+    file = yaml.safe_load((CHECKOUT / "deployments" / "compose.yaml").read_text())
+    services = file["services"]
+    edi = {name for name, value in file["x-edi"]["environment"].items() if name.startswith("EDI_") and value}
+    assert edi <= {f"EDI_{name.upper()}" for name in Settings.model_fields}
+    assert services["worker"]["command"] in documented()
+    assert documented()[1] in " ".join(services["deploy"]["command"].replace("$$", "$").split())
+    for name, service in services.items():
+        assert set(service.get("depends_on", ())) <= set(services), name
+        assert {volume.partition(":")[0] for volume in service.get("volumes", ())} <= set(file["volumes"]), name
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert ports == ["127.0.0.1:4200:4200"], "nothing but the UI can be reached, and that from this machine only"
+
+
 # --- one list ---------------------------------------------------------------------------------------------------------
 
 

@@ -369,8 +369,8 @@ def _document(store: Store, session_id: str) -> dict[str, str]:
 
 def _steady(value: Any) -> Any:
     if isinstance(value, dict):
-        # The digests of commits cover the id; those of pictures are in their paths.
-        return {key: _steady(item) for key, item in value.items() if key not in _VOLATILE | {"sha256"}}
+        # The digests of commits cover the id, and the seed of a choice follows from it; those of pictures are in paths.
+        return {key: _steady(item) for key, item in value.items() if key not in _VOLATILE | {"sha256", "seed"}}
     return [_steady(item) for item in value] if isinstance(value, list) else value
 
 

@@ -1,0 +1,139 @@
+"""Pages of sessions beside Prefect's UI, on the server of `edi serve`; nothing here changes anything.
+
+GET /edi/SESSION is its page with the slider, /edi/SESSION/{photo,result,changes} a picture as it is stored, and
+/edi/SESSION/rate?verdict=accept&stars=5 leads to the filled-in form of `record-feedback`. SESSION may be shortened, or
+"last". Prefect's password, where there is one, is asked for here too.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import threading
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import PurePosixPath
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from edi_storage.errors import EdiError, InputError, NotFoundError
+from edi_storage.models import SessionHistory
+from edi_storage.settings import Settings, load_settings
+from edi_storage.state import last_attempt
+from edi_storage.store import Store, open_store
+from flows.links import PICTURES, PREFIX, RATINGS
+from flows.page import page
+from flows.sessions import find_session
+
+_TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+
+#: Pages decode full-size photos: one at a time, so that a few open tabs do not take gigabytes.
+_ONE_PAGE: Final = threading.Lock()
+
+Answer = Callable[[Store, str, Request], Response]
+
+
+class Viewer:
+    """Prefect's application with EDI's pages under /edi."""
+
+    def __init__(self, app: Any, settings: Settings) -> None:
+        self._app, self._pages = app, _pages(settings.auth_string.get_secret_value())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        ours = scope["type"] == "http" and (path == PREFIX or path.startswith(f"{PREFIX}/"))
+        await (self._pages if ours else self._app)(scope, receive, send)
+
+
+def _pages(password: str) -> Starlette:
+    shown = {"": _page, "rate": _rate, **dict.fromkeys(PICTURES, _picture)}
+    routes = [
+        Route("/".join(filter(None, (PREFIX, "{session}", name))), _about_a_session(answer, password))
+        for name, answer in shown.items()
+    ]
+    return Starlette(routes=routes)
+
+
+def _about_a_session(answer: Answer, password: str) -> Callable[[Request], Response]:
+    """An endpoint; what goes wrong is one sentence. Not a coroutine: Starlette runs it in a thread."""
+
+    @wraps(answer)
+    def endpoint(request: Request) -> Response:
+        if password and not _knows(request.headers, password):
+            return Response("A password is needed.", 401, {"WWW-Authenticate": 'Basic realm="EDI"'})
+        try:
+            with open_store(load_settings()) as store:
+                return answer(store, find_session(store.database, request.path_params["session"]).session_id, request)
+        except NotFoundError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        except InputError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        except EdiError as error:
+            return PlainTextResponse(f"{error}\n", 500)
+
+    return endpoint
+
+
+def _knows(headers: Mapping[str, str], password: str) -> bool:
+    kind, _, code = headers.get("authorization", "").partition(" ")
+    try:
+        given = base64.b64decode(code, validate=True)
+    except binascii.Error:
+        return False
+    return kind.lower() == "basic" and hmac.compare_digest(given, password.encode())
+
+
+def _page(store: Store, session_id: str, _: Request) -> Response:
+    with _ONE_PAGE:
+        return HTMLResponse(page(store, store.database.load_session(session_id), served=True))
+
+
+def _picture(store: Store, session_id: str, request: Request) -> Response:
+    name = PurePosixPath(request.url.path).name
+    path = _path_of(store.database.load_session(session_id), name)
+    if path is None:
+        raise NotFoundError(f"Session {session_id} has no picture called {name} yet.")
+    # A stored file never changes, but "the result" may be another one after the next attempt.
+    headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+    return Response(store.files.read(path), media_type=_TYPES[PurePosixPath(path).suffix], headers=headers)
+
+
+def _path_of(history: SessionHistory, picture: str) -> str | None:
+    """Where the store has a picture of PICTURES."""
+    if history.state is None:
+        return None
+    state = history.state.model_dump(mode="json")
+    paths = {
+        "photo": state["scene_analysis"].get("image", {}).get("path"),
+        "result": state["edited_image_path"],
+        "changes": state["validation"].get("attempts", {}).get(str(last_attempt(state)), {}).get("delta_image_path"),
+    }
+    return paths[picture] or None
+
+
+def _rate(_: Store, session_id: str, request: Request) -> Response:
+    asked = request.query_params
+    fitting = [rating for rating in RATINGS if rating.verdict == asked.get("verdict")]
+    if not fitting:
+        raise InputError(f"A verdict is one of {', '.join(rating.verdict for rating in RATINGS)}.")
+    stars = asked.get("stars", "")
+    rating = int(stars) if stars in {"1", "2", "3", "4", "5"} else fitting[0].stars
+    try:
+        with get_client(sync_client=True) as client:
+            form = client.read_deployment_by_name("record-feedback/record-feedback").id
+    except ObjectNotFound:
+        raise NotFoundError("The deployment record-feedback is not served here.") from None
+    filled = {"verdict": fitting[0].verdict, "rating": rating, "session_id": session_id}
+    # Prefect's form reads what to begin with from the address.
+    return RedirectResponse(
+        f"/v2/deployments/deployment/{form}/run?{urlencode({'parameters': json.dumps(filled)})}", 303
+    )

@@ -1,0 +1,121 @@
+"""The pages of sessions that `edi serve` has beside Prefect's UI."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from PIL import Image
+from pydantic import SecretStr
+
+from edi_storage.settings import Settings
+from edi_storage.store import open_store
+from tests.flows.conftest import PALACE, Edi
+from tests.flows.control import Control
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def edited(control: Control) -> str:
+    """The id of a session that was edited under `edi serve`."""
+    run = control.start("edit-image", image_path=str(PALACE), prompt="make it warmer")
+    wait_until(lambda: control.state(run) == "Completed", "the edit")
+    return run
+
+
+def look(control: Control, path: str) -> httpx.Response:
+    return httpx.get(control.api.removesuffix("/api") + path, timeout=60)
+
+
+def test_a_session_has_a_page_with_the_slider_and_links(control: Control, edited: str) -> None:
+    answer = look(control, f"/edi/{edited[:8]}")
+    assert answer.status_code == httpx.codes.OK
+    assert answer.headers["content-type"].startswith("text/html")
+    for wanted in ("make it warmer", 'alt="before"', 'alt="after"', f'href="/edi/{edited}/result"', "keep it"):
+        assert wanted in answer.text
+
+
+def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None:
+    with open_store(Settings(home=control.home)) as store:
+        state = store.database.get_state(edited)
+        assert state is not None
+        stored = {
+            "photo": store.files.read(state.scene_analysis["image"]["path"]),
+            "result": store.files.read(state.edited_image_path or ""),
+        }
+    assert stored["photo"] == PALACE.read_bytes()
+    for name, data in stored.items():
+        answer = look(control, f"/edi/{edited}/{name}")
+        assert answer.content == data
+        assert answer.headers["content-type"] == {"photo": "image/jpeg", "result": "image/png"}[name]
+    assert Image.open(io.BytesIO(look(control, "/edi/last/changes").content)).format == "PNG"
+
+
+def test_a_verdict_leads_to_the_filled_in_form(control: Control, edited: str) -> None:
+    answer = look(control, f"/edi/{edited}/rate?verdict=partial&stars=4")
+    assert answer.status_code == httpx.codes.SEE_OTHER
+    form = urlsplit(answer.headers["location"])
+    assert form.path == f"/v2/deployments/deployment/{control.deployment('record-feedback')['id']}/run"
+    filled = json.loads(parse_qs(form.query)["parameters"][0])
+    assert filled == {"verdict": "partial", "rating": 4, "session_id": edited}
+    with control.database() as database:
+        assert database.get_feedback(edited) == [], "only the form that is sent says anything"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/edi/nobody", 404, "There is no session 'nobody': `edi sessions` lists them.\n"),
+        ("/edi/nobody/result", 404, "There is no session 'nobody': `edi sessions` lists them.\n"),
+        ("/edi/last/rate?verdict=maybe", 400, "A verdict is one of accept, partial, reject.\n"),
+        ("/edi/last/../../etc/passwd", 404, ""),
+        ("/edi/last/files", 404, ""),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(control: Control, edited: str, path: str, status: int, said: str) -> None:
+    answer = look(control, path)
+    assert answer.status_code == status
+    assert said in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_nothing_can_be_changed_there(control: Control, edited: str) -> None:
+    url = control.api.removesuffix("/api") + f"/edi/{edited}"
+    for method in ("POST", "PUT", "DELETE"):
+        assert httpx.request(method, url, timeout=60).status_code == httpx.codes.METHOD_NOT_ALLOWED
+
+
+def test_another_sites_page_sees_nothing(control: Control, edited: str) -> None:
+    url = control.api.removesuffix("/api") + f"/edi/{edited}/photo"
+    for headers in ({"Origin": "http://elsewhere.example"}, {"Host": "elsewhere.example"}):
+        assert httpx.get(url, headers=headers, timeout=60).status_code == httpx.codes.FORBIDDEN
+
+
+def test_a_password_is_asked_for_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.viewer import Viewer
+
+    monkeypatch.setenv("EDI_HOME", str(tmp_path))
+    viewer = Viewer(None, Settings(home=tmp_path, auth_string=SecretStr("ann:secret")))
+
+    async def ask(auth: tuple[str, str] | None, **headers: str) -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(viewer), base_url="http://localhost") as client:
+            return (await client.get("/edi/last", auth=auth, headers=headers)).status_code
+
+    assert asyncio.run(ask(None)) == httpx.codes.UNAUTHORIZED
+    assert asyncio.run(ask(("ann", "wrong"))) == httpx.codes.UNAUTHORIZED
+    assert asyncio.run(ask(None, Authorization="Basic ###")) == httpx.codes.UNAUTHORIZED
+    assert asyncio.run(ask(("ann", "secret"))) == httpx.codes.NOT_FOUND, "there is no session in this home"
+
+
+def test_an_edit_under_another_server_does_not_speak_of_these_pages(edi: Edi, server: str) -> None:
+    from tests.flows.test_artifacts import pages
+
+    edi("edit", str(PALACE), "make it warmer", "--session-id", "elsewhere")
+    (page,) = pages(server, "elsewhere")
+    assert "](/edi/" not in page
+    assert "Run the deployment `record-feedback` for `elsewhere`" in page
