@@ -35,6 +35,15 @@ def test_the_first_screen_says_whether_it_helps_and_what_comes(edi: Edi) -> None
     assert edi.json("learn")["new_events"] == 0
 
 
+def test_a_terminal_of_plain_letters_gets_plain_letters(edi: Edi) -> None:
+    plain = Edi(edi.home, {**edi.environment, "PYTHONIOENCODING": "ascii:strict"})
+    shown = plain("learn", "--report").stdout
+    assert shown.isascii()
+    assert "\\u" not in shown
+    assert "==#=" in shown
+    assert "\\u" not in plain("learn", "--explain", "last").stdout
+
+
 def test_the_page_is_one_private_file_and_not_written_over_another(edi: Edi, tmp_path: Path) -> None:
     file = tmp_path / "learned.html"
     assert edi.json("learn", "--html", str(file)) == {"html": str(file)}
