@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -43,7 +44,7 @@ from edi_storage.learning_tables import (
 from edi_storage.models import EntityData, Intent, LearningRun, SessionData, UserFeedback, ValidationData
 from edi_storage.rows import records
 from edi_storage.state import attempt_of, canonical
-from edi_storage.tables import Base
+from edi_storage.tables import Base, SessionRow
 from edi_storage.wording import reasons_of, terms_of
 
 #: The rules by which events are counted into cells; after a change of them all are counted again.
@@ -143,17 +144,32 @@ def fold_new(connection: Connection) -> LearningRun:
     run = LearningRun(seq_from=watermark, seq_to=last or watermark, events=events)
     if events:
         _count(connection, run)
+        _forget_deleted(connection, run)
     return run
+
+
+def _forget_deleted(connection: Connection, run: LearningRun) -> None:
+    """Remove the events of sessions that were deleted: they add up to nothing, and hold words of the person."""
+    row = FeedbackEventRow
+    taken_back = (
+        select(row.session_id)
+        .where(row.seq > run.seq_from, row.seq <= run.seq_to, row.sign == -1)
+        .where(~exists().where(SessionRow.id == row.session_id))
+    )
+    connection.execute(delete(row).where(row.seq <= run.seq_to, row.session_id.in_(taken_back)))
 
 
 def count_again(connection: Connection) -> LearningRun:
     """Empty the cells and count all events there are."""
+    # The last events may be gone with their sessions; what was learned since must not seem older for it.
+    known = connection.execute(select(func.max(LearningRunRow.seq_to))).scalar() or 0
     for table in (LearningCellRow, LearningTermCellRow, LearningCalibrationRow, LearningRunRow):
         connection.execute(delete(table))
     last, events = connection.execute(select(func.max(FeedbackEventRow.seq), func.count())).one()
-    run = LearningRun(seq_from=0, seq_to=last or 0, events=events)
-    if events:
+    run = LearningRun(seq_from=0, seq_to=max(last or 0, known), events=events)
+    if run.seq_to:
         _count(connection, run)
+        _forget_deleted(connection, run)
     return run
 
 

@@ -195,6 +195,8 @@ def export(
     text += f" {done.skipped} left out: their pictures are lost." if done.skipped else ""
     if not done.sessions:
         text += " What may be shared is what is edited with EDI_CONSENT=export, and rated."
+        if format_ in ("trl", "diffusion-dpo"):
+            text += " A pair takes a session in which one result was accepted or chosen, and another was not."
     terminal.show(done.model_dump(mode="json"), as_json, text)
 
 

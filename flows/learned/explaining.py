@@ -12,16 +12,16 @@ from rich.table import Table
 from edi_storage.learning.explanation import Alternative, Explanation
 from edi_storage.learning.report import STRENGTH, kind_of
 from flows.learned import words
+from flows.learned.terminal import write
 
 
 def show(session_id: str, explained: Sequence[Explanation], file: IO[str] | None = None) -> None:
     """Print it."""
     console = Console(file=file, highlight=False)
-    if not explained:
-        console.print(f"Session {escape(session_id)} was made before EDI wrote down why it chose what it chose.")
-    for one in explained:
-        for line in _told(one):
-            console.print(line)
+    lines = [line for one in explained for line in _told(one)]
+    write(
+        console, lines or [f"Session {escape(session_id)} was made before EDI wrote down why it chose what it chose."]
+    )
 
 
 def _told(one: Explanation) -> Iterable[str | Table]:

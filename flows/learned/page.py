@@ -28,6 +28,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2.2
 .scale .span { top: .7rem; height: .65rem; border-radius: .4rem; background: var(--mark); opacity: .45; }
 .scale .at { top: .45rem; width: 5px; height: 1.15rem; margin-left: -2px; background: var(--mark); border-radius: 2px; }
 .scale span { top: 1.9rem; transform: translateX(-50%); font-size: .85rem; white-space: nowrap; }
+.scale .left { left: 0; transform: none; } .scale .right { right: 0; transform: none; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 2.5rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: middle; }
@@ -92,7 +93,7 @@ def _scale(report: Report) -> str:
         f'<div class="scale"><i></i><b class="zero" style="{at(0)}"></b>'
         f'<b class="span" style="{at(known.low)};{width}"></b><b class="at" style="{at(known.estimate)}"></b>'
         f'<span style="{at(0)}">no difference</span>'
-        f'<span style="{at(reach * 0.88)}">learning helps</span><span style="{at(-reach * 0.88)}">it harms</span></div>'
+        '<span class="left">it harms</span><span class="right">learning helps</span></div>'
     )
 
 

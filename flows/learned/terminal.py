@@ -17,6 +17,7 @@ from flows.learned import words
 
 _COLOURS: Final = {"helps": "green", "harms": "red", "not yet proven": "yellow", "too early": "cyan"}
 _WIDEST: Final = 100
+_PLAIN: Final = str.maketrans({"“": '"', "”": '"', "█": "#", "▒": "=", "·": ".", "\N{MINUS SIGN}": "-"})
 
 
 def show(report: Report, file: IO[str] | None = None, *, brief: bool = False, width: int | None = None) -> None:
@@ -24,13 +25,21 @@ def show(report: Report, file: IO[str] | None = None, *, brief: bool = False, wi
     console = Console(file=file, width=width, highlight=False)
     if width is None:
         console.width = min(_WIDEST, console.width)
-    for part in _first_screen(report):
-        console.print(part)
+    parts = [*_first_screen(report)]
     if brief:
-        console.print(Text(f"\n{words.new_events(report)} All of it: edi learn --report", style="dim"))
+        parts.append(Text(f"\n{words.new_events(report)} All of it: edi learn --report", style="dim"))
     elif report.verdicts:
-        for part in _rest(report):
+        parts += _rest(report)
+    write(console, parts)
+
+
+def write(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Print the parts; where only plain letters can be shown, with plain letters in place of the others."""
+    with console.capture() as captured:
+        for part in parts:
             console.print(part)
+    text = captured.get()
+    console.file.write(text if console.encoding.startswith("utf") else text.translate(_PLAIN))
 
 
 def _first_screen(report: Report) -> Iterable[RenderableType]:

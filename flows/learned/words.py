@@ -145,15 +145,24 @@ def changes(report: Report) -> list[str]:
 
 def _change(change: Change) -> str:
     now = change.now
+    if not now.differs:
+        return _back_to_default(change)
     chance = f"in {percent(now.favourite.chance)} of edits (before: {percent(change.chance_before)})"
-    back = ", the default again" if not now.differs else ""
-    return f"{_where(now)}: {_called(now.what, now.favourite.name)} {chance}{back}, {_because(now)}."
+    return f"{_where(now)}: {_called(now.what, now.favourite.name)} {chance}, {_because(now)}."
+
+
+def _back_to_default(change: Change) -> str:
+    """The default is favoured, more than before or less."""
+    now, usual = change.now, _called(change.now.what, change.now.default.name)
+    before = f"(before: {percent(change.chance_before)})"
+    if now.favourite.chance < change.chance_before:
+        why = f"it was {_liked(now.default)}, and other ways are tried"
+        return f"{_where(now)}: {usual} in only {percent(now.favourite.chance)} of edits {before}: {why}."
+    return f"{_where(now)}: {usual} again, in {percent(now.favourite.chance)} of edits {before}: {_liked(now.default)}."
 
 
 def _because(now: Leaning) -> str:
     favourite, default = now.favourite, now.default
-    if not now.differs:
-        return _liked(default) if default.verdicts else "as nothing better is known"
     default_told = f"{_called(now.what, default.name)} {_liked(default)}"
     if min(favourite.verdicts, default.verdicts) < ENOUGH / 2 or _rate(favourite) <= _rate(default):
         return f"by what is known of edits like these (here {_liked(favourite)}, {default_told})"
@@ -165,7 +174,9 @@ def _rate(option: Option) -> float:
 
 
 def _liked(option: Option) -> str:
-    return f"liked {percent(_rate(option))} of {option.verdicts:.0f} times" if option.verdicts else "never judged"
+    if not option.verdicts:
+        return "never judged"
+    return f"liked {percent(_rate(option))} of {option.verdicts:.0f} {'time' if option.verdicts == 1 else 'times'}"
 
 
 def coming(report: Report) -> list[str]:
@@ -173,7 +184,9 @@ def coming(report: Report) -> list[str]:
     if not report.is_on:
         return ["Nothing: learning is switched off (EDI_LEARNING=off)."]
     if not report.next:
-        return ["Nothing: the next edit is made as if nothing had been learned."]
+        return [
+            "Little: the usual way is still the likeliest for every kind of edit, and others are tried now and then."
+        ]
     told = [_next(leaning) for leaning in report.next[:MOST_TOLD]]
     left = len(report.next) - len(told)
     return [*told, *([f"And {left} more kinds of edit."] if left else [])]
@@ -275,4 +288,5 @@ def new_events(report: Report) -> str:
 def stamp(report: Report) -> str:
     """When and of what."""
     profile = f"profile {report.profile}" if report.profile else "no profile yet"
-    return f"{report.made_at:%Y-%m-%d %H:%M} UTC, {report.verdicts:,} verdicts, {profile}"
+    verdicts = f"{report.verdicts:,} {'verdict' if report.verdicts == 1 else 'verdicts'}"
+    return f"{report.made_at:%Y-%m-%d %H:%M} UTC, {verdicts}, {profile}"

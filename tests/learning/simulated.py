@@ -10,6 +10,8 @@ from edi_storage.learning.calibration import ScoreCount
 from edi_storage.learning.uplift import HOLDOUT, Judged, Uplift, learned_part, uplift
 
 ARMS = ("default", "airy", "film", "matte", "noir")
+#: From which the chances of a choice follow.
+_DRAWS = 15
 CELLS = [(edit_type, label) for edit_type in ("style", "color", "remove") for label in ("sky", "person", "car", "tree")]
 
 
@@ -41,10 +43,10 @@ def judged(seed: int, n: int, *, effect: float) -> Iterator[tuple[Judged, float]
     for _ in range(n):
         cell = random_.choice(CELLS)
         wins = dict.fromkeys(ARMS, 0)
-        for _ in range(50):
+        for _ in range(_DRAWS):
             draws = {arm: random_.betavariate(*known[cell][arm]) for arm in ARMS}
             wins[max(draws, key=lambda arm: draws[arm])] += 1
-        learned = {arm: 0.95 * wins[arm] / 50 + 0.01 for arm in ARMS}
+        learned = {arm: 0.95 * wins[arm] / _DRAWS + 0.01 for arm in ARMS}
         holdout = random_.random() < HOLDOUT
         arm = "default" if holdout else random_.choices(ARMS, [learned[arm] for arm in ARMS])[0]
         accepted = random_.random() < chances[cell][arm]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edi_storage.learning.calibration import PROMISE, ScoreCount, advise, calibrate
@@ -66,6 +66,7 @@ def test_the_order_of_the_verdicts_and_how_they_are_counted_changes_nothing() ->
     assert calibrate(counts) == calibrate(shuffled) == calibrate(summed)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.builds(ScoreCount, st.sampled_from([0.1, 0.5, 0.9]), st.just(60), st.integers(0, 60)), max_size=3))
 def test_a_curve_never_falls_and_never_leaves_0_to_1(counts: list[ScoreCount]) -> None:
     chances = [chance for _, chance in calibrate(counts).points]

@@ -35,6 +35,15 @@ def test_the_first_screen_says_whether_it_helps_and_what_comes(edi: Edi) -> None
     assert edi.json("learn")["new_events"] == 0
 
 
+def test_a_terminal_of_plain_letters_gets_plain_letters(edi: Edi) -> None:
+    plain = Edi(edi.home, {**edi.environment, "PYTHONIOENCODING": "ascii:strict"})
+    shown = plain("learn", "--report").stdout
+    assert shown.isascii()
+    assert "\\u" not in shown
+    assert "==#=" in shown
+    assert "\\u" not in plain("learn", "--explain", "last").stdout
+
+
 def test_the_page_is_one_private_file_and_not_written_over_another(edi: Edi, tmp_path: Path) -> None:
     file = tmp_path / "learned.html"
     assert edi.json("learn", "--html", str(file)) == {"html": str(file)}
@@ -79,6 +88,7 @@ def test_an_export_says_what_it_holds(edi: Edi, tmp_path: Path) -> None:
 def test_nothing_to_share_says_how_it_could_be(tmp_path: Path) -> None:
     edi = Edi(tmp_path / "home")
     assert "EDI_CONSENT=export" in edi("export", "--out", str(tmp_path / "out")).stdout
+    assert "A pair takes a session" in edi("export", "--out", str(tmp_path / "out"), "--format", "trl").stdout
 
 
 @pytest.mark.parametrize("command", [("learn", "--help"), ("export", "--help"), ("learn", "activate", "--help")])

@@ -115,6 +115,9 @@ def check(database: EDIDatabase, sessions: list[str]) -> None:
     assert Learned.of(database) == folded
     database.recount_feedback()
     assert Learned.of(database) == folded
+    with reading(database.engine) as connection:
+        remembered = set(connection.scalars(select(FeedbackEventRow.session_id)))
+    assert remembered <= set(sessions), "a deleted session is remembered"
     consenting = [name for name in sessions if database.require_session(name).consent != "none"]
     said = [feedback for name in consenting for feedback in database.get_feedback(name)]
     assert count_of(database) == len(said)

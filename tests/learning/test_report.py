@@ -145,6 +145,21 @@ def test_thirty_rejections_of_a_way_are_told_as_a_change(tmp_path: Path) -> None
     assert "(before: " in sentence
 
 
+def test_a_first_rejection_makes_other_ways_be_tried(tmp_path: Path) -> None:
+    with open_store(Settings(home=tmp_path)) as store:
+        live(store, 1)
+        first = store.database.get_decisions("edit-00000")[0]
+        put(store, Past("no", [Attempt(verdict="reject", decision=first)]))
+        store.database.delete_session("edit-00000")
+        report = told(store)
+    assert "1 verdict, profile 1" in words.stamp(report)
+    assert words.since(report) == "What changed with profile 1, the first one"
+    assert re.search(
+        r"“usual” in only \d\d % of edits \(before: 100 %\): it was liked 0 % of 1 time", words.changes(report)[0]
+    )
+    assert words.coming(report)[0].startswith("Little: ")
+
+
 def test_few_verdicts_are_called_insufficient() -> None:
     few = [PresetCell(edit_type="style", label="sky", preset="sky: usual", accepted=9)]
     (cell,) = evidence(cells=few).cells
