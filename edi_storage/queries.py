@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, Update, and_, bindparam, delete, insert, select, update
 
 from edi_storage.errors import (
     DatabaseDamagedError,
@@ -34,6 +35,22 @@ from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
 
 #: A lease renewed this far in the future was written before the clock was set back.
 _CLOCK_TOLERANCE = timedelta(seconds=5)
+
+# --- Statements of every boundary, made once: to make one takes longer than to run it ----------------------
+
+_LEASES, _COMMITS, _SESSIONS = (cast(Table, row.__table__) for row in (LeaseRow, StageCommitRow, SessionRow))
+
+_RENEW = (
+    update(_LEASES)
+    .where(
+        _LEASES.c.session_id == bindparam("of"),
+        _LEASES.c.owner == bindparam("by"),
+        _LEASES.c.fence == bindparam("with_fence"),
+    )
+    .values(expires_at=bindparam("expires_at"), renewed_at=bindparam("renewed_at"))
+)
+_COMMITS_SINCE = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq >= bindparam("since"))
+_INSERT_COMMIT = insert(_COMMITS)
 
 # --- Reading -----------------------------------------------------------------------------------------
 
@@ -122,10 +139,9 @@ def acquire(
 def renew(connection: Connection, lease: Lease, seconds: float, now: datetime) -> Lease:
     """Prolong the lease; the UPDATE must hit the one row that still carries its owner and fence."""
     renewed = lease.model_copy(update={"expires_at": now + timedelta(seconds=seconds)})
-    hit = connection.execute(
-        update(LeaseRow).where(_mine(lease)).values(expires_at=renewed.expires_at, renewed_at=now)
-    ).rowcount
-    if not hit:
+    mine = {"of": lease.session_id, "by": lease.owner, "with_fence": lease.fence}
+    hit = connection.execute(_RENEW, {**mine, "expires_at": renewed.expires_at, "renewed_at": now})
+    if not hit.rowcount:
         if find_session(connection, lease.session_id) is None:
             raise SessionGoneError(f"Session {lease.session_id} was deleted while it was being worked on.")
         raise LeaseLostError(
@@ -145,19 +161,13 @@ def free(connection: Connection, session_id: str, owner: str, fence: int) -> boo
     return bool(connection.execute(update(LeaseRow).where(where).values(owner=None)).rowcount)
 
 
-def _mine(lease: Lease) -> ColumnElement[bool]:
-    return and_(LeaseRow.session_id == lease.session_id, LeaseRow.owner == lease.owner, LeaseRow.fence == lease.fence)
-
-
 # --- Stage boundaries --------------------------------------------------------------------------------
 
 
 def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit | None:
     """The boundary when it is there already; StaleBoundaryError when it is not this session's next one."""
-    query = select(StageCommitRow.__table__).where(
-        StageCommitRow.session_id == commit.session_id, StageCommitRow.seq >= commit.seq - 1
-    )
-    near = {row["seq"]: row for row in connection.execute(query).mappings()}
+    asked = {"of": commit.session_id, "since": commit.seq - 1}
+    near = {row["seq"]: row for row in connection.execute(_COMMITS_SINCE, asked).mappings()}
     if commit.seq in near:
         stored = _read_commit(dict(near[commit.seq]))
         if stored.key == commit.key:
@@ -171,7 +181,7 @@ def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit 
 
 
 def insert_commit(connection: Connection, commit: StageCommit) -> None:
-    connection.execute(insert(StageCommitRow).values(commit_values(commit)))
+    connection.execute(_INSERT_COMMIT, commit_values(commit))
 
 
 def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
@@ -206,7 +216,12 @@ def touch_session(connection: Connection, commit: StageCommit, columns: Json) ->
         "waiting_for": None,
         **columns,
     }
-    connection.execute(update(SessionRow).where(SessionRow.id == commit.session_id).values(values))
+    connection.execute(_update_session(tuple(values)), {"of": commit.session_id, **values})
+
+
+@cache
+def _update_session(names: tuple[str, ...]) -> Update:
+    return update(_SESSIONS).where(_SESSIONS.c.id == bindparam("of")).values({name: bindparam(name) for name in names})
 
 
 # --- What is said between stages ---------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, Dialect, RowMapping, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from edi_storage.learning_models import LoggedDecision
@@ -103,15 +104,20 @@ def commit_values(commit: StageCommit) -> dict[str, Any]:
 
 def upsert(connection: Connection, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
     """Insert `values`, or update the rows that have the same `keys`; all in one statement."""
-    if not values:
-        return
-    maker = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = maker(table)
+    if values:
+        statement = _upsert(connection.dialect, table, tuple(values[0]), tuple(keys))
+        connection.execute(statement, [dict(value) for value in values])
+
+
+# Compiled once, which takes longer than to run it; SQLAlchemy itself does not remember statements of this kind.
+@lru_cache(maxsize=128)
+def _upsert(dialect: Dialect, table: type[Base], names: tuple[str, ...], keys: tuple[str, ...]) -> Any:
+    statement = (postgresql if dialect.name == "postgresql" else sqlite).insert(table.__table__)
     # A record saved again keeps the time it was made; a verdict that replaces another one has its own.
     kept = {*keys} if table is FeedbackRow else {*keys, "created_at"}
-    changed = {name: statement.excluded[name] for name in values[0] if name not in kept}
+    changed = {name: statement.excluded[name] for name in names if name not in kept}
     if changed:
         statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changed)
     else:
         statement = statement.on_conflict_do_nothing(index_elements=list(keys))
-    connection.execute(statement, [dict(value) for value in values])
+    return statement.compile(dialect=dialect, column_keys=list(names))

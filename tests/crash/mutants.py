@@ -60,8 +60,8 @@ MUTANTS = (
         [
             (
                 "edi_storage/queries.py",
-                "LeaseRow.owner == lease.owner, LeaseRow.fence == lease.fence)",
-                "LeaseRow.fence == LeaseRow.fence)",
+                '        _LEASES.c.owner == bindparam("by"),\n        _LEASES.c.fence == bindparam("with_fence"),\n',
+                "",
             )
         ],
         "SIGSTOP",
