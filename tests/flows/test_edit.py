@@ -44,9 +44,9 @@ def rows(edi: Edi, session_id: str) -> dict[str, Any]:
 
 
 def steady(value: Any) -> Any:
-    """A document of a session without what no two runs have in common."""
+    """A document of a session without what no two runs have in common; the seed of a choice follows from the id."""
     if isinstance(value, dict):
-        return {key: steady(item) for key, item in value.items() if key not in VOLATILE | {"sha256"}}
+        return {key: steady(item) for key, item in value.items() if key not in VOLATILE | {"sha256", "seed"}}
     return [steady(item) for item in value] if isinstance(value, list) else value
 
 
