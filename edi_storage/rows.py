@@ -112,7 +112,7 @@ def upsert(connection: Connection, table: type[Base], values: Sequence[Mapping[s
 # Compiled once, which takes longer than to run it; SQLAlchemy itself does not remember statements of this kind.
 @lru_cache(maxsize=128)
 def _upsert(dialect: Dialect, table: type[Base], names: tuple[str, ...], keys: tuple[str, ...]) -> Any:
-    statement = (postgresql if dialect.name == "postgresql" else sqlite).insert(table.__table__)
+    statement = (postgresql if dialect.name == "postgresql" else sqlite).insert(table.__table__).inline()
     # A record saved again keeps the time it was made; a verdict that replaces another one has its own.
     kept = {*keys} if table is FeedbackRow else {*keys, "created_at"}
     changed = {name: statement.excluded[name] for name in names if name not in kept}
