@@ -12,26 +12,29 @@ from itertools import count
 from typing import Annotated, Any, Literal
 
 from prefect import runtime
-from prefect.exceptions import ObjectNotFound, Pause
+from prefect.exceptions import ObjectNotFound
 from prefect.flow_runs import suspend_flow_run
-from prefect.input import RunInput
+from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
 from pydantic import Field, ValidationError, WithJsonSchema, create_model
 
 from edi_storage.errors import InputError
 from edi_storage.models import EntityData, Question
 from edi_storage.recovery import give_verdict
+from edi_storage.settings import load_settings
 from edi_storage.store import Store
 from flows import form
 from flows.album import SMALL, album
 from flows.engines.choices import read_choice
+from flows.links import session_link, viewer_address
 from flows.markdown import before_and_after, plain
 from flows.pictures import data_uri
+from flows.plain import let_be_seen
 from flows.sheet import sheet_of
 
 log = logging.getLogger("edi")
 
 #: Prefect's page hides it in a menu.
-_HOW = "To answer, choose Resume in the menu at the top right of this run's page; or use `edi review` in a terminal."
+_HOW = "To answer, choose Resume in the menu (⋮) at the top right of this page; or use `edi review` in a terminal."
 
 #: Pixels of the longer side of a picture in the dialog, which is not wide.
 _LONGEST = 320
@@ -127,19 +130,29 @@ def _verdict_on(attempt: int) -> Any:
 
 
 def _suspend(model: Any, key: str, said: str) -> Any:
-    """The filled-in form. The log has what is `said` when the run begins to wait, not when it takes the answer."""
+    """The filled-in form. The log has what is `said` before the run begins to wait, not when it takes the answer."""
     for number in count(1):
+        if not _is_answered(f"{key}-{number}"):
+            log.info("%s %s", said, _HOW)
+            let_be_seen()
         # The key is what tells Prefect, in the new process, that this was asked already. Without an answer to it, the
         # process was killed between its suspension and the saving of the form; then it is asked once more.
         with suppress(ValidationError, ObjectNotFound):
-            try:
-                return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=f"{key}-{number}")
-            except Pause:
-                log.info("%s %s", said, _HOW)
-                raise
+            return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=f"{key}-{number}")
     raise AssertionError("never reached")
+
+
+def _is_answered(key: str) -> bool:
+    """Whether an answer is there already: this process was started to take it."""
+    return read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"]) is not None
 
 
 def _pictures(store: Store, session_id: str) -> str:
     history = store.database.load_session(session_id)
-    return "\n".join(before_and_after(history, album(store, history, _LONGEST), _LONGEST))
+    pictures = album(store, history, _LONGEST)
+    if pictures.after is None and pictures.before is not None:
+        return f"![photo]({data_uri(pictures.before, _LONGEST)})"
+    shown = before_and_after(history, pictures, _LONGEST)
+    if viewer_address(load_settings()):
+        shown.append(f"[Look at it at full size]({session_link(session_id)})")
+    return "\n\n".join(shown)

@@ -33,7 +33,7 @@ from flows.stages import STAGES
 log = logging.getLogger("edi")
 
 #: What a person who watches the run in the UI wants to know next: where `edi serve` has a page of the session ...
-_LOOK = "Before and after, and how to rate it: on the tab Artifacts of this page. At full size: %s"
+_LOOK = "The page of this edit, with before and after at full size, and where you rate it: %s"
 #: ... and on another server.
 _WHERE = (
     "Before and after: on the tab Artifacts of this page. At full size: %s. To rate it, run the deployment "
@@ -107,21 +107,22 @@ def edit_image(
                 },
             }
         )
+        _say_where(settings, name)
         given = "" if _is_spent(store, name, flow_run_id) else str(answer)
         result = run_session(store, settings, session, given, flow_run_id)
         while result["waiting_for"] and asking.can_suspend():
             given = asking.ask(store, result)
             result = run_session(store, settings, session, given, flow_run_id, show_restored=False)
-        if result["edited_image_path"] and asking.can_suspend():
-            _say_where(settings, result)
+        if result["edited_image_path"] and asking.can_suspend() and not viewer_address(settings):
+            log.info(_WHERE, result["edited_image_path"])
         return result
 
 
-def _say_where(settings: Settings, result: dict[str, Any]) -> None:
-    if address := viewer_address(settings):
-        log.info(_LOOK, address + session_link(result["session_id"]))
-    else:
-        log.info(_WHERE, result["edited_image_path"])
+def _say_where(settings: Settings, session_id: str) -> None:
+    """First of all: the last lines of a run are often not seen (see `flows.plain.let_be_seen`)."""
+    address = viewer_address(settings)
+    if address and asking.can_suspend():
+        log.info(_LOOK, address + session_link(session_id))
 
 
 def _is_spent(store: Store, session_id: str, flow_run_id: str) -> bool:

@@ -115,10 +115,10 @@ Consent = Annotated[
     str,
     WithJsonSchema({"type": "string", "enum": list(CONSENTS)}),
     shown(
-        "Your verdict on it",
-        "What may be done with it. 'stays here': the next edits on this machine learn from it. 'may be shared': it "
-        "also goes into what `edi export` writes, without the names of your files. 'learn nothing': it only counts for "
-        "this edit.",
+        "What may be done with your rating",
+        "'as set up': as EDI_CONSENT says. 'stays here': the next edits on this machine learn from it. 'may be "
+        "shared': it also goes into what `edi export` writes, without the names of your files. 'learn nothing': it "
+        "only counts for this edit.",
     ),
 ]
 Learning = Annotated[

@@ -122,7 +122,10 @@ def _pictures(history: SessionHistory, shown: Album) -> list[str]:
         '<i></i><b style="left: .6rem">before</b><b style="right: .6rem">after</b>',
         '<input type="range" min="0" max="100" value="50" aria-label="how much of the original is shown">',
     ]
-    return [f'<figure class="slider">{"".join(parts)}</figure>']
+    height, width = shown.before.shape[:2]
+    # Never taller than most of the window, so that what follows is seen.
+    fit = f"max-width: calc(72vh * {width / height:.4f})"
+    return [f'<figure class="slider" style="{fit}">{"".join(parts)}</figure>']
 
 
 def _links(history: SessionHistory) -> list[str]:
@@ -131,8 +134,12 @@ def _links(history: SessionHistory) -> list[str]:
     if not has_result(history):
         return [f'<p class="links">At full size: {_link(session_link(session_id, "photo"), "photo")}</p>']
     sizes = " · ".join(_link(session_link(session_id, picture), picture) for picture in PICTURES)
+    save = f'<a href="{escape(session_link(session_id, "result"))}" download>save the result</a>'
     ratings = " · ".join(_link(rating_link(session_id, rating), rating.words) for rating in RATINGS)
-    return [f'<p class="links">At full size: {sizes}<br>What do you think of it? {ratings}</p>']
+    said = "; ".join(f"{one.feedback_type}{f', {one.rating} of 5' if one.rating else ''}" for one in history.feedback)
+    asked = f"You said: {escape(said)}. Change it:" if said else "What do you think of it?"
+    lines = [f"At full size: {sizes} · {save}", f"{asked} {ratings}", _link("/", "Back to the control room")]
+    return [f'<p class="links">{"<br>".join(lines)}</p>']
 
 
 def _link(address: str, text: str) -> str:

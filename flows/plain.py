@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
@@ -12,6 +13,10 @@ from prefect import runtime
 from prefect.states import Failed
 
 from edi_storage.errors import EdiError
+
+#: The page of a run asks for its logs every 5 s while the run is running, and never again: what was logged in the last
+#: moments would be seen by nobody who does not load the page anew. Logs travel for up to half a second.
+_SEEN_SECONDS = 6.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,11 +37,17 @@ def in_plain_words(run: Callable[P, T]) -> Callable[P, T]:
             # For the page of the run, whose logs a person sees first; `edi` itself says it in the terminal.
             if runtime.deployment.id and not runtime.task_run.id:
                 logging.getLogger("edi").error("%s", error)  # noqa: TRY400 - the sentence says it all
+                let_be_seen()
             return cast("T", Failed(message=str(error), data=cast("Any", error)))
 
     # As types, not as text: Prefect would look the text up among the names of this file.
     told.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
     return told
+
+
+def let_be_seen() -> None:
+    """Before the run stops running: wait until its open page has what it has logged."""
+    time.sleep(_SEEN_SECONDS)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

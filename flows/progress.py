@@ -1,4 +1,4 @@
-"""A progress bar in the Prefect UI for stages that take long. Short stages leave no trace of it.
+"""A progress bar in the Prefect UI while a stage takes long. It goes when the stage is done: the result is what counts.
 
 Engines report as often as they like; a thread of its own looks once a second at the newest report and tells Prefect,
 so that no engine waits for it.
@@ -14,6 +14,7 @@ from typing import Final, Self
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
 
 from edi_storage.autosave import Progress
 from edi_storage.state import Step
@@ -81,8 +82,9 @@ class ProgressBar:
     def _finish(self) -> None:
         if self._failed:
             self._put(self._percent(), f"{self._name}: failed after {self._seconds()}")
-        else:
-            self._put(100.0, f"{self._name}: done in {self._seconds()}")
+        elif self._bar is not None:
+            with get_client(sync_client=True) as client:
+                client.delete_artifact(self._bar)
 
     def _percent(self) -> float:
         """How far the step is, 0..99: only what has ended is full."""

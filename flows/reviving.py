@@ -131,6 +131,7 @@ def end_lost_tasks(run_id: str) -> None:
         with get_client(sync_client=True) as client:
             for task_run in client.read_task_runs(flow_run_filter=this, task_run_filter=at_work):
                 client.set_task_run_state(task_run.id, lost, force=True)
+                log.warning("The process at work ended unexpectedly during %s: going on from there.", task_run.name)
     except Exception as error:  # noqa: BLE001 - see above
         log.warning('Tasks of a killed process stay "running" in the UI: %s', error)
 
