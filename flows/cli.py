@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from flows import cli_learning, terminal, upkeep
+from flows import cli_learning, listing, terminal, upkeep
 from flows.terminal import JsonOption, SessionArgument, handled
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def resume(
 def review(as_json: JsonOption = False) -> None:
     """List what waits for you: questions to answer and results to judge."""
     with terminal.store() as store:
-        terminal.show_waiting(store, as_json)
+        listing.show_waiting(store, as_json)
 
 
 @app.command(
@@ -314,7 +314,7 @@ def sessions(
     """List sessions, newest first."""
     with terminal.store() as store:
         found = store.database.query_history(status=status, limit=limit)
-    terminal.show_sessions(found, as_json)
+    listing.show_sessions(found, as_json)
 
 
 @app.command(epilog="Examples:  edi show last --open   |   edi show last --html session.html")
@@ -333,9 +333,9 @@ def show(
         found = terminal.find_session(store, session_id)
         history = store.database.load_session(found.session_id)
         if html or in_browser:
-            terminal.write_page(store, history, html, overwrite, in_browser, as_json)
+            listing.write_page(store, history, html, overwrite, in_browser, as_json)
         else:
-            terminal.show_session(store, history, as_json)
+            listing.show_session(store, history, as_json)
 
 
 @app.command(epilog="Example:  edi history last")
@@ -344,7 +344,7 @@ def history(session_id: SessionArgument, as_json: JsonOption = False) -> None:
     """Tell what was done in a session, when, by what and by whom; where it was interrupted, and what was forked."""
     with terminal.store() as store:
         found = terminal.find_session(store, session_id)
-        terminal.show_history(store, store.database.load_session(found.session_id), as_json)
+        listing.show_history(store, store.database.load_session(found.session_id), as_json)
 
 
 @app.command()
@@ -362,7 +362,7 @@ def config(
         path = str(Path(deployments.__path__[0]) / "prefect.yaml")
         terminal.show({"prefect_file": path}, as_json, path)
     else:
-        terminal.show_settings(as_json)
+        listing.show_settings(as_json)
 
 
 # --- Looking after -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows import terminal
+from flows import listing, terminal
 from flows.terminal import JsonOption, handled
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _learn() -> Report:
 def _write_page(report: Report, html: str, overwrite: bool, as_json: bool) -> None:
     from flows.learned.page import page
 
-    path = terminal.write_html(html, page(report), overwrite)
+    path = listing.write_html(html, page(report), overwrite)
     terminal.show({"html": str(path)}, as_json, str(path))
 
 
