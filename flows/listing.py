@@ -26,6 +26,8 @@ def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
     if as_json:
         print_json([session.model_dump(mode="json") for session in found])
         return
+    from flows import words
+
     if not found:
         typer.echo('No sessions. Make one with: edi edit photo.jpg "make the sky dramatic"')
         return
@@ -33,7 +35,7 @@ def show_sessions(found: Sequence[SessionData], as_json: bool) -> None:
         (
             session.session_id,
             f"{session.created_at.astimezone():%Y-%m-%d %H:%M}",
-            _standing(session),
+            words.standing(session),
             "" if session.final_alignment_score is None else f"{session.final_alignment_score:.2f}",
             Path(session.image_path).name,
             session.naive_prompt[:60],
@@ -60,13 +62,9 @@ def _headline(result: Result) -> str:
     return typer.style(f"{result['prompt']} - {Path(result['image_path']).name}", bold=True)
 
 
-def _standing(session: SessionData) -> str:
-    waiting_for = waits_for(session)
-    return f"waiting for you ({waiting_for})" if waiting_for else session.status.replace("_", " ")
-
-
 def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
     """Everything of one session."""
+    from flows import words
     from flows.output import history_document, outcome
 
     document = history_document(opened, history)
@@ -76,7 +74,7 @@ def show_session(opened: Store, history: SessionHistory, as_json: bool) -> None:
     session = history.session
     typer.secho(f"{session.naive_prompt}", bold=True)
     lines = [
-        f"session   {session.session_id} ({_standing(session)}{_why(session)})",
+        f"session   {session.session_id} ({words.standing(session)}{_why(session)})",
         f"photo     {session.image_path}",
         *(
             [f"parent    {session.parent_session_id}, forked at {session.forked_from_stage}"]

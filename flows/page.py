@@ -19,7 +19,7 @@ from flows import words
 from flows.album import Album, album
 from flows.engines.heat import LEGEND
 from flows.engines.wishes import Wishes
-from flows.links import PICTURES, RATINGS, has_result, rating_link, session_link
+from flows.links import PICTURES, PREFIX, RATINGS, has_result, rating_link, session_link
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
 #: Pixels of the longer side of the two pictures, of all masks in one, and of one mask.
@@ -84,6 +84,19 @@ def page(store: Store, history: SessionHistory, *, served: bool = False) -> str:
     return _document(title, "\n".join(body))
 
 
+def index(sessions: Sequence[SessionData]) -> str:
+    """The page that lists sessions, in the order in which they are given; each leads to its own page."""
+    rows = [
+        f"<tr><td>{_link(session_link(one.session_id), one.naive_prompt[:100])}</td>"
+        f"<td>{escape(Path(one.image_path).name)}</td><td>{one.created_at:%Y-%m-%d %H:%M}</td>"
+        f"<td>{escape(words.standing(one))}</td></tr>"
+        for one in sessions
+    ]
+    head = "".join(f"<th>{cell}</th>" for cell in ("what was asked for", "photo", "when (UTC)", "how it stands"))
+    table = f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>' if rows else "<p>None yet.</p>"
+    return _document("Edits", f'<h1>Edits</h1><p class="links">{_link("/", "Back to the control room")}</p>{table}')
+
+
 def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
     """What was wished beside the prompt, where the session comes from, and what went another way from it."""
     wishes, parent = Wishes.of(session.options), session.parent_session_id
@@ -138,7 +151,11 @@ def _links(history: SessionHistory) -> list[str]:
     ratings = " · ".join(_link(rating_link(session_id, rating), rating.words) for rating in RATINGS)
     said = "; ".join(f"{one.feedback_type}{f', {one.rating} of 5' if one.rating else ''}" for one in history.feedback)
     asked = f"You said: {escape(said)}. Change it:" if said else "What do you think of it?"
-    lines = [f"At full size: {sizes} · {save}", f"{asked} {ratings}", _link("/", "Back to the control room")]
+    lines = [
+        f"At full size: {sizes} · {save}",
+        f"{asked} {ratings}",
+        f"{_link(PREFIX, 'All edits')} · {_link('/', 'The control room')}",
+    ]
     return [f'<p class="links">{"<br>".join(lines)}</p>']
 
 

@@ -1,8 +1,9 @@
 """Pages of sessions beside Prefect's UI, on the server of `edi serve`; nothing here changes anything.
 
-GET /edi/SESSION is its page with the slider, /edi/SESSION/{photo,result,changes} a picture as it is stored, and
-/edi/SESSION/rate?verdict=accept&stars=5 leads to the filled-in form of `record-feedback`. SESSION may be shortened, or
-"last". Prefect's password, where there is one, is asked for here too.
+GET /edi lists the newest sessions, /edi/SESSION is the page of one with the slider,
+/edi/SESSION/{photo,result,changes} a picture as it is stored, and /edi/SESSION/rate?verdict=accept&stars=5 leads to the
+filled-in form of `record-feedback`. SESSION may be shortened, or "last". Prefect's password, where there is one, is
+asked for here too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import hmac
 import json
 import threading
 from collections.abc import Callable, Mapping
-from functools import wraps
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -31,7 +31,7 @@ from edi_storage.settings import Settings, load_settings
 from edi_storage.state import last_attempt
 from edi_storage.store import Store, open_store
 from flows.links import PICTURES, PREFIX, RATINGS
-from flows.page import page
+from flows.page import index, page
 from flows.sessions import find_session
 
 _TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
@@ -39,7 +39,12 @@ _TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp
 #: Pages decode full-size photos: one at a time, so that a few open tabs do not take gigabytes.
 _ONE_PAGE: Final = threading.Lock()
 
-Answer = Callable[[Store, str, Request], Response]
+#: What answers a request, and one about a session.
+Answer = Callable[[Store, Request], Response]
+OfSession = Callable[[Store, str, Request], Response]
+
+#: Edits that are listed, the newest first.
+_LISTED: Final = 200
 
 
 class Viewer:
@@ -56,23 +61,29 @@ class Viewer:
 
 def _pages(password: str) -> Starlette:
     shown = {"": _page, "rate": _rate, **dict.fromkeys(PICTURES, _picture)}
-    routes = [
-        Route("/".join(filter(None, (PREFIX, "{session}", name))), _about_a_session(answer, password))
+    routes = [Route(PREFIX, _shown(_index, password))]
+    routes += [
+        Route("/".join(filter(None, (PREFIX, "{session}", name))), _shown(_of_a_session(answer), password))
         for name, answer in shown.items()
     ]
     return Starlette(routes=routes)
 
 
-def _about_a_session(answer: Answer, password: str) -> Callable[[Request], Response]:
+def _of_a_session(answer: OfSession) -> Answer:
+    return lambda store, request: answer(
+        store, find_session(store.database, request.path_params["session"]).session_id, request
+    )
+
+
+def _shown(answer: Answer, password: str) -> Callable[[Request], Response]:
     """An endpoint; what goes wrong is one sentence. Not a coroutine: Starlette runs it in a thread."""
 
-    @wraps(answer)
     def endpoint(request: Request) -> Response:
         if password and not _knows(request.headers, password):
             return Response("A password is needed.", 401, {"WWW-Authenticate": 'Basic realm="EDI"'})
         try:
             with open_store(load_settings()) as store:
-                return answer(store, find_session(store.database, request.path_params["session"]).session_id, request)
+                return answer(store, request)
         except NotFoundError as error:
             return PlainTextResponse(f"{error}\n", 404)
         except InputError as error:
@@ -90,6 +101,10 @@ def _knows(headers: Mapping[str, str], password: str) -> bool:
     except binascii.Error:
         return False
     return kind.lower() == "basic" and hmac.compare_digest(given, password.encode())
+
+
+def _index(store: Store, _: Request) -> Response:
+    return HTMLResponse(index(store.database.query_history(limit=_LISTED)))
 
 
 def _page(store: Store, session_id: str, _: Request) -> Response:

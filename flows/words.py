@@ -14,6 +14,7 @@ from edi_storage.models import (
     Operation,
     PromptRecord,
     Question,
+    SessionData,
     SessionHistory,
     ValidationResult,
     WaitingFor,
@@ -43,6 +44,13 @@ _DOING = {
     "validation": "Measuring what the edit did.",
     "completed": "Ending the session.",
 }
+
+
+def standing(session: SessionData) -> str:
+    """How a session stands, in a word or two: "completed", "in progress", "waiting for you (question)"."""
+    if session.waiting_for and session.status == "in_progress":
+        return f"waiting for you ({session.waiting_for})"
+    return session.status.replace("_", " ")
 
 
 def decision_in_words(decision: Decision) -> str:

@@ -40,6 +40,13 @@ def test_a_session_has_a_page_with_the_slider_and_links(control: Control, edited
         assert wanted in answer.text
 
 
+def test_the_newest_sessions_are_listed(control: Control, edited: str) -> None:
+    listed = look(control, "/edi").text
+    assert f'<a href="/edi/{edited}">make it warmer</a>' in listed
+    assert "<td>palace.jpg</td>" in listed
+    assert "<td>completed</td>" in listed
+
+
 def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None:
     with open_store(Settings(home=control.home)) as store:
         state = store.database.get_state(edited)
