@@ -512,8 +512,8 @@ class EDIDatabase(LearningDatabase):
             connection.execute(delete(StageCommitRow).where(later))
             for commit in stage_commits:
                 queries.insert_commit(connection, commit)
-            queries.replace_rows(connection, session.session_id, rows)
             queries.touch_session(connection, stage_commits[-1], rows.session)
+            queries.replace_rows(connection, session.session_id, rows)
 
     # --- Forks ----------------------------------------------------------------------------------------
 
@@ -598,21 +598,21 @@ class EDIDatabase(LearningDatabase):
             queries.release(connection, lease)
             later = and_(StageCommitRow.session_id == session_id, StageCommitRow.seq > seq)
             connection.execute(delete(StageCommitRow).where(later))
-            queries.replace_rows(connection, session_id, rows)
             # What failed, or was cancelled by a person, must not come back to life.
             status = "failed" if session.status == "failed" else "in_progress"
             values = {"status": status, "final_alignment_score": None, "decision": None, "exported_seq": seq}
             values |= {"waiting_for": None, **rows.session}
             connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
+            queries.replace_rows(connection, session_id, rows)
 
     def rewrite_rows(self, session_id: str, rows: Rows) -> None:
         """Make a session's rows those that its state stands for. Raises NotFoundError, LeaseHeldError."""
         with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             queries.refuse_held(connection, session_id, self.clock())
-            queries.replace_rows(connection, session_id, rows)
             if rows.session:
                 connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(rows.session))
+            queries.replace_rows(connection, session_id, rows)
 
     def rebuild_session(
         self, session_id: str, session: SessionData | None, stage_commits: Sequence[StageCommit], rows: Rows
@@ -632,8 +632,8 @@ class EDIDatabase(LearningDatabase):
             connection.execute(insert(LeaseRow).values(lease))
             for commit in stage_commits:
                 queries.insert_commit(connection, commit)
-            queries.replace_rows(connection, session_id, rows)
             connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(rows.session))
+            queries.replace_rows(connection, session_id, rows)
 
     def orphans(self) -> dict[str, int]:
         """How many rows of each table belong to a session that is not there."""

@@ -195,7 +195,10 @@ def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
 
 
 def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:
-    """Make the business rows of a session exactly these, and what was learned from it likewise."""
+    """Make the business rows of a session exactly these, and what was learned from it likewise.
+
+    The row of the session must be right before: what is learned of a verdict begins with the prompt.
+    """
     for table, _ in TABLES.values():
         connection.execute(delete(table).where(table.__table__.c.session_id == session_id))
     save_rows(connection, session_id, rows)

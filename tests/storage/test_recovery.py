@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -36,6 +37,7 @@ from edi_storage.state import (
     rows_of,
     steps_done,
 )
+from edi_storage.wording import terms_of
 from tests import databases
 from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session, put_files
 
@@ -599,3 +601,19 @@ def test_a_session_being_worked_on_cannot_be_deleted(store: Store) -> None:
     with pytest.raises(LeaseHeldError, match="worker"):
         delete_session(store, ID)
     assert store.checkpoints.list_checkpoints(ID)
+
+
+def test_what_was_learned_of_a_damaged_prompt_is_learned_anew(store: Store) -> None:
+    database = store.database
+    edited_session(database)
+    with writing(database.engine) as connection:
+        connection.execute(text("UPDATE sessions SET naive_prompt = 'make the sky dramati\u00ff'"))
+    database.save_feedback(SESSION.session_id, {"feedback_type": "accept"})
+    state = database.get_state(SESSION.session_id)
+    assert state is not None
+    database.rewrite_rows(SESSION.session_id, rows_of(state.model_dump(mode="json")))
+    with reading(database.engine) as connection:
+        events = connection.execute(text("SELECT sign, terms FROM feedback_events ORDER BY seq")).all()
+    taken_back, given = events[-2:]
+    assert (taken_back.sign, given.sign) == (-1, 1)
+    assert json.loads(given.terms) == terms_of(SESSION.naive_prompt) != json.loads(taken_back.terms)
