@@ -40,8 +40,9 @@ def _edit(ui: Ui, folder: Path) -> None:
     ui.fill_edit(str(PALACE), "make the sky dramatic", judge="auto")
     ui.main.evaluate("page => page.scrollTo(0, 0)")
     _shoot(ui, folder, "form")
-    ui.submit()
+    run = ui.submit()
     ui.wait_for_state("Completed")
+    ui.open_run(run)  # loaded anew, it has the last lines too
     ui.tab("Logs").get_by_text("Done: ").wait_for()
     _shoot(ui, folder, "run")
     artifact = ui.open_artifact("make the sky dramatic")
