@@ -39,7 +39,7 @@ class EmbeddedEditor:
     """Edits in pixel space on the CPU."""
 
     name = "embedded"
-    version = "2"
+    version = "3"
 
     def edit(self, request: EditRequest, progress: Progress = no_progress) -> EditOutcome:
         """Plan and apply. Raises UnsupportedEditError, naming the backend that can, for what pixels cannot do."""

@@ -116,7 +116,8 @@ def _limit_of(wanted: Parameters, masks: Mapping[str, Mask]) -> Mask | None:
     limit = None if wanted.within is None else _named(wanted.within, masks)
     if wanted.untouched:
         size = _named(wanted.untouched[0], masks).shape
-        free = 1 - _grown(_union(wanted.untouched, masks, (size[0], size[1])))
+        # A pixel that is half the protected thing is its own. No margin: it would be a rim of what is not edited.
+        free = 1 - np.clip(2 * _union(wanted.untouched, masks, (size[0], size[1])), 0, 1)
         limit = free if limit is None else limit * free
     return limit
 
