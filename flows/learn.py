@@ -14,6 +14,7 @@ from edi_storage.store import open_store
 from flows.learned.kinds import kinds
 from flows.learned.markdown import as_markdown
 from flows.learned.words import title
+from flows.links import viewer_address
 from flows.names import timed_name
 from flows.plain import in_plain_words
 from flows.session import log
@@ -31,6 +32,8 @@ def learn_from_feedback() -> dict[str, Any]:
     with open_store(settings) as store:
         learned = learn(store.database)
         report = report_on(store.database, kinds(), learned, is_on=settings.learning == "on")
-    create_markdown_artifact(as_markdown(report), key="learned", description=title(report))
+    create_markdown_artifact(
+        as_markdown(report, served=bool(viewer_address(settings))), key="learned", description=title(report)
+    )
     log.info("%s. New feedback events: %d; see the artifact `learned`.", title(report), report.new_events)
     return report.model_dump(mode="json")

@@ -76,7 +76,8 @@ def _picture(name: str, uri: str) -> str:
     return f"![{name}]({uri})"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -93,7 +94,7 @@ def before_and_after(history: SessionHistory, album: Album, side: int = _SIDE) -
         after = _picture("after", data_uri(album.after, side, most=_MOST_PICTURE))
     elif history.state and history.state.edited_image_path:
         after = "the stored result cannot be read any more: `edi doctor --repair` makes it again"
-    return [_table(["before", "after"], [[before, after]])]
+    return [table(["before", "after"], [[before, after]])]
 
 
 def _links(history: SessionHistory) -> list[str]:
@@ -142,7 +143,7 @@ def _found(history: SessionHistory, album: Album) -> list[str]:
         ]
         for number, entity in numbered.items()
     ]
-    return [*parts, _table(head, rows)]
+    return [*parts, table(head, rows)]
 
 
 def _entity(number: int, entity: EntityData, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import http
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 #: A server that is asked to end stays until all events were worked off, and no more came in, for so many tenths of a
 #: second.
 QUIET_TICKS = 3
+
+#: Seconds before what Prefect's database was too busy for is asked again.
+BUSY_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
 
         app = Viewer(app, load_settings())
     config = uvicorn.Config(
-        _NoForeignPages(_OnlyFromHere(app), public="--public" in arguments),
+        _NoForeignPages(_OnlyFromHere(AsksAgain(app)), public="--public" in arguments),
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=1,
@@ -100,6 +104,64 @@ def _events() -> tuple[int, int]:
 
     topics = list(METRICS.values())
     return sum(topic["published"] for topic in topics), sum(topic["consumed"] for topic in topics)
+
+
+class AsksAgain:
+    """Asks Prefect again what it answers with 503, as its own client does, and as its pages do not.
+
+    That is the answer of a transaction that SQLite has refused and undone, because another one wrote first. To a person
+    who has filled in a form it would say "Unknown error".
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = [message async for message in _whole(receive)]
+        for seconds in BUSY_WAITS:
+            if await self._is_answered(scope, request, receive, send):
+                return
+            await asyncio.sleep(seconds)
+        await self._app(scope, _replayed(request, receive), send)
+
+    async def _is_answered(self, scope: Any, request: Sequence[Any], receive: Any, send: Any) -> bool:
+        busy = False
+
+        async def unless_busy(message: Any) -> None:
+            nonlocal busy
+            busy = busy or message.get("status") == http.HTTPStatus.SERVICE_UNAVAILABLE
+            if not busy:
+                await send(message)
+
+        try:
+            await self._app(dict(scope), _replayed(request, receive), unless_busy)
+        except Exception:
+            # Prefect raises again, for the log, what it has answered.
+            if not busy:
+                raise
+        return not busy
+
+
+async def _whole(receive: Any) -> AsyncIterator[Any]:
+    """The messages that make up a request."""
+    more = True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        yield message
+
+
+def _replayed(request: Iterable[Any], receive: Any) -> Callable[[], Awaitable[Any]]:
+    """What receives the request once more, and then what comes after it."""
+    messages = iter(request)
+
+    async def receive_again() -> Any:
+        return next(messages, None) or await receive()
+
+    return receive_again
 
 
 class _OnlyFromHere:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from edi_storage.learning.report import Cell, Report, kind_of
 from flows.learned import plots, words
-from flows.markdown import plain
+from flows.links import session_link
+from flows.markdown import plain, table
 
 
-def as_markdown(report: Report) -> str:
-    """The page, under 200 KB; text of engines and persons is shown, never obeyed."""
+def as_markdown(report: Report, *, served: bool = False) -> str:
+    """The page, under 200 KB; text of engines and persons is shown, never obeyed.
+
+    served: the server that shows it also has the pages of flows/viewer.py, and sessions have links to them.
+    """
     first = [f"## {plain(words.title(report))}", *map(plain, words.standing(report)), f"*{words.stamp(report)}*"]
     parts = [*first, f"### {words.since(report)}", _list(words.changes(report))]
     if report.profile is not None:
         parts += ["### What the next edit does otherwise", _list(words.coming(report))]
     if report.verdicts:
-        parts += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report)]
+        parts += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report, served)]
         parts += ["---", plain(words.EXPLANATION), plain(words.new_events(report))]
     return "\n\n".join(parts)
 
@@ -44,7 +48,7 @@ def _cells(report: Report) -> list[str]:
         for cell in shown
     ]
     head = ["edit", "way", "verdicts", "accepted", "95 % interval", *(["mean rating"] if rated else [])]
-    return ["### What people think of each way", _table(head, rows), *([plain(more)] if more else [])]
+    return ["### What people think of each way", table(head, rows), *([plain(more)] if more else [])]
 
 
 def _judged(cell: Cell) -> list[str]:
@@ -69,16 +73,13 @@ def _phrases(report: Report) -> list[str]:
         [plain(one.term), str(one.n), words.percent(one.mean), words.percent(one.expected), f"{one.z:+.1f}"]
         for one in report.phrases
     ]
-    return ["### Words of your prompts that stand out", _table(head, rows) if rows else words.no_phrases(report)]
+    return ["### Words of your prompts that stand out", table(head, rows) if rows else words.no_phrases(report)]
 
 
-def _reasons(report: Report) -> list[str]:
-    rows = [
-        [why.reason, str(why.count), ", ".join(f"`edi show {name}`" for name in why.sessions)] for why in report.reasons
-    ]
-    return ["### What was wrong", _table(["reason", "times", "for example"], rows)] if rows else []
+def _reasons(report: Report, served: bool) -> list[str]:
+    rows = [[why.reason, str(why.count), ", ".join(_sessions(why.sessions, served))] for why in report.reasons]
+    return ["### What was wrong", table(["reason", "times", "for example"], rows)] if rows else []
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _sessions(names: Iterable[str], served: bool) -> Iterable[str]:
+    return (f"[{plain(name)}]({session_link(name)})" if served else f"`edi show {name}`" for name in names)

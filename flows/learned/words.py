@@ -13,6 +13,8 @@ MOST_TOLD: Final = 8
 #: Lines of the table: with enough verdicts, and with too few.
 MOST_CELLS: Final = 40
 _MOST_FEW: Final = 6
+#: Reasons that are named on the first screen.
+_MOST_COMPLAINTS: Final = 3
 #: An error is that of luck up to so many times what luck makes on average.
 _NEAR: Final = 1.5
 #: What stands first, as a word.
@@ -57,19 +59,27 @@ def standing(report: Report) -> list[str]:
     if not report.verdicts:
         return ["Nobody has rated an edit that still counts.", HOW_TO_RATE]
     known = report.uplift
-    return [_estimate(known), *_compared(known), *_what_to_do(known), *_went_back(report)]
+    return [_estimate(known), *_compared(known), *_complaints(report), *_what_to_do(known), *_went_back(report)]
 
 
 def _estimate(known: Uplift) -> str:
     if known.estimate is None or known.low is None or known.high is None:
-        return (
-            f"An estimate is given from {LEAST} rated first tries on, {LEAST_HELD_OUT} of them made without learning, "
-            f"to compare with; so far there are {known.learned.n + known.holdout.n} and {known.holdout.n}."
-        )
+        return _too_early(known.learned.n, known.holdout.n)
     span = f"between {_signed(known.low)} and {_signed(known.high)} in 100 (95 % interval)"
     if known.proof == "not yet proven":
         return f"The best estimate is {_more(known.estimate)} accepted, {span}: it may as well be no difference."
     return f"The true difference lies {span}, compared with edits made without learning."
+
+
+def _too_early(learned: int, held_out: int) -> str:
+    """Why there is no estimate: only edits that were made since there was a profile can show what it is worth."""
+    needed = (
+        f"An estimate is given once {LEAST} first tries are rated that were made since EDI began to learn, "
+        f"{LEAST_HELD_OUT} of them without learning, to compare with"
+    )
+    if not learned + held_out:
+        return f"What you have rated so far was made before that: it shapes the next edits. {needed}."
+    return f"{needed}; so far there are {learned + held_out}, {held_out or 'none'} of them without."
 
 
 def _compared(known: Uplift) -> list[str]:
@@ -80,6 +90,17 @@ def _compared(known: Uplift) -> list[str]:
         f"the holdout, {share(known.holdout)} of {known.holdout.n}"
         + (". The estimate also evens out which edits these happened to be." if known.estimate is not None else ".")
     ]
+
+
+def _complaints(report: Report) -> list[str]:
+    if not report.reasons:
+        return []
+    told = ", ".join(f"{why.reason} ({_times(why.count)})" for why in report.reasons[:_MOST_COMPLAINTS])
+    return [f"What was wrong where something was: {told}."]
+
+
+def _times(count: float) -> str:
+    return "once" if count == 1 else f"{count:.0f} times"
 
 
 def _what_to_do(known: Uplift) -> list[str]:
@@ -154,11 +175,11 @@ def _change(change: Change) -> str:
 def _back_to_default(change: Change) -> str:
     """The default is favoured, more than before or less."""
     now, usual = change.now, _called(change.now.what, change.now.default.name)
-    before = f"(before: {percent(change.chance_before)})"
+    chance, before = percent(now.favourite.chance), f"(before: {percent(change.chance_before)})"
+    liked = _liked(now.default)
     if now.favourite.chance < change.chance_before:
-        why = f"it was {_liked(now.default)}, and other ways are tried"
-        return f"{_where(now)}: {usual} in only {percent(now.favourite.chance)} of edits {before}: {why}."
-    return f"{_where(now)}: {usual} again, in {percent(now.favourite.chance)} of edits {before}: {_liked(now.default)}."
+        return f"{_where(now)}: {usual} was {liked}; it stays the likeliest, in {chance} of edits {before}."
+    return f"{_where(now)}: {usual} again, in {chance} of edits {before}: it was {liked}."
 
 
 def _because(now: Leaning) -> str:
@@ -176,7 +197,9 @@ def _rate(option: Option) -> float:
 def _liked(option: Option) -> str:
     if not option.verdicts:
         return "never judged"
-    return f"liked {percent(_rate(option))} of {option.verdicts:.0f} {'time' if option.verdicts == 1 else 'times'}"
+    if option.verdicts == 1:
+        return ("not liked", "half liked", "liked")[round(2 * _rate(option))] + " the one time it was judged"
+    return f"liked {percent(_rate(option))} of {_times(option.verdicts)}"
 
 
 def coming(report: Report) -> list[str]:
@@ -185,7 +208,8 @@ def coming(report: Report) -> list[str]:
         return ["Nothing: learning is switched off (EDI_LEARNING=off)."]
     if not report.next:
         return [
-            "Little: the usual way is still the likeliest for every kind of edit, and others are tried now and then."
+            "In most edits nothing: the usual way is the likeliest everywhere. Now and then another way is tried, to "
+            "learn whether you like it better."
         ]
     told = [_next(leaning) for leaning in report.next[:MOST_TOLD]]
     left = len(report.next) - len(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http
+import itertools
 import json
 import os
 import signal
@@ -11,14 +12,17 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -358,6 +362,42 @@ def test_scheduled_runs_start_when_they_are_due(served: str, home: Path) -> None
     wait_until(lambda: ticks.exists() and ticks.read_text().endswith("\n"))
     due, began = map(datetime.fromisoformat, ticks.read_text().splitlines()[0].split())
     assert began > due - timedelta(seconds=1), "Prefect's runner may be some milliseconds early"
+
+
+def test_a_form_is_taken_while_others_write(served: str, home: Path) -> None:
+    """SQLite refuses a transaction that has read before another one wrote; Prefect's pages do not ask again."""
+    deployment = call(f"{served}/deployments/name/wait/wait")["id"]
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
+    with busy(home / "prefect" / "prefect.db"):
+        for _ in range(40):
+            made = httpx.post(
+                f"{served}/deployments/{deployment}/create_flow_run",
+                json={"parameters": {"folder": "x"}, "state": later},
+                headers=csrf_headers(served),
+                timeout=PATIENCE,
+            )
+            assert made.status_code == httpx.codes.CREATED
+
+
+@contextmanager
+def busy(database: Path) -> Iterator[None]:
+    """Somebody who writes all the time, a little."""
+    done = threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
+            for number in itertools.count(1):
+                connection.execute(f"PRAGMA user_version = {number}")
+                if done.wait(0.1):
+                    break
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        writer.join()
 
 
 def test_a_name_that_was_made_to_point_here_is_turned_away(served: str) -> None:

@@ -155,9 +155,11 @@ def test_a_first_rejection_makes_other_ways_be_tried(tmp_path: Path) -> None:
     assert "1 verdict, profile 1" in words.stamp(report)
     assert words.since(report) == "What changed with profile 1, the first one"
     assert re.search(
-        r"“usual” in only \d\d % of edits \(before: 100 %\): it was liked 0 % of 1 time", words.changes(report)[0]
+        r"“usual” was not liked the one time it was judged; it stays the likeliest, in \d\d % of edits \(before: ",
+        words.changes(report)[0],
     )
-    assert words.coming(report)[0].startswith("Little: ")
+    assert words.coming(report)[0].startswith("In most edits nothing: ")
+    assert words.standing(report)[0].startswith("What you have rated so far was made before that")
 
 
 def test_few_verdicts_are_called_insufficient() -> None:

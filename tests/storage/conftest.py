@@ -15,7 +15,7 @@ import pytest
 
 from edi_storage import EDIDatabase, Settings, Store, open_store
 from edi_storage.connection import sqlite_url
-from tests import databases
+from tests import databases, s3
 from tests.postgres import URL, NoServer, server
 
 _ON_SERVER = bool(os.environ.get(URL))
@@ -73,6 +73,21 @@ def server_database(migrated: str) -> Iterator[str]:
     url = databases.make(migrated, like=databases.name_of(migrated))
     yield url
     databases.drop(url)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """One S3 server for all tests of this process: what speaks S3 keeps its connection from one store to the next."""
+    with s3.server() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket_url(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new, empty bucket."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.bucket()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from edi_storage.copying import Copied, copy_database, copy_files
 from edi_storage.database import EDIDatabase
 from edi_storage.errors import DatabaseError, InputError
 from edi_storage.files import FileStore
-from tests import s3
 from tests.storage.sessions import SESSION, edited_session, entity, prompt
 
 
@@ -114,17 +113,9 @@ def test_nothing_is_copied_while_somebody_works(source: EDIDatabase, database_ur
 # --- Files -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[s3.Server]:
-    with s3.server() as running:
-        yield running
-
-
 @pytest.fixture
-def bucket(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> FileStore:
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    return FileStore(s3_server.bucket(), allowed_schemes=["s3"])
+def bucket(bucket_url: str) -> FileStore:
+    return FileStore(bucket_url, allowed_schemes=["s3"])
 
 
 @pytest.fixture

@@ -26,30 +26,15 @@ from edi_storage.files import (
     NotAFileError,
     StorageError,
 )
-from tests import s3 as s3_server
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[s3_server.Server]:
-    with s3_server.server() as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(s3: s3_server.Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a new bucket on a server of this machine."""
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    return s3.bucket()
 
 
 @pytest.fixture(params=["folder", "file-url", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileStore]:
     """The same tests for every kind of place."""
     if request.param == "s3":
-        yield FileStore(f"{request.getfixturevalue('bucket')}/home", allowed_schemes=["s3"], clock=lambda: NOON)
+        yield FileStore(f"{request.getfixturevalue('bucket_url')}/home", allowed_schemes=["s3"], clock=lambda: NOON)
         return
     folder = tmp_path / "my sessions"
     urls = {"folder": str(folder), "file-url": folder.as_uri(), "memory": f"memory://{uuid4()}/store"}
@@ -108,8 +93,8 @@ def test_a_new_file_is_written_once(store: FileStore) -> None:
     assert store.read("once") == b"1"
 
 
-def test_of_many_that_write_a_new_object_at_once_one_does(bucket: str) -> None:
-    stores = [FileStore(f"{bucket}/home", allowed_schemes=["s3"]) for _ in range(8)]
+def test_of_many_that_write_a_new_object_at_once_one_does(bucket_url: str) -> None:
+    stores = [FileStore(f"{bucket_url}/home", allowed_schemes=["s3"]) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda number: stores[number].write_new("once", bytes([number])), range(8)))
     assert made.count(True) == 1

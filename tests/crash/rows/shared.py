@@ -97,12 +97,17 @@ def two_edits(bench: Bench) -> None:
 
 def _not_one(both: list[Process]) -> list[str]:
     """One is done, the other was told who holds the session."""
-    winner, loser = sorted(both, key=lambda process: process.heard[-1][0] != "done")
+    # Both are done where one came when the other had finished: it had nothing to do.
+    winner, loser = sorted(both, key=lambda process: (process.heard[-1][0] != "done", not _has_worked(process)))
     last = loser.heard[-1]
     if winner.heard[-1][0] != "done":
         return [f"neither finished: {winner.heard[-1]}, {last}"]
-    if last[0] == "done" and not any(message[0] == "ack" for message in loser.heard):
-        return []  # it came when the other had finished
+    if last[0] == "done" and not _has_worked(loser):
+        return []
     if last[:2] != ("error", "LeaseHeldError"):
         return [f"the other ended with {last}"]
     return [] if f":{winner.pid}:" in last[2] else [f"the other did not say who: {last[2]}"]
+
+
+def _has_worked(process: Process) -> bool:
+    return any(message[0] == "ack" for message in process.heard)
