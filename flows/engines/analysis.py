@@ -14,7 +14,7 @@ from flows.engines import parts
 from flows.engines.base import Detection, Mask, Pixels, Progress, Scene, no_progress
 from flows.engines.mattes import soft_masks
 from flows.engines.parts import Part
-from flows.engines.regions import Bools, Picture, colour_name, measure, merge, place_name, shrink
+from flows.engines.regions import Bools, Picture, colour_name, join_shades, measure, merge, place_name, shrink
 
 _MOST_ENTITIES: Final = 8
 #: Regions smaller than this fraction of the picture are merged into another.
@@ -27,7 +27,7 @@ class EmbeddedAnalyzer:
     """NanoDet, a person matte and a stuff head on the CPU, cut along edges by GrabCut and a guided filter."""
 
     name = "embedded"
-    version = "3"
+    version = "4"
 
     def analyze(self, pixels: Pixels, progress: Progress = no_progress) -> Scene:
         """Find at most eight entities that together cover the picture. Same pixels, same entities and masks."""
@@ -55,7 +55,7 @@ def _describe_rest(picture: Picture, named: Sequence[Part]) -> list[Part]:
     if free.mean() < _LEAST_REGION or not members.any():
         _give_away(free, named)
         return []
-    regions = merge(picture, members, _MOST_ENTITIES - len(named), _LEAST_REGION)
+    regions = join_shades(picture, merge(picture, members, _MOST_ENTITIES - len(named), _LEAST_REGION))
     numbers = np.where(free, np.asarray(picture.paint(regions)), -1)
     _give_away(free & (numbers < 0), named)
     described = []

@@ -23,6 +23,12 @@ Bools = NDArray[np.bool_]
 WORK_SIDE: Final = 640
 #: About as many superpixels as keep a roof line straight at 640 pixels.
 _SUPERPIXELS: Final = 700
+#: One thing in light and shade: least chroma, degrees of Lab hue, pixels of common border, and the step in Lab over
+#: eight pixels across it.
+_SHADE_CHROMA: Final = 14.0
+_SHADE_HUE: Final = 25.0
+_SHADE_BORDER: Final = 40
+_SHADE_STEP: Final = 10.0
 
 
 def shrink(pixels: Pixels, side: int = WORK_SIDE) -> Pixels:
@@ -188,6 +194,51 @@ def _join(
     touching[one, one] = False
     touching[other], touching[:, other] = False, False
     alive[other] = False
+
+
+def join_shades(picture: Picture, regions: Labels) -> Labels:
+    """Join neighbouring regions that are one thing in light and shade; the same numbers without gaps, -1 as it was.
+
+    Shading changes the lightness slowly and the hue little; where one thing ends and another begins there is a step.
+    So two regions are one where their hues are near (both have a hue) and the picture has no step along their border.
+    """
+    mean = np.stack([picture.mean(picture.lab[..., channel]) for channel in range(3)], axis=1)
+    regions = regions.copy()
+    while True:
+        numbers = np.unique(regions[regions >= 0])
+        colours = {
+            int(number): np.average(mean[regions == number], axis=0, weights=picture.area[regions == number])
+            for number in numbers
+        }
+        pairs = [(one, other) for one in colours for other in colours if one < other]
+        alike = [pair for pair in pairs if _is_one_hue(colours[pair[0]], colours[pair[1]])]
+        found = next((pair for pair in alike if _is_soft(picture, regions, *pair)), None)
+        if found is None:
+            break
+        regions[regions == found[1]] = found[0]
+    _, dense = np.unique(regions, return_inverse=True)
+    return np.asarray(dense - (regions.min() < 0), dtype=np.int32).reshape(regions.shape)
+
+
+def _is_one_hue(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
+    """Whether two Lab colours have a hue, and much the same one."""
+    chroma = (math.hypot(*one[1:]), math.hypot(*other[1:]))
+    cosine = float(one[1:] @ other[1:]) / max(1e-6, chroma[0] * chroma[1])
+    return min(chroma) > _SHADE_CHROMA and cosine > math.cos(math.radians(_SHADE_HUE))
+
+
+def _is_soft(picture: Picture, regions: Labels, one: int, other: int) -> bool:
+    """Whether most of the border between two regions is no step: Lab differs little across it."""
+    numbers = np.asarray(picture.paint(regions))
+    smooth = np.asarray(cv2.GaussianBlur(picture.lab, (0, 0), 2.0))
+    steps = []
+    for axis in (0, 1):
+        near, far = (np.take(numbers, range(gap, numbers.shape[axis] - 8 + gap), axis) for gap in (3, 4))
+        before, after = (np.take(smooth, range(gap, numbers.shape[axis] - 8 + gap), axis) for gap in (0, 8))
+        border = ((near == one) & (far == other)) | ((near == other) & (far == one))
+        steps.append(np.linalg.norm(after[border] - before[border], axis=1))
+    found = np.concatenate(steps)
+    return len(found) >= _SHADE_BORDER and float(np.median(found)) < _SHADE_STEP
 
 
 def colour_name(lab: NDArray[np.floating]) -> str:

@@ -22,7 +22,7 @@ from flows.engines.detection import Thing, each_once, look
 from flows.engines.focus import find_subject
 from flows.engines.people import person_mattes
 from flows.engines.photo import open_photo
-from flows.engines.regions import colour_name, measure, place_name, to_lab
+from flows.engines.regions import colour_name, join_shades, measure, merge, place_name, to_lab
 from tests.engines.conftest import EXAMPLES, SAMPLES, Subject, curtain, landscape, wall
 
 
@@ -162,6 +162,32 @@ def test_progress_only_rises() -> None:
 )
 def test_colours_have_their_plain_names(rgb: tuple[int, int, int], name: str) -> None:
     assert colour_name(to_lab(np.array([[rgb]], np.uint8))[0, 0]) == name
+
+
+def test_one_thing_in_light_and_shade_is_one_region() -> None:
+    picture = measure(orange(shaded=True))
+    regions = merge(picture, np.ones(picture.count, dtype=bool), 8, 0.02)
+    before, after = (np.asarray(picture.paint(labels)) for labels in (regions, join_shades(picture, regions)))
+    assert len(np.unique(before[120, 100:220])) > 1
+    assert len(np.unique(after[120, 100:220])) == 1
+    assert after[10, 10] != after[120, 160]
+
+
+def test_two_things_of_one_hue_with_an_edge_between_stay_two() -> None:
+    picture = measure(orange(shaded=False))
+    regions = merge(picture, np.ones(picture.count, dtype=bool), 8, 0.02)
+    numbers = np.asarray(picture.paint(join_shades(picture, regions)))
+    assert numbers[120, 120] != numbers[120, 200]
+
+
+def orange(*, shaded: bool) -> Pixels:
+    """An orange before a grey wall, its left side in the dark: by and by, or from one pixel to the next."""
+    across = np.linspace(0, 1, 320)[None, :].repeat(240, axis=0)
+    light = np.clip((across - 0.3) / 0.35, 0, 1) if shaded else (across > 0.5).astype(float)
+    picture = np.full((240, 320, 3), 150.0)
+    ball = (np.arange(240)[:, None] - 120) ** 2 + (np.arange(320)[None, :] - 160) ** 2 < 80**2
+    picture[ball] = ((0.4 + 0.6 * light)[..., None] * (240, 130, 20))[ball]
+    return picture.astype(np.uint8)
 
 
 def test_places_have_names() -> None:
