@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,7 +133,12 @@ def database_path(engine: Engine) -> Path | None:
     if engine.dialect.name != "sqlite":
         return None
     assert engine.url.database
-    return Path(engine.url.database)
+    return _path(engine.url.database)
+
+
+@cache
+def _path(name: str) -> Path:
+    return Path(name)
 
 
 def create_database(engine: Engine) -> bool:

@@ -5,10 +5,25 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, Update, and_, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Row,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import UpdateBase
 
 from edi_storage.errors import (
     DatabaseDamagedError,
@@ -31,6 +46,7 @@ from edi_storage.models import (
 )
 from edi_storage.rows import TABLES, commit_values, read_session, records, upsert, values_of
 from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
+from edi_storage.statements import Prepared
 from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
 
 #: A lease renewed this far in the future was written before the clock was set back.
@@ -51,6 +67,12 @@ _RENEW = (
 )
 _COMMITS_SINCE = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq >= bindparam("since"))
 _INSERT_COMMIT = insert(_COMMITS)
+
+
+@lru_cache(maxsize=64)
+def _prepared(statement: UpdateBase | Select[Any], names: tuple[str, ...], dialect: Dialect) -> Prepared:
+    return Prepared(statement, names, dialect)
+
 
 # --- Reading -----------------------------------------------------------------------------------------
 
@@ -139,9 +161,9 @@ def acquire(
 def renew(connection: Connection, lease: Lease, seconds: float, now: datetime) -> Lease:
     """Prolong the lease; the UPDATE must hit the one row that still carries its owner and fence."""
     renewed = lease.model_copy(update={"expires_at": now + timedelta(seconds=seconds)})
-    mine = {"of": lease.session_id, "by": lease.owner, "with_fence": lease.fence}
-    hit = connection.execute(_RENEW, {**mine, "expires_at": renewed.expires_at, "renewed_at": now})
-    if not hit.rowcount:
+    values = {"of": lease.session_id, "by": lease.owner, "with_fence": lease.fence}
+    values |= {"expires_at": renewed.expires_at, "renewed_at": now}
+    if not _prepared(_RENEW, tuple(values), connection.dialect).run(connection, values):
         if find_session(connection, lease.session_id) is None:
             raise SessionGoneError(f"Session {lease.session_id} was deleted while it was being worked on.")
         raise LeaseLostError(
@@ -167,9 +189,10 @@ def free(connection: Connection, session_id: str, owner: str, fence: int) -> boo
 def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit | None:
     """The boundary when it is there already; StaleBoundaryError when it is not this session's next one."""
     asked = {"of": commit.session_id, "since": commit.seq - 1}
-    near = {row["seq"]: row for row in connection.execute(_COMMITS_SINCE, asked).mappings()}
+    rows = _prepared(_COMMITS_SINCE, tuple(asked), connection.dialect).rows(connection, asked)
+    near = {row["seq"]: row for row in rows}
     if commit.seq in near:
-        stored = _read_commit(dict(near[commit.seq]))
+        stored = _read_commit(near[commit.seq])
         if stored.key == commit.key:
             return stored
     elif commit.seq == 1 or commit.seq - 1 in near:
@@ -181,7 +204,8 @@ def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit 
 
 
 def insert_commit(connection: Connection, commit: StageCommit) -> None:
-    connection.execute(_INSERT_COMMIT, commit_values(commit))
+    values = commit_values(commit)
+    _prepared(_INSERT_COMMIT, tuple(values), connection.dialect).run(connection, values)
 
 
 def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
@@ -219,7 +243,9 @@ def touch_session(connection: Connection, commit: StageCommit, columns: Json) ->
         "waiting_for": None,
         **columns,
     }
-    connection.execute(_update_session(tuple(values)), {"of": commit.session_id, **values})
+    statement = _update_session(tuple(values))
+    values["of"] = commit.session_id
+    _prepared(statement, tuple(values), connection.dialect).run(connection, values)
 
 
 @cache

@@ -23,6 +23,7 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.state import canonical
+from edi_storage.statements import Prepared
 from edi_storage.tables import (
     ArtifactRow,
     Base,
@@ -105,13 +106,11 @@ def commit_values(commit: StageCommit) -> dict[str, Any]:
 def upsert(connection: Connection, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
     """Insert `values`, or update the rows that have the same `keys`; all in one statement."""
     if values:
-        statement = _upsert(connection.dialect, table, tuple(values[0]), tuple(keys))
-        connection.execute(statement, [dict(value) for value in values])
+        _upsert(connection.dialect, table, tuple(values[0]), tuple(keys)).run_many(connection, values)
 
 
-# Compiled once, which takes longer than to run it; SQLAlchemy itself does not remember statements of this kind.
 @lru_cache(maxsize=128)
-def _upsert(dialect: Dialect, table: type[Base], names: tuple[str, ...], keys: tuple[str, ...]) -> Any:
+def _upsert(dialect: Dialect, table: type[Base], names: tuple[str, ...], keys: tuple[str, ...]) -> Prepared:
     statement = (postgresql if dialect.name == "postgresql" else sqlite).insert(table.__table__).inline()
     # A record saved again keeps the time it was made; a verdict that replaces another one has its own.
     kept = {*keys} if table is FeedbackRow else {*keys, "created_at"}
@@ -120,4 +119,4 @@ def _upsert(dialect: Dialect, table: type[Base], names: tuple[str, ...], keys: t
         statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changed)
     else:
         statement = statement.on_conflict_do_nothing(index_elements=list(keys))
-    return statement.compile(dialect=dialect, column_keys=list(names))
+    return Prepared(statement, names, dialect)

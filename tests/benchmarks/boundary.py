@@ -39,7 +39,7 @@ from edi_storage.state import Json, Step, canonical, digest, merge_patch, rows_o
 THEN = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)
 _ENTITIES, _PAD = 25, "the clouds stand dark and layered over the roofs; " * 60
 
-Store = Callable[[str, list[StageCommit], list[Json]], Iterator[None]]
+Store = Callable[[str, list[StageCommit], list[Json]], Iterator[object]]
 
 
 # --- The work ----------------------------------------------------------------------------------------
@@ -201,11 +201,10 @@ def edi(folder: Path) -> Store:
 
     database = EDIDatabase(str(folder / "edi.db"))
 
-    def store(session_id: str, commits: list[StageCommit], _: list[Json]) -> Iterator[None]:
+    def store(session_id: str, commits: list[StageCommit], _: list[Json]) -> Iterator[object]:
+        # To begin a session is a transaction of its own, and no boundary.
         lease = database.begin_session(session(session_id), "bench:1:x", 600)
-        for commit in commits:
-            database.commit_stage(lease, commit, 600)
-            yield
+        return (database.commit_stage(lease, commit, 600) for commit in commits)
 
     return store
 
