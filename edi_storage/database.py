@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import and_, delete, func, insert, select, tuple_, update
 
 from edi_storage import migrations, queries, salvage
 from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing
 from edi_storage.database_learning import LearningDatabase
+from edi_storage.database_leases import LeaseDatabase
 from edi_storage.errors import (
     DatabaseDamagedError,
     DatabaseError,
@@ -38,15 +39,12 @@ from edi_storage.models import (
     Status,
     UserFeedback,
     ValidationData,
-    WaitingFor,
     now_utc,
 )
 from edi_storage.rows import TABLES, read_session, records, session_values, upsert, values_of
 from edi_storage.state import (
     MAX_STATE_BYTES,
-    Json,
     Rows,
-    answer_step,
     parse_state,
     reopened_delta,
     rows_of,
@@ -60,7 +58,7 @@ Plain = Mapping[str, Any]
 _DELETING_SECONDS = 600
 
 
-class EDIDatabase(LearningDatabase):
+class EDIDatabase(LeaseDatabase, LearningDatabase):
     """The truth about all sessions, in SQLite (or another SQLAlchemy database).
 
     `db_path` is a file or a SQLAlchemy URL. The schema is made or upgraded on opening (`init_db`), an existing
@@ -247,190 +245,6 @@ class EDIDatabase(LearningDatabase):
                 queries.refuse_held(connection, session_id, self.clock())
             take_back_events(connection, FeedbackEventRow.session_id == session_id)
             connection.execute(delete(SessionRow).where(SessionRow.id == session_id))
-
-    # --- Leases ---------------------------------------------------------------------------------------
-
-    def begin_session(self, session: SessionData | Plain, owner: str, seconds: float) -> Lease:
-        """Make the session unless it is there, and take its lease: one transaction.
-
-        Raises InputError when a session of this id is about another picture or prompt, LeaseHeldError when
-        somebody else works on it.
-        """
-        new = SessionData.checked(session)
-        with writing(self.engine, new.session_id) as connection:
-            old = queries.find_session(connection, new.session_id)
-            if old is None:
-                connection.execute(insert(SessionRow).values(session_values(new)))
-            elif (old.image_path, old.naive_prompt) != (new.image_path, new.naive_prompt):
-                raise InputError(
-                    f"Session {new.session_id} is already about {old.image_path} and {old.naive_prompt!r}: "
-                    f"choose another id, or run `edi resume {new.session_id}`."
-                )
-            return queries.acquire(connection, new.session_id, owner, seconds, self.clock())
-
-    def acquire(self, session_id: str, owner: str, seconds: float) -> Lease:
-        """Take the lease of a session that nobody holds. Raises NotFoundError, LeaseHeldError."""
-        with writing(self.engine, session_id) as connection:
-            queries.require_session(connection, session_id)
-            return queries.acquire(connection, session_id, owner, seconds, self.clock())
-
-    def count_recovery(self, session_id: str, max_attempts: int) -> bool:
-        """Count one resume of an interrupted session; False, and the session is failed, when there were too many.
-
-        The count starts again at every committed stage, so only a session that never gets further is given up.
-        Raises NotFoundError, LeaseHeldError.
-        """
-        with writing(self.engine, session_id) as connection:
-            session = queries.require_session(connection, session_id)
-            queries.refuse_held(connection, session_id, self.clock())
-            allowed = session.recovery_attempts < max_attempts
-            if allowed:
-                counted = update(SessionRow).values(recovery_attempts=session.recovery_attempts + 1)
-                connection.execute(counted.where(SessionRow.id == session_id))
-            else:
-                reason = f"gave up after {session.recovery_attempts} resumes that got no further"
-                queries.fail(connection, session_id, reason, self.clock())
-        return allowed
-
-    def forgive_recovery(self, session_id: str) -> None:
-        """Take one counted resume back: what stopped it was not the session."""
-        with writing(self.engine, session_id) as connection:
-            counted = and_(SessionRow.id == session_id, SessionRow.recovery_attempts > 0)
-            fewer = update(SessionRow).values(recovery_attempts=SessionRow.recovery_attempts - 1)
-            connection.execute(fewer.where(counted))
-
-    def renew(self, lease: Lease, seconds: float) -> Lease:
-        """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
-        with writing(self.engine, lease.session_id) as connection:
-            reach("lease.before_renew")
-            return queries.renew(connection, lease, seconds, self.clock())
-
-    def release(self, lease: Lease, waiting_for: WaitingFor | None = None) -> None:
-        """Give the session back, perhaps to wait for a person. A lease lost meanwhile is no error.
-
-        Without `waiting_for`, what the session waits for stays as it is: only a commit or an answer ends the waiting.
-        """
-        with writing(self.engine, lease.session_id) as connection:
-            reach("lease.before_release")
-            if queries.release(connection, lease) and waiting_for:
-                waits = update(SessionRow).values(waiting_for=waiting_for)
-                connection.execute(waits.where(SessionRow.id == lease.session_id))
-
-    def save_answer(self, session_id: str, answer: int) -> None:
-        """Keep a person's answer, so that whoever continues the session has it. Raises NotFoundError."""
-        self._save_said(session_id, {"answer": answer})
-
-    def save_choice(self, session_id: str, choice: str) -> None:
-        """Keep which variation a person chose ("2", "1, sky from 3"), as `save_answer` does. Raises NotFoundError."""
-        self._save_said(session_id, {"choice": choice})
-
-    def _save_said(self, session_id: str, options: Json) -> None:
-        with writing(self.engine, session_id) as connection:
-            queries.end_waiting(connection, queries.require_session(connection, session_id), options)
-
-    def give_up_waiting(self, seen: SessionData) -> bool:
-        """Nobody answered: whoever continues the session takes the likeliest choice, or ends it unreviewed.
-
-        False, and nothing is done, when it is not as `seen` any more. Raises NotFoundError, LeaseHeldError.
-        """
-        with writing(self.engine, seen.session_id) as connection:
-            queries.refuse_held(connection, seen.session_id, self.clock())
-            session = queries.require_session(connection, seen.session_id)
-            if (session.waiting_for, session.updated_at) != (seen.waiting_for, seen.updated_at):
-                return False
-            instead: Json = {"unreviewed": True}
-            if seen.waiting_for == "question":
-                state = queries.folded(queries.commits(connection, seen.session_id))
-                # The first choice is the likeliest; of variations, the one that measures best.
-                instead = {"unchosen": True} if answer_step(state).stage == "edit" else {"answer": 1}
-            queries.end_waiting(connection, session, instead)
-        return True
-
-    def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:
-        """Free the lease that a flow run still holds although its process is gone; True when there was one."""
-        with writing(self.engine, session_id) as connection:
-            mine = and_(LeaseRow.session_id == session_id, LeaseRow.owner.endswith(f":{flow_run_id}", autoescape=True))
-            return bool(connection.execute(update(LeaseRow).where(mine).values(owner=None)).rowcount)
-
-    def take_over(self, session_id: str, owner: str, seconds: float) -> Lease:
-        """Take the lease even from a living owner: its next write finds the fence raised and stops."""
-        with writing(self.engine, session_id) as connection:
-            queries.require_session(connection, session_id)
-            return queries.acquire(connection, session_id, owner, seconds, self.clock(), force=True)
-
-    def interrupted_sessions(self, limit: int = 100) -> list[SessionData]:
-        """Unfinished sessions that were started, that nobody works on and that wait for nobody; oldest first."""
-        return self._unfinished(SessionRow.waiting_for.is_(None), limit)
-
-    def waiting_sessions(self, limit: int = 100) -> list[SessionData]:
-        """Sessions that wait for a person and that nobody works on, oldest first."""
-        return self._unfinished(SessionRow.waiting_for.is_not(None), limit)
-
-    def _unfinished(self, which: ColumnElement[bool], limit: int) -> list[SessionData]:
-        query = (
-            select(SessionRow.__table__)
-            .join(LeaseRow, LeaseRow.session_id == SessionRow.id)
-            .where(SessionRow.status == "in_progress", which, ~queries.held(self.clock()))
-            .order_by(SessionRow.created_at, SessionRow.id)
-            .limit(limit)
-        )
-        with reading(self.engine) as connection:
-            return [read_session(row) for row in connection.execute(query).mappings()]
-
-    def last_flow_run(self, session_id: str) -> str | None:
-        """The flow run that finished the newest stage of a session; None when none has."""
-        newest = (
-            select(StageCommitRow.flow_run_id)
-            .where(StageCommitRow.session_id == session_id, StageCommitRow.flow_run_id.is_not(None))
-            .order_by(StageCommitRow.seq.desc())
-            .limit(1)
-        )
-        with reading(self.engine) as connection:
-            found: str | None = connection.scalar(newest)
-            return found
-
-    def unfinished_sessions(self, limit: int = 100) -> list[tuple[SessionData, Lease | None]]:
-        """Sessions that were started and have not ended, oldest first, each with its lease while that is held."""
-        is_held = queries.held(self.clock())
-        lease = [LeaseRow.owner, LeaseRow.fence, LeaseRow.expires_at, is_held.label("is_held")]
-        query = (
-            select(SessionRow.__table__, *lease)
-            .join(LeaseRow, LeaseRow.session_id == SessionRow.id)
-            .where(SessionRow.status == "in_progress")
-            .order_by(SessionRow.created_at, SessionRow.id)
-            .limit(limit)
-        )
-        with reading(self.engine) as connection:
-            rows = connection.execute(query).mappings().all()
-        sessions = [read_session(row) for row in rows]
-        leases = [
-            Lease(session_id=row["id"], owner=row["owner"], fence=row["fence"], expires_at=row["expires_at"])
-            if row["is_held"]
-            else None
-            for row in rows
-        ]
-        return list(zip(sessions, leases, strict=True))
-
-    def free_leases(self, is_gone: Callable[[str], bool], session_id: str | None = None) -> int:
-        """Free the leases whose owner `is_gone`, of all unfinished sessions or of this one; returns how many."""
-        query = select(LeaseRow.session_id, LeaseRow.owner, LeaseRow.fence).where(LeaseRow.owner.is_not(None))
-        if session_id is None:
-            unfinished = SessionRow.status == "in_progress"
-            query = query.join(SessionRow, SessionRow.id == LeaseRow.session_id).where(unfinished)
-        else:
-            query = query.where(LeaseRow.session_id == session_id)
-        with reading(self.engine) as connection:
-            dead = [row for row in connection.execute(query) if is_gone(row.owner)]
-        if not dead:
-            return 0
-        with writing(self.engine) as connection:
-            return sum(queries.free(connection, row.session_id, row.owner, row.fence) for row in dead)
-
-    def lease_of(self, session_id: str) -> tuple[str, datetime] | None:
-        """Who works on the session now, and until when the lease runs; None when nobody does."""
-        with reading(self.engine) as connection:
-            row = queries.holder(connection, session_id, self.clock())
-            return (row.owner, row.expires_at) if row else None
 
     # --- Stage boundaries -----------------------------------------------------------------------------
 
