@@ -30,6 +30,8 @@ def _server_url(value: str) -> str:
     return value.rstrip("/")
 
 
+TaskRunnerName = Literal["threads", "processes", "dask", "ray"]
+
 ServerUrl = Annotated[str, AfterValidator(_server_url)]
 
 #: Settings whose value is not repeated when it is wrong: it may hold a password.
@@ -74,6 +76,9 @@ class Settings(BaseSettings):
     )
     unanswered: Literal["keep", "fail"] = Field(
         "keep", description="keep: go on with the likeliest choice and the best attempt; fail: end the session"
+    )
+    task_runner: TaskRunnerName = Field(
+        "threads", description="What runs the photos of a batch: threads, processes, dask or ray"
     )
     learning: Literal["on", "off"] = Field(
         "on", description="off: every edit is done as if nothing had been learned from feedback"

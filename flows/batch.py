@@ -19,7 +19,7 @@ from prefect import flow, runtime, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner
 
 from edi_storage.errors import EdiError, InputError
 from edi_storage.models import MAX_ATTEMPTS
@@ -34,6 +34,7 @@ from flows.markdown import bare, plain
 from flows.names import batch_name
 from flows.output import outcome
 from flows.plain import in_plain_words
+from flows.runners import batch_runner
 
 log = logging.getLogger("edi.batch")
 
@@ -81,7 +82,8 @@ def edit_batch(
         }
         for photo, output in zip(found, _outputs(folder, found), strict=True)
     ]
-    rows = _work_off(jobs, workers, batch)
+    runner = batch_runner(settings.task_runner, min(workers, len(jobs)))
+    rows = _work_off(jobs, runner, batch)
     create_table_artifact(
         [
             {"photo": plain(row["photo"]), **{column: row[column] for column in ("decision", "score", "session")}}
@@ -157,21 +159,28 @@ def _name(photo: Path, is_shared: bool) -> str:
     return f"{photo.stem}-{_digest(str(photo))[:6]}{photo.suffix}" if is_shared else photo.name
 
 
-def _work_off(jobs: Sequence[dict[str, Any]], workers: int, batch: str) -> list[Row]:
-    """Edit the photos, so many at a time, and tell how far it is. The rows come in the order of the photos."""
+def _work_off(jobs: Sequence[dict[str, Any]], runner: TaskRunner[PrefectFuture[Row]], batch: str) -> list[Row]:
+    """Edit the photos, and tell how far it is. The rows come in the order of the photos."""
     progress = cast("UUID", create_progress_artifact(0.0, description=f"Batch {batch}: 0 of {len(jobs)} photos"))
     done: dict[str, Row] = {}
-    runner: ThreadPoolTaskRunner[Row] = ThreadPoolTaskRunner(max_workers=min(workers, len(jobs)))
     with runner:
-        futures: list[PrefectFuture[Row]] = [runner.submit(edit_one, job) for job in jobs]
-        for number, future in enumerate(as_completed(futures), 1):
-            row = future.result()
+        futures = {runner.submit(edit_one, job): job for job in jobs}
+        for number, future in enumerate(as_completed(list(futures)), 1):
+            row = _result(future, futures[future])
             done[row["session"]] = row
             word = row["decision"] if row["score"] is None else f"{row['decision']} ({row['score']:.2f})"
             log.info("%d of %d: %s: %s", number, len(jobs), row["photo"], row["error"] or word)
             told = f"Batch {batch}: {number} of {len(jobs)} photos"
             update_progress_artifact(progress, 100 * number / len(jobs), description=told)
     return [done[job["session_id"]] for job in jobs]
+
+
+def _result(future: PrefectFuture[Row], job: dict[str, Any]) -> Row:
+    try:
+        return future.result()
+    except Exception as problem:  # noqa: BLE001 - of the runner: `edit_one` itself tells everything in its row
+        ended = f"the process that edits has ended ({type(problem).__name__}): start the batch again for what is left"
+        return _row(job["photo"], job["session_id"], ended)
 
 
 def _task_name() -> str:

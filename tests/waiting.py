@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 Found = TypeVar("Found")
@@ -19,3 +20,11 @@ def wait_until(what: Callable[[], Found], why: str = "what was waited for", seco
         assert time.monotonic() < deadline, f"{why} did not happen within {seconds} s"
         time.sleep(0.1)
     return found
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False

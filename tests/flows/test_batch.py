@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ from PIL import Image
 from edi_storage.errors import InputError
 from edi_storage.settings import Settings
 from flows.batch import find_photos, session_id_of
+from flows.runners import batch_runner
 from tests.flows.conftest import PALACE, Edi
+from tests.waiting import is_alive, wait_until
 
 PHOTOS = ("a.jpg", "b.png", "c.webp")
 
@@ -84,6 +89,50 @@ def test_a_killed_batch_that_is_started_again_does_every_photo_once(edi: Edi, fo
     for name, done in before.items():
         assert after[name][: len(done)] == done, "a finished stage was run again"
     assert all([stage for stage, _ in done].count("completed") == 1 for done in after.values())
+
+
+def test_processes_do_the_same_and_a_killed_one_is_told_and_made_good(
+    edi: Edi, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDI_TASK_RUNNER", "processes")
+    monkeypatch.setenv("EDI_FAILPOINTS", "commit.after_rows=kill@3")
+    killed = batch(edi, folder, expect=1)
+    assert any("the process that edits has ended" in row["error"] for row in killed["results"])
+    monkeypatch.delenv("EDI_FAILPOINTS")
+    before = commits(edi)
+    assert [row["decision"] for row in batch(edi, folder)["results"]] == ["accepted"] * 3
+    after = commits(edi)
+    for name, done in before.items():
+        assert after[name][: len(done)] == done, "a finished stage was run again"
+    assert all([stage for stage, _ in done].count("completed") == 1 for done in after.values())
+
+
+def test_the_processes_of_a_killed_batch_end_with_it(edi: Edi, folder: Path) -> None:
+    environment = {**os.environ, **edi.environment, "EDI_HOME": str(edi.home), "EDI_TASK_RUNNER": "processes"}
+    command = [sys.executable, "-m", "flows.cli", "batch", str(folder), "--prompt", "make it warmer"]
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(workers_of(running.pid)) >= 2, "the worker processes")
+    workers = workers_of(running.pid)
+    running.kill()
+    running.wait()
+    wait_until(lambda: not any(map(is_alive, workers)), "the end of the worker processes")
+
+
+def workers_of(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid), "-f", "spawn_main"], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def test_a_runner_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prefect_ray", None)
+    with pytest.raises(InputError, match="EDI_TASK_RUNNER=ray needs what is not installed: pip install"):
+        batch_runner("ray", 2)
+
+
+def test_dask_does_the_same(edi: Edi, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("prefect_dask", reason="NOT TESTED: Dask (prefect-dask is not installed)")
+    monkeypatch.setenv("EDI_TASK_RUNNER", "dask")
+    assert [row["decision"] for row in batch(edi, folder)["results"]] == ["accepted"] * 3
 
 
 def test_a_photo_that_asks_a_question_waits_and_the_others_are_edited(edi: Edi, folder: Path) -> None:

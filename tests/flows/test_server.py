@@ -32,7 +32,7 @@ from edi_storage.settings import Settings
 from flows.child import bound_child, import_environment, wait_ready
 from flows.server import ENVIRONMENT, check_host, named_server, prepare_environment, running_server, start_server
 from tests.flows.csrf import csrf_headers
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, is_alive, wait_until
 
 #: A process with an embedded server and a flow; it stays until a line comes in.
 EMBEDDED = """
@@ -109,13 +109,6 @@ def descendants(process: int) -> set[int]:
         size = len(found)
         found |= {child for parent, child in pairs if parent in found}
     return found - {process}
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
-    except OSError:
-        return False
 
 
 def call(url: str, body: Any = None, headers: Mapping[str, str] | None = None, method: str | None = None) -> Any:
