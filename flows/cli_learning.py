@@ -60,7 +60,7 @@ def learn(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from new feedback: whether it helps, what changed and why, and what the next edit does otherwise.
+    """Learn from new feedback: whether it helps, what changed and why, and what the next edit will do differently.
 
     Each verdict counts once, however often this runs. `edi serve` runs it every hour.
     """

@@ -18,7 +18,7 @@ def as_markdown(report: Report, *, served: bool = False) -> str:
     first = [f"## {plain(words.title(report))}", *map(plain, words.standing(report)), f"*{words.stamp(report)}*"]
     parts = [*first, f"### {words.since(report)}", _list(words.changes(report))]
     if report.profile is not None:
-        parts += ["### What the next edit does otherwise", _list(words.coming(report))]
+        parts += ["### What the next edit will do differently", _list(words.coming(report))]
     if report.verdicts:
         parts += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report, served)]
         parts += ["---", plain(words.EXPLANATION), plain(words.new_events(report))]

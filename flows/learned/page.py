@@ -104,7 +104,7 @@ def _changed(report: Report) -> list[str]:
 def _coming(report: Report) -> list[str]:
     if report.profile is None:
         return []
-    return [f"<div><h2>What the next edit does otherwise</h2>{_list(words.coming(report))}</div>"]
+    return [f"<div><h2>What the next edit will do differently</h2>{_list(words.coming(report))}</div>"]
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ def show(report: Report, file: IO[str] | None = None, *, brief: bool = False, wi
         console.width = min(_WIDEST, console.width)
     parts = [*_first_screen(report)]
     if brief:
-        parts.append(Text(f"\n{words.new_events(report)} All of it: edi learn --report", style="dim"))
+        parts.append(Text(f"\n{words.new_events(report)}\nAll of it: edi learn --report", style="dim"))
     elif report.verdicts:
         parts += _rest(report)
     write(console, parts)
@@ -46,7 +46,7 @@ def _first_screen(report: Report) -> Iterable[RenderableType]:
     yield _first(report)
     yield from _listed(words.since(report), words.changes(report))
     if report.profile is not None:
-        yield from _listed("What the next edit does otherwise", words.coming(report))
+        yield from _listed("What the next edit will do differently", words.coming(report))
 
 
 def _rest(report: Report) -> Iterable[RenderableType]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from edi_storage.learning.phrases import LEAST_SESSIONS
-from edi_storage.learning.report import ENOUGH, STRENGTH, Cell, Change, Leaning, Option, Report
+from edi_storage.learning.report import ENOUGH, STRENGTH, USUAL_LEVEL, Cell, Change, Leaning, Option, Report
 from edi_storage.learning.uplift import LEAST, LEAST_HELD_OUT, Share, Uplift
 
 #: Changes, and edits that will be done otherwise, that are told one by one.
@@ -73,13 +73,16 @@ def _estimate(known: Uplift) -> str:
 
 def _too_early(learned: int, held_out: int) -> str:
     """Why there is no estimate: only edits that were made since there was a profile can show what it is worth."""
-    needed = (
-        f"An estimate is given once {LEAST} first tries are rated that were made since EDI began to learn, "
-        f"{LEAST_HELD_OUT} of them without learning, to compare with"
-    )
+    needed = f"{LEAST} first tries made since then are rated, {LEAST_HELD_OUT} of them made without it, to compare with"
     if not learned + held_out:
-        return f"What you have rated so far was made before that: it shapes the next edits. {needed}."
-    return f"{needed}; so far there are {learned + held_out}, {held_out or 'none'} of them without."
+        return (
+            "The edits you have rated so far were made before EDI had learned anything. They shape the next edits; "
+            f"whether that helps can be told once {needed}."
+        )
+    return (
+        f"Whether what EDI has learned helps can be told once {needed}. So far there are {learned + held_out}, "
+        f"{held_out or 'none'} of them made without it."
+    )
 
 
 def _compared(known: Uplift) -> list[str]:
@@ -96,7 +99,7 @@ def _complaints(report: Report) -> list[str]:
     if not report.reasons:
         return []
     told = ", ".join(f"{why.reason} ({_times(why.count)})" for why in report.reasons[:_MOST_COMPLAINTS])
-    return [f"What was wrong where something was: {told}."]
+    return [f"What you complained about most: {told}."]
 
 
 def _times(count: float) -> str:
@@ -184,10 +187,10 @@ def _back_to_default(change: Change) -> str:
 
 def _because(now: Leaning) -> str:
     favourite, default = now.favourite, now.default
-    default_told = f"{_called(now.what, default.name)} {_liked(default)}"
+    default_told = f"{_called(now.what, default.name)} was {_liked(default)}"
     if min(favourite.verdicts, default.verdicts) < ENOUGH / 2 or _rate(favourite) <= _rate(default):
-        return f"by what is known of edits like these (here {_liked(favourite)}, {default_told})"
-    return f"because it was {_liked(favourite)}, {default_told}"
+        return f"by what is known of edits like these (here it was {_liked(favourite)}, and {default_told})"
+    return f"because it was {_liked(favourite)}, and {default_told}"
 
 
 def _rate(option: Option) -> float:
@@ -208,8 +211,8 @@ def coming(report: Report) -> list[str]:
         return ["Nothing: learning is switched off (EDI_LEARNING=off)."]
     if not report.next:
         return [
-            "In most edits nothing: the usual way is the likeliest everywhere. Now and then another way is tried, to "
-            "learn whether you like it better."
+            "The usual way stays the likeliest for every kind of edit. In the other cases, as often as said above, "
+            "another way is tried, to learn whether you like it better."
         ]
     told = [_next(leaning) for leaning in report.next[:MOST_TOLD]]
     left = len(report.next) - len(told)
@@ -250,7 +253,7 @@ def level(strength: int) -> str:
 
 def _called(what: str, name: str) -> str:
     if what == STRENGTH:
-        return level(int(name))
+        return "the usual strength" if int(name) == USUAL_LEVEL else level(int(name))
     return f"“{way(name)}”"
 
 
@@ -306,7 +309,8 @@ def new_events(report: Report) -> str:
     """What this run has added."""
     if not report.new_events:
         return "No new verdicts since the last look."
-    return f"{report.new_events} new {'event' if report.new_events == 1 else 'events'} (a changed verdict is two)."
+    new = "1 verdict is" if report.new_events == 1 else f"{report.new_events} verdicts are"
+    return f"{new} new (one that was changed counts twice)."
 
 
 def stamp(report: Report) -> str:

@@ -27,7 +27,7 @@ def test_the_first_screen_says_whether_it_helps_and_what_comes(edi: Edi) -> None
     shown = edi("learn").stdout
     assert "earn" in shown.splitlines()[1]
     assert "What changed since profile" in shown
-    assert "What the next edit does otherwise" in shown
+    assert "What the next edit will do differently" in shown
     assert "What people think" not in shown
     assert "All of it: edi learn --report" in shown
     assert len(shown.splitlines()) < 40

@@ -158,8 +158,8 @@ def test_a_first_rejection_makes_other_ways_be_tried(tmp_path: Path) -> None:
         r"“usual” was not liked the one time it was judged; it stays the likeliest, in \d\d % of edits \(before: ",
         words.changes(report)[0],
     )
-    assert words.coming(report)[0].startswith("In most edits nothing: ")
-    assert words.standing(report)[0].startswith("What you have rated so far was made before that")
+    assert words.coming(report)[0].startswith("The usual way stays the likeliest")
+    assert words.standing(report)[0].startswith("The edits you have rated so far were made before EDI had learned")
 
 
 def test_few_verdicts_are_called_insufficient() -> None:
