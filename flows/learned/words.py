@@ -73,7 +73,10 @@ def _estimate(known: Uplift) -> str:
 
 def _too_early(learned: int, held_out: int) -> str:
     """Why there is no estimate: only edits that were made since there was a profile can show what it is worth."""
-    needed = f"{LEAST} first tries made since then are rated, {LEAST_HELD_OUT} of them made without it, to compare with"
+    needed = (
+        f"{LEAST} first tries made since then are rated, {LEAST_HELD_OUT} of them made as if nothing had been learned, "
+        "to compare with"
+    )
     if not learned + held_out:
         return (
             "The edits you have rated so far were made before EDI had learned anything. They shape the next edits; "
@@ -81,7 +84,7 @@ def _too_early(learned: int, held_out: int) -> str:
         )
     return (
         f"Whether what EDI has learned helps can be told once {needed}. So far there are {learned + held_out}, "
-        f"{held_out or 'none'} of them made without it."
+        f"{held_out or 'none'} of them made as if nothing had been learned."
     )
 
 
