@@ -57,7 +57,7 @@ def _why(one: Explanation) -> str:
 
 def _table(head: str, alternatives: Sequence[Alternative]) -> Table:
     table = Table(box=None, header_style="dim")
-    for name in (head, "chance", "verdicts then", "liked", "expected"):
+    for name in (head, "chance", "ratings then", "liked", "expected"):
         table.add_column(name, justify="left" if name == head else "right")
     for one in alternatives:
         name = words.level(int(one.name)) if head == STRENGTH else words.way(one.name)

@@ -18,10 +18,10 @@ def as_markdown(report: Report, *, served: bool = False) -> str:
     first = [f"## {plain(words.title(report))}", *map(plain, words.standing(report)), f"*{words.stamp(report)}*"]
     parts = [*first, f"### {words.since(report)}", _list(words.changes(report))]
     if report.profile is not None:
-        parts += ["### What the next edit will do differently", _list(words.coming(report))]
+        parts += [f"### {words.COMING}", _list(words.coming(report))]
     if report.verdicts:
         parts += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report, served)]
-        parts += ["---", plain(words.EXPLANATION), plain(words.new_events(report))]
+        parts += [f"### {words.HOW_COUNTED}", plain(words.EXPLANATION), plain(words.new_events(report))]
     return "\n\n".join(parts)
 
 
@@ -31,7 +31,7 @@ def _list(lines: Iterable[str]) -> str:
 
 def _trend(report: Report) -> list[str]:
     plot = plots.trend(report)
-    return ["### First tries over time", f"![first tries over time]({plots.as_uri(plot)})"] if plot else []
+    return [f"### {words.TREND}", f"![first tries over time]({plots.as_uri(plot)})", words.OF_TREND] if plot else []
 
 
 def _cells(report: Report) -> list[str]:
@@ -47,13 +47,13 @@ def _cells(report: Report) -> list[str]:
         ]
         for cell in shown
     ]
-    head = ["edit", "way", "verdicts", "accepted", "95 % interval", *(["mean rating"] if rated else [])]
-    return ["### What people think of each way", table(head, rows), *([plain(more)] if more else [])]
+    head = ["edit", "way", "ratings", "accepted", "95 % interval", *(["stars"] if rated else [])]
+    return [f"### {words.CELLS}", table(head, rows), *([plain(more)] if more else [])]
 
 
 def _judged(cell: Cell) -> list[str]:
     if not cell.enough:
-        return ["insufficient", ""]
+        return [words.too_few(cell), ""]
     return [f"{words.bar(cell.low, cell.mean, cell.high)} {words.percent(cell.mean)}", _span(cell)]
 
 
@@ -64,21 +64,25 @@ def _span(cell: Cell) -> str:
 def _calibration(report: Report) -> list[str]:
     plot = plots.calibration(report)
     picture = [f"![accepted by score]({plots.as_uri(plot)})"] if plot else []
-    return ["### What the score is worth", *picture, _list(words.calibration(report))]
+    return [f"### {words.SCORE}", *picture, _list(words.calibration(report))]
 
 
 def _phrases(report: Report) -> list[str]:
-    head = ["word", "verdicts", "accepted", "edits like these", "z"]
+    head = ["word", "ratings", "accepted", "edits like these", "z"]
     rows = [
         [plain(one.term), str(one.n), words.percent(one.mean), words.percent(one.expected), f"{one.z:+.1f}"]
         for one in report.phrases
     ]
-    return ["### Words of your prompts that stand out", table(head, rows) if rows else words.no_phrases(report)]
+    return [f"### {words.WORDS}", table(head, rows) if rows else words.no_phrases(report)]
 
 
 def _reasons(report: Report, served: bool) -> list[str]:
     rows = [[why.reason, str(why.count), ", ".join(_sessions(why.sessions, served))] for why in report.reasons]
-    return ["### What was wrong", table(["reason", "times", "for example"], rows)] if rows else []
+    return (
+        [f"### {words.COMPLAINTS}", table(["reason", "times", "for example"], rows), words.OF_COMPLAINTS]
+        if rows
+        else []
+    )
 
 
 def _sessions(names: Iterable[str], served: bool) -> Iterable[str]:

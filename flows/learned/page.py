@@ -49,7 +49,7 @@ def page(report: Report) -> str:
     body = [*_first(report), '<div class="two">', *_changed(report), *_coming(report), "</div>"]
     if report.verdicts:
         body += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report)]
-        body += [f'<h2>How this is counted</h2><p class="soft">{escape(words.EXPLANATION)}</p>']
+        body += [f'<h2>{words.HOW_COUNTED}</h2><p class="soft">{escape(words.EXPLANATION)}</p>']
     return _document("What EDI has learned", "\n".join(body))
 
 
@@ -93,7 +93,7 @@ def _scale(report: Report) -> str:
         f'<div class="scale"><i></i><b class="zero" style="{at(0)}"></b>'
         f'<b class="span" style="{at(known.low)};{width}"></b><b class="at" style="{at(known.estimate)}"></b>'
         f'<span style="{at(0)}">no difference</span>'
-        '<span class="left">it harms</span><span class="right">learning helps</span></div>'
+        '<span class="left">fewer accepted</span><span class="right">more accepted</span></div>'
     )
 
 
@@ -104,7 +104,7 @@ def _changed(report: Report) -> list[str]:
 def _coming(report: Report) -> list[str]:
     if report.profile is None:
         return []
-    return [f"<div><h2>What the next edit will do differently</h2>{_list(words.coming(report))}</div>"]
+    return [f"<div><h2>{words.COMING}</h2>{_list(words.coming(report))}</div>"]
 
 
 def _list(lines: Iterable[str]) -> str:
@@ -117,7 +117,7 @@ def _plot(svg: str | None, name: str) -> str:
 
 def _trend(report: Report) -> list[str]:
     plot = _plot(plots.trend(report), "first tries over time")
-    return ["<h2>First tries over time</h2>", plot] if plot else []
+    return [f"<h2>{words.TREND}</h2>", plot, f'<p class="soft">{words.OF_TREND}</p>'] if plot else []
 
 
 def _cells(report: Report) -> list[str]:
@@ -133,14 +133,14 @@ def _cells(report: Report) -> list[str]:
         )
         for cell in shown
     ]
-    head = ("edit", "way", "verdicts", "0 to 100 % accepted", "", *(["mean rating"] if rated else []))
+    head = ("edit", "way", "ratings", "accepted (0 to 100 %)", "95 % interval", *(["stars"] if rated else []))
     told = [f'<p class="soft">{escape(more)}</p>'] if more else []
-    return ["<h2>What people think of each way</h2>", _table(head, rows), *told]
+    return [f"<h2>{words.CELLS}</h2>", _table(head, rows), *told]
 
 
 def _judged(cell: Cell) -> tuple[str, str]:
     if not cell.enough:
-        return '<span class="soft">insufficient</span>', ""
+        return f'<span class="soft">{words.too_few(cell)}</span>', ""
     left, width, mean = 100 * cell.low, 100 * (cell.high - cell.low), 100 * cell.mean
     inner = f'<b style="left:{left:.1f}%;width:{width:.1f}%"></b><i style="left:{mean:.1f}%"></i>'
     return f'<div class="bar">{inner}</div>', f"{mean:.0f} % ({left:.0f} to {100 * cell.high:.0f})"
@@ -148,7 +148,7 @@ def _judged(cell: Cell) -> tuple[str, str]:
 
 def _calibration(report: Report) -> list[str]:
     plot = _plot(plots.calibration(report), "accepted by score")
-    return ["<h2>What the score is worth</h2>", plot, _list(words.calibration(report))]
+    return [f"<h2>{words.SCORE}</h2>", plot, _list(words.calibration(report))]
 
 
 def _phrases(report: Report) -> list[str]:
@@ -156,8 +156,8 @@ def _phrases(report: Report) -> list[str]:
         (escape(one.term), str(one.n), words.percent(one.mean), words.percent(one.expected), f"{one.z:+.1f}")
         for one in report.phrases
     ]
-    shown = _table(("word", "verdicts", "accepted", "edits like these", "z"), rows)
-    return ["<h2>Words of your prompts that stand out</h2>", shown if rows else f"<p>{words.no_phrases(report)}</p>"]
+    shown = _table(("word", "ratings", "accepted", "edits like these", "z"), rows)
+    return [f"<h2>{words.WORDS}</h2>", shown if rows else f"<p>{words.no_phrases(report)}</p>"]
 
 
 def _reasons(report: Report) -> list[str]:
@@ -165,7 +165,10 @@ def _reasons(report: Report) -> list[str]:
         (why.reason, str(why.count), ", ".join(f"<code>edi show {escape(name)}</code>" for name in why.sessions))
         for why in report.reasons
     ]
-    return ["<h2>What was wrong</h2>", _table(("reason", "times", "for example"), rows)] if rows else []
+    if not rows:
+        return []
+    told = f'<p class="soft">{words.OF_COMPLAINTS}</p>'
+    return [f"<h2>{words.COMPLAINTS}</h2>", _table(("reason", "times", "for example"), rows), told]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

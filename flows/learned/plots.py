@@ -37,7 +37,7 @@ def trend(report: Report) -> str | None:
     held_out = report.uplift.holdout
     if held_out.n:
         axes.axhspan(100 * held_out.low, 100 * held_out.high, color=_HOLDOUT, alpha=0.12, linewidth=0)
-        axes.axhline(100 * held_out.mean, color=_HOLDOUT, linestyle="--", label="without (holdout, all of it)")
+        axes.axhline(100 * held_out.mean, color=_HOLDOUT, linestyle="--", label="without learning (all the time)")
     axes.set_ylim(0, 100)
     axes.set_xticks(places, [f"{point.until:%d %b}" for point in report.trend])
     axes.set_ylabel("accepted, %")

@@ -7,7 +7,6 @@ from typing import IO, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -46,18 +45,18 @@ def _first_screen(report: Report) -> Iterable[RenderableType]:
     yield _first(report)
     yield from _listed(words.since(report), words.changes(report))
     if report.profile is not None:
-        yield from _listed("What the next edit will do differently", words.coming(report))
+        yield from _listed(words.COMING, words.coming(report))
 
 
 def _rest(report: Report) -> Iterable[RenderableType]:
-    yield from _headed("What people think of each way", _cells(report))
+    yield from _headed(words.CELLS, _cells(report))
     if len(report.trend) > 1:
-        yield from _headed("How first tries went, in their order", _trend(report))
-    yield from _listed("What the score is worth", words.calibration(report))
-    yield from _headed("Words of your prompts that stand out", _phrases(report))
+        yield from _headed(words.TREND, _trend(report))
+    yield from _listed(words.SCORE, words.calibration(report))
+    yield from _headed(words.WORDS, _phrases(report))
     if report.reasons:
-        yield from _headed("What was wrong", _reasons(report))
-    yield Padding(Text(words.EXPLANATION, style="dim"), (1, 0, 0, 0))
+        yield from _headed(words.COMPLAINTS, _reasons(report), Text(words.OF_COMPLAINTS, style="dim"))
+    yield from _headed(words.HOW_COUNTED, Text(words.EXPLANATION, style="dim"))
 
 
 def _first(report: Report) -> Panel:
@@ -79,11 +78,11 @@ def _listed(title: str, lines: Iterable[str]) -> Iterable[RenderableType]:
 
 
 def _cells(report: Report) -> Group:
-    table = _table("edit", "way", "verdicts", "accepted, with its 95 % interval")
+    table = _table("edit", "way", "ratings", "accepted", "of 100 (95 %)")
     shown, more = words.cells(report)
     for cell in shown:
         table.add_row(
-            words.edits(cell.edit_type, cell.label, kind_of(cell.preset)), _way(cell), str(cell.n), _judged(cell)
+            words.edits(cell.edit_type, cell.label, kind_of(cell.preset)), _way(cell), str(cell.n), *_judged(cell)
         )
     return Group(table, *([Text(more, style="dim")] if more else []))
 
@@ -92,31 +91,26 @@ def _way(cell: Cell) -> str:
     return escape(words.way(cell.preset))
 
 
-def _judged(cell: Cell) -> Text:
+def _judged(cell: Cell) -> tuple[Text, Text]:
     if not cell.enough:
-        return Text("insufficient", style="dim")
-    return Text(f"{words.bar(cell.low, cell.mean, cell.high)} {words.percent(cell.mean)}")
+        return Text(words.too_few(cell), style="dim"), Text()
+    return Text(words.bar(cell.low, cell.mean, cell.high)), Text(words.span(cell.mean, cell.low, cell.high))
 
 
-def _trend(report: Report) -> Table:
-    table = _table("until", "with learning", "", "rated", "without", "rated")
+def _trend(report: Report) -> Group:
+    table = _table("up to", "accepted with learning", "of 100 (95 %)", "rated")
     for point in report.trend:
-        known, held_out = point.learned, point.holdout
-        table.add_row(
-            f"{point.until:%Y-%m-%d}",
-            words.bar(known.low, known.mean, known.high),
-            words.percent(known.mean) if known.n else "-",
-            str(known.n),
-            words.percent(held_out.mean) if held_out.n else "-",
-            str(held_out.n),
-        )
-    return table
+        known = point.learned
+        bar = words.bar(known.low, known.mean, known.high) if known.n else "-"
+        span = words.span(known.mean, known.low, known.high) if known.n else "-"
+        table.add_row(f"{point.until:%Y-%m-%d}", bar, span, str(known.n))
+    return Group(table, *([Text(words.without(report), style="dim")] if words.without(report) else []))
 
 
 def _phrases(report: Report) -> RenderableType:
     if not report.phrases:
         return Text(words.no_phrases(report))
-    table = _table("word", "verdicts", "accepted", "like edits", "z")
+    table = _table("word", "ratings", "accepted", "like edits", "z")
     for phrase in report.phrases:
         shares = (words.percent(phrase.mean), words.percent(phrase.expected))
         table.add_row(escape(phrase.term), str(phrase.n), *shares, f"{phrase.z:+.1f}")
@@ -133,5 +127,5 @@ def _reasons(report: Report) -> Table:
 def _table(*head: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in head:
-        table.add_column(name, justify="right" if name in ("verdicts", "rated", "times", "z") else "left")
+        table.add_column(name, justify="right" if name in ("ratings", "rated", "times", "z") else "left")
     return table

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from typing import Final
 
+from edi_storage.learning.intervals import wilson
 from edi_storage.learning.phrases import LEAST_SESSIONS
-from edi_storage.learning.report import ENOUGH, STRENGTH, USUAL_LEVEL, Cell, Change, Leaning, Option, Report
-from edi_storage.learning.uplift import LEAST, LEAST_HELD_OUT, Share, Uplift
+from edi_storage.learning.report import ENOUGH, STRENGTH, USUAL_LEVEL, Cell, Change, Leaning, Option, Report, kind_of
+from edi_storage.learning.uplift import HOLDOUT, LEAST, LEAST_HELD_OUT, Share, Uplift
 
 #: Changes, and edits that will be done otherwise, that are told one by one.
 MOST_TOLD: Final = 8
-#: Lines of the table: with enough verdicts, and with too few.
+#: Lines of the table.
 MOST_CELLS: Final = 40
-_MOST_FEW: Final = 6
+#: The reward of what is neither liked nor disliked.
+_HALF: Final = 0.5
 #: Reasons that are named on the first screen.
-_MOST_COMPLAINTS: Final = 3
+_MOST_COMPLAINTS: Final = 5
 #: An error is that of luck up to so many times what luck makes on average.
 _NEAR: Final = 1.5
 #: What stands first, as a word.
 STANDING: Final = {
     "too early": "too early to say",
     "not yet proven": "not yet proven",
-    "helps": "proven to help",
-    "harms": "does harm",
+    "helps": "it helps",
+    "harms": "it does harm",
 }
 _LEVELS: Final = {"1": "much weaker", "2": "weaker", "3": "as usual", "4": "stronger", "5": "much stronger"}
 
@@ -32,10 +34,25 @@ HOW_TO_RATE: Final = (
 )
 _NOTHING_CHANGED: Final = "Nothing that would be done otherwise: what is new agrees with what was known."
 EXPLANATION: Final = (
-    "Acceptance counts an accept as 1, a partial as one half and a reject as 0. Every tenth edit is made as if "
-    "nothing had been learned, so that there is something honest to compare with; the estimate also uses the "
-    "probability of every choice, which was written down before it was made. Ranges are 95 % intervals."
+    "Accepted counts 1, accepted in part one half, rejected 0. A first try is the first result of a request. About "
+    "every tenth edit, drawn by lot, is made without learning, so that there is a fair comparison; how likely each "
+    "choice was is written down before it is made, and the estimate corrects for it. Ranges are 95 % intervals: the "
+    "true value very likely lies inside."
 )
+#: Which complaints change more than the liking of a way.
+OF_COMPLAINTS: Final = (
+    "“Too strong” and “too weak” also move the strength of the edits that follow; for all others it is the rating that "
+    "counts."
+)
+#: Of the trend's picture.
+OF_TREND: Final = "Each point is a group of rated first tries up to that day; shaded: 95 % intervals."
+HOW_COUNTED: Final = "How this is counted"
+CELLS: Final = "How you rated each way"
+COMING: Final = "What EDI will do differently from now on"
+COMPLAINTS: Final = "Your complaints"
+SCORE: Final = "How well EDI's own score predicts your rating"
+TREND: Final = "First tries over time"
+WORDS: Final = "Words of your requests that stand out"
 
 
 def title(report: Report) -> str:
@@ -47,9 +64,9 @@ def title(report: Report) -> str:
         return "Learning has begun; it is too early to say whether it helps"
     match known.proof:
         case "helps":
-            return f"Learning helps: {_more(known.estimate)} in 100 first tries accepted"
+            return f"Learning helps: about {_more(known.estimate)} of every 100 first tries are accepted"
         case "harms":
-            return f"Learning does harm: {_more(known.estimate)} in 100 first tries accepted"
+            return f"Learning does harm: about {_more(known.estimate)} of every 100 first tries are accepted"
         case _:
             return "Not yet proven that learning helps"
 
@@ -59,50 +76,57 @@ def standing(report: Report) -> list[str]:
     if not report.verdicts:
         return ["Nobody has rated an edit that still counts.", HOW_TO_RATE]
     known = report.uplift
-    return [_estimate(known), *_compared(known), *_complaints(report), *_what_to_do(known), *_went_back(report)]
+    return [_estimate(report), *_compared(report), *_complaints(report), *_what_to_do(known), *_went_back(report)]
 
 
-def _estimate(known: Uplift) -> str:
+def _estimate(report: Report) -> str:
+    known = report.uplift
     if known.estimate is None or known.low is None or known.high is None:
-        return _too_early(known.learned.n, known.holdout.n)
-    span = f"between {_signed(known.low)} and {_signed(known.high)} in 100 (95 % interval)"
+        return _too_early(report.verdicts, known.learned.n, known.holdout.n)
+    span = f"between {_signed(known.low)} and {_signed(known.high)} of every 100 (95 % interval)"
     if known.proof == "not yet proven":
         return f"The best estimate is {_more(known.estimate)} accepted, {span}: it may as well be no difference."
-    return f"The true difference lies {span}, compared with edits made without learning."
+    return f"The difference very likely lies {span}, compared with edits made without learning."
 
 
-def _too_early(learned: int, held_out: int) -> str:
+def _too_early(ratings: int, learned: int, held_out: int) -> str:
     """Why there is no estimate: only edits that were made since there was a profile can show what it is worth."""
-    needed = (
-        f"{LEAST} first tries made since then are rated, {LEAST_HELD_OUT} of them made as if nothing had been learned, "
-        "to compare with"
-    )
+    # Every tenth is made without learning, so that it takes more than the least.
+    needed = max(LEAST, round(LEAST_HELD_OUT / HOLDOUT))
     if not learned + held_out:
-        return (
-            "The edits you have rated so far were made before EDI had learned anything. They shape the next edits; "
-            f"whether that helps can be told once {needed}."
-        )
+        yours = "Your rating" if ratings == 1 else f"Your {ratings:,} ratings"
+        return f"{yours} will shape the edits that follow. Whether that helps shows after about {needed} more."
+    without = f"of them {held_out or 'none'} without"
     return (
-        f"Whether what EDI has learned helps can be told once {needed}. So far there are {learned + held_out}, "
-        f"{held_out or 'none'} of them made as if nothing had been learned."
+        f"Whether it helps shows after about {needed} rated first tries ({LEAST} at least, of them {LEAST_HELD_OUT} "
+        f"without learning, to compare with). So far there are {learned + held_out}, {without}."
     )
 
 
-def _compared(known: Uplift) -> list[str]:
+def _compared(report: Report) -> list[str]:
+    known = report.uplift
     if not known.holdout.n or not known.learned.n:
         return []
-    return [
-        f"With learning, {share(known.learned)} of {known.learned.n} rated first tries were accepted; without it, in "
-        f"the holdout, {share(known.holdout)} of {known.holdout.n}"
-        + (". The estimate also evens out which edits these happened to be." if known.estimate is not None else ".")
+    told = [
+        f"Accepted with learning: {share(known.learned)} of {known.learned.n:,} first tries; without: "
+        f"{share(known.holdout)} of {known.holdout.n:,}."
     ]
+    if known.estimate is not None:
+        told.append("The estimate is corrected for the two not being the same kinds of edits.")
+    if (others := report.verdicts - known.learned.n - known.holdout.n) > 0:
+        told.append(f"{others:,} more {_ratings(others)} of later tries, or from before anything was learned.")
+    return [" ".join(told)]
+
+
+def _ratings(count: int) -> str:
+    return "rating is" if count == 1 else "ratings are"
 
 
 def _complaints(report: Report) -> list[str]:
     if not report.reasons:
         return []
-    told = ", ".join(f"{why.reason} ({_times(why.count)})" for why in report.reasons[:_MOST_COMPLAINTS])
-    return [f"What you complained about most: {told}."]
+    told = ", ".join(f"{why.reason} ({why.count})" for why in report.reasons[:_MOST_COMPLAINTS])
+    return [f"Your complaints: {told}."]
 
 
 def _times(count: float) -> str:
@@ -119,7 +143,7 @@ def _went_back(report: Report) -> list[str]:
     if report.profile is None or report.profile == report.profile_newest:
         return []
     return [
-        f"Profile {report.profile} is used, because you went back to it; new verdicts change the newest, "
+        f"Profile {report.profile} is used, because you went back to it; new ratings change the newest, "
         f"{report.profile_newest}: `edi learn activate {report.profile_newest}` uses that."
     ]
 
@@ -154,14 +178,14 @@ def since(report: Report) -> str:
     if report.profile is None:
         return "No profile yet"
     if report.profile_before is None:
-        return f"What changed with profile {report.profile}, the first one"
+        return "What changed with your first ratings"
     return f"What changed since profile {report.profile_before}"
 
 
 def changes(report: Report) -> list[str]:
     """One sentence for each change; one that says so where there is none."""
     if report.profile is None:
-        return ["The first verdicts on edits that could be made in several ways make the first profile."]
+        return ["The first ratings of edits that could be made in several ways make the first profile."]
     told = [_change(change) for change in report.changes[:MOST_TOLD]]
     left = len(report.changes) - len(told)
     if told and report.profile_before != report.profile_parent:
@@ -183,17 +207,21 @@ def _back_to_default(change: Change) -> str:
     now, usual = change.now, _called(change.now.what, change.now.default.name)
     chance, before = percent(now.favourite.chance), f"(before: {percent(change.chance_before)})"
     liked = _liked(now.default)
-    if now.favourite.chance < change.chance_before:
-        return f"{_where(now)}: {usual} was {liked}; it stays the likeliest, in {chance} of edits {before}."
-    return f"{_where(now)}: {usual} again, in {chance} of edits {before}: it was {liked}."
+    if now.favourite.chance >= change.chance_before:
+        return f"{_where(now)}: {usual} again, in {chance} of edits {before}: it was {liked}."
+    if _rate(now.default) >= _HALF:
+        return f"{_where(now)}: {usual} was {liked}, and stays the main choice, in {chance} of edits {before}."
+    return f"{_where(now)}: {usual} was {liked}. It is used in {chance} of edits now {before}, other ways in the rest."
 
 
 def _because(now: Leaning) -> str:
     favourite, default = now.favourite, now.default
-    default_told = f"{_called(now.what, default.name)} was {_liked(default)}"
-    if min(favourite.verdicts, default.verdicts) < ENOUGH / 2 or _rate(favourite) <= _rate(default):
-        return f"by what is known of edits like these (here it was {_liked(favourite)}, and {default_told})"
-    return f"because it was {_liked(favourite)}, and {default_told}"
+    liked = f"it was {_liked(favourite)}, and {_called(now.what, default.name)} was {_liked(default)}"
+    if not favourite.verdicts or _rate(favourite) <= _rate(default):
+        return f"by what is known of edits like these (here {liked})"
+    enough = min(favourite.verdicts, default.verdicts) >= ENOUGH
+    low, _ = wilson(favourite.reward, favourite.verdicts)
+    return f"because {liked}" if enough and low > _rate(default) else f"by first signs: {liked}"
 
 
 def _rate(option: Option) -> float:
@@ -214,8 +242,8 @@ def coming(report: Report) -> list[str]:
         return ["Nothing: learning is switched off (EDI_LEARNING=off)."]
     if not report.next:
         return [
-            "The usual way stays the likeliest for every kind of edit. In the other cases, as often as said above, "
-            "another way is tried, to learn whether you like it better."
+            "The usual way stays the main choice for every kind of edit. In the rest another way is tried, to learn "
+            "whether you like it better."
         ]
     told = [_next(leaning) for leaning in report.next[:MOST_TOLD]]
     left = len(report.next) - len(told)
@@ -227,8 +255,8 @@ def _next(leaning: Leaning) -> str:
     meaning = f" ({favourite.words})" if favourite.words else ""
     usual = _called(leaning.what, leaning.default.name)
     return (
-        f"{_where(leaning)}: {_called(leaning.what, favourite.name)}{meaning} in {percent(favourite.chance)} of edits, "
-        f"rather than {usual}, {_because(leaning)}."
+        f"{_where(leaning)}: {_called(leaning.what, favourite.name)}{meaning} instead of {usual} in "
+        f"{percent(favourite.chance)} of edits, {_because(leaning)}."
     )
 
 
@@ -239,9 +267,10 @@ def _where(leaning: Leaning) -> str:
 
 
 def edits(edit_type: str, label: str, kind: str) -> str:
-    """Which edits: "Brighten (person)"; of no kind "color edits of person"."""
+    """Which edits: "Brighten (person)"; of no kind "colour edits (person)"; not "Dramatic sky (sky)"."""
+    what = f"{kind[:1].upper()}{kind[1:]}" if kind else f"{'colour' if edit_type == 'color' else edit_type} edits"
     on = {"image": "whole picture", "unknown": "anything"}.get(label, label)
-    return f"{kind[:1].upper()}{kind[1:]} ({on})" if kind else f"{edit_type} edits of {on}"
+    return what if on in kind.split() else f"{what} ({on})"
 
 
 def way(preset: str) -> str:
@@ -267,38 +296,51 @@ def calibration(report: Report) -> list[str]:
     """What the score is worth."""
     found = report.calibration
     if found.method == "none" or found.ece is None or found.noise_floor is None:
-        return [f"Nothing is said of the score before 30 rated results; there are {found.rows}."]
-    at = "; ".join(f"{score:g} means {percent(found.chance(score) or 0.0)}" for score in (0.6, 0.8, 0.95))
-    chance = "no more" if found.ece <= found.noise_floor * _NEAR else "more"
+        return [f"This needs 30 rated results; so far there are {found.rows}."]
+    at = "; ".join(f"{score:g}: {percent(found.chance(score) or 0.0)}" for score in (0.6, 0.8, 0.95))
+    chance = "No more" if found.ece <= found.noise_floor * _NEAR else "More"
     lines = [
-        f"Chance that you accept a result by its alignment score: {at}.",
-        f"These chances are off by {100 * found.ece:.1f} points on average, {chance} than luck alone explains with "
-        f"{found.rows} verdicts ({100 * found.noise_floor:.1f}).",
+        f"EDI scores from 0 to 1 how well a result is what you asked for. Chance that you accept it, by score: {at}.",
+        f"These chances are off by {100 * found.ece:.1f} points on average. {chance} than luck explains: with "
+        f"{found.rows:,} ratings that is {100 * found.noise_floor:.1f}.",
     ]
     if found.advice:
         lines.append(
-            f"Accepting by itself from {found.advice.threshold:.2f} on, instead of {report.threshold:.2f}, would be "
-            f"right at least {percent(found.advice.low)} of the time ({found.advice.accepted} of {found.advice.n} "
-            "so far)."
+            f"Results are accepted by themselves from {report.threshold:.2f} on. From {found.advice.threshold:.2f} on "
+            f"would be right at least {percent(found.advice.low)} of the time ({found.advice.accepted} of "
+            f"{found.advice.n} so far)."
         )
     else:
-        lines.append(f"No other threshold than {report.threshold:.2f} is recommended: none is proven to be as good.")
+        lines.append(f"Results are accepted by themselves from {report.threshold:.2f} on; no better limit is proven.")
     return lines
 
 
 def cells(report: Report) -> tuple[list[Cell], str]:
-    """The cells to show, those that say something first; and a sentence on the others, "" where there are none."""
-    enough = [cell for cell in report.cells if cell.enough][:MOST_CELLS]
-    few = [cell for cell in report.cells if not cell.enough][:_MOST_FEW]
-    left = len(report.cells) - len(enough) - len(few)
-    return [*enough, *few], f"And {left} more: edi learn --json has all." if left else ""
+    """The cells to show, those of one kind of edit together; and a sentence on the others, "" where there are none."""
+    ratings: dict[tuple[str, str, str], int] = {}
+    for cell in report.cells:
+        ratings[_kind(cell)] = ratings.get(_kind(cell), 0) + cell.n
+    ordered = sorted(
+        report.cells, key=lambda cell: (-ratings[_kind(cell)], _kind(cell), not cell.enough, -cell.mean, -cell.n)
+    )
+    left = len(ordered) - MOST_CELLS
+    return ordered[:MOST_CELLS], f"And {left} more: edi learn --json has all." if left > 0 else ""
+
+
+def _kind(cell: Cell) -> tuple[str, str, str]:
+    return cell.edit_type, cell.label, kind_of(cell.preset)
+
+
+def too_few(cell: Cell) -> str:
+    """Instead of a share."""
+    return f"insufficient ({cell.n} of {ENOUGH})"
 
 
 def no_phrases(report: Report) -> str:
     """Why no word of a prompt is named."""
     if report.verdicts < LEAST_SESSIONS:
-        return f"Looked for from {LEAST_SESSIONS} verdicts on; there are {report.verdicts}."
-    return "No word of your prompts stands out."
+        return f"This needs {LEAST_SESSIONS} ratings; so far there are {report.verdicts}."
+    return "None does: with no word are edits liked more or less than others of their kind."
 
 
 def bar(low: float, mean: float, high: float, width: int = 20) -> str:
@@ -308,16 +350,27 @@ def bar(low: float, mean: float, high: float, width: int = 20) -> str:
     return "".join("█" if place == at else "▒" if inside[place] else "·" for place in range(width))
 
 
+def span(mean: float, low: float, high: float) -> str:
+    """A share with its interval, of 100: "91 (84 to 95)"."""
+    return f"{100 * mean:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def without(report: Report) -> str:
+    """What the trend is to be compared with; "" while there is nothing."""
+    held_out = report.uplift.holdout
+    return f"Without learning, over all this time: {share(held_out)} of {held_out.n}." if held_out.n else ""
+
+
 def new_events(report: Report) -> str:
     """What this run has added."""
     if not report.new_events:
-        return "No new verdicts since the last look."
-    new = "1 verdict is" if report.new_events == 1 else f"{report.new_events} verdicts are"
+        return "No new ratings since the last look."
+    new = "1 rating is" if report.new_events == 1 else f"{report.new_events:,} ratings are"
     return f"{new} new (one that was changed counts twice)."
 
 
 def stamp(report: Report) -> str:
     """When and of what."""
     profile = f"profile {report.profile}" if report.profile else "no profile yet"
-    verdicts = f"{report.verdicts:,} {'verdict' if report.verdicts == 1 else 'verdicts'}"
-    return f"{report.made_at:%Y-%m-%d %H:%M} UTC, {verdicts}, {profile}"
+    ratings = f"{report.verdicts:,} {'rating' if report.verdicts == 1 else 'ratings'}"
+    return f"{report.made_at:%Y-%m-%d %H:%M} UTC, {ratings}, {profile}"

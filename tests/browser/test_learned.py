@@ -33,7 +33,7 @@ def test_a_stranger_sees_first_whether_it_helps_and_what_changed(tmp_path: Path)
     (tmp_path / "learned.html").write_text(page(report), encoding="utf-8")
     with chromium() as (browser, asked_beyond):
         browser.goto((tmp_path / "learned.html").as_uri())
-        for text in (words.title(report), words.since(report), "What the next edit will do differently"):
+        for text in (words.title(report), words.since(report), words.COMING):
             expect(browser.get_by_role("heading", name=text)).to_be_in_viewport()
         for plot in ("first tries over time", "accepted by score"):
             assert shown(browser.locator("body"), plot) > 400

@@ -10,6 +10,7 @@ import pytest
 
 from edi_storage.settings import Settings
 from edi_storage.store import open_store
+from flows.learned import words
 from tests.flows.conftest import Edi
 from tests.learning.household import live
 
@@ -27,11 +28,11 @@ def test_the_first_screen_says_whether_it_helps_and_what_comes(edi: Edi) -> None
     shown = edi("learn").stdout
     assert "earn" in shown.splitlines()[1]
     assert "What changed since profile" in shown
-    assert "What the next edit will do differently" in shown
-    assert "What people think" not in shown
+    assert words.COMING in shown
+    assert words.CELLS not in shown
     assert "All of it: edi learn --report" in shown
     assert len(shown.splitlines()) < 40
-    assert "What people think of each way" in edi("learn", "--report").stdout
+    assert words.CELLS in edi("learn", "--report").stdout
     assert edi.json("learn")["new_events"] == 0
 
 

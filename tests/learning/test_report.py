@@ -82,7 +82,7 @@ def test_nothing_learned_says_so_and_how_to_begin(tmp_path: Path) -> None:
     for text in (in_terminal(report), as_markdown(report), page.page(report)):
         assert "Nothing learned yet" in text
         assert "edi feedback last accept" in text
-        assert "What people think" not in text
+        assert "How you rated" not in text
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_nothing_learned_says_so_and_how_to_begin(tmp_path: Path) -> None:
     [
         ((0.9, 0.4, 30), "Learning has begun; it is too early to say whether it helps"),
         ((0.62, 0.55, 60), "Not yet proven that learning helps"),
-        ((0.95, 0.3, 600), r"Learning helps: \d+ more in 100 first tries accepted"),
-        ((0.3, 0.95, 600), r"Learning does harm: \d+ fewer in 100 first tries accepted"),
+        ((0.95, 0.3, 600), r"Learning helps: about \d+ more of every 100 first tries are accepted"),
+        ((0.3, 0.95, 600), r"Learning does harm: about \d+ fewer of every 100 first tries are accepted"),
     ],
 )
 def test_the_headline_says_whether_it_helps(tries: tuple[float, float, int], title: str) -> None:
@@ -104,16 +104,16 @@ def test_the_headline_says_whether_it_helps(tries: tuple[float, float, int], tit
 def test_while_it_is_not_proven_it_says_that_it_may_be_nothing() -> None:
     known = words.standing(evidence(cells=CELLS, first_tries=first_tries(0.62, 0.55, 60)))
     assert "it may as well be no difference" in known[0]
-    assert re.search(r"between \N{MINUS SIGN}\d+ and \+\d+ in 100", known[0])
+    assert re.search(r"between \N{MINUS SIGN}\d+ and \+\d+ of every 100", known[0])
 
 
 def test_what_a_household_likes_is_named_with_its_reason(lived: Store) -> None:
     report = told(lived)
     (sky,) = [leaning for leaning in report.next if leaning.what == "dramatic sky"]
     assert (sky.favourite.name, sky.default.name) == ("dramatic sky: golden", "dramatic sky: usual")
-    sentence = next(line for line in words.coming(report) if line.startswith("Dramatic sky (sky)"))
-    assert "“golden” (the warm light of the golden hour) in " in sentence
-    assert "of edits, rather than “usual”, because it was liked" in sentence
+    sentence = next(line for line in words.coming(report) if line.startswith("Dramatic sky"))
+    assert "“golden” (the warm light of the golden hour) instead of “usual” in " in sentence
+    assert "of edits, because it was liked" in sentence
     for text in (in_terminal(report, brief=True), as_markdown(report), page.page(report)):
         assert "Dramatic sky" in text
         assert "golden" in text
@@ -141,7 +141,7 @@ def test_thirty_rejections_of_a_way_are_told_as_a_change(tmp_path: Path) -> None
     change = next(one for one in after.changes if one.now.what == "dramatic sky")
     assert change.before == liked != change.now.favourite.name
     sentence = words.changes(after)[0]
-    assert sentence.startswith("Dramatic sky (sky): “")
+    assert sentence.startswith("Dramatic sky: “")
     assert "(before: " in sentence
 
 
@@ -152,14 +152,14 @@ def test_a_first_rejection_makes_other_ways_be_tried(tmp_path: Path) -> None:
         put(store, Past("no", [Attempt(verdict="reject", decision=first)]))
         store.database.delete_session("edit-00000")
         report = told(store)
-    assert "1 verdict, profile 1" in words.stamp(report)
-    assert words.since(report) == "What changed with profile 1, the first one"
+    assert "1 rating, profile 1" in words.stamp(report)
+    assert words.since(report) == "What changed with your first ratings"
     assert re.search(
-        r"“usual” was not liked the one time it was judged; it stays the likeliest, in \d\d % of edits \(before: ",
+        r"“usual” was not liked the one time it was judged. It is used in \d\d % of edits now \(before: ",
         words.changes(report)[0],
     )
-    assert words.coming(report)[0].startswith("The usual way stays the likeliest")
-    assert words.standing(report)[0].startswith("The edits you have rated so far were made before EDI had learned")
+    assert words.coming(report)[0].startswith("The usual way stays the main choice")
+    assert words.standing(report)[0].startswith("Your rating will shape the edits that follow.")
 
 
 def test_few_verdicts_are_called_insufficient() -> None:
@@ -191,7 +191,7 @@ def test_an_engines_word_is_shown_and_not_obeyed() -> None:
 def test_what_is_switched_off_is_said_to_be(lived: Store) -> None:
     report = report_on(lived.database, kinds(), learn(lived.database), is_on=False)
     assert "learning is switched off" in in_terminal(report, brief=True)
-    assert "rather than" not in in_terminal(report, brief=True)
+    assert "instead of" not in in_terminal(report, brief=True)
 
 
 def test_the_plots_are_pictures_in_the_page_and_in_the_artifact(lived: Store) -> None:
@@ -216,7 +216,7 @@ def test_scores_reasons_and_their_sessions_are_told(lived: Store) -> None:
 def test_a_threshold_is_recommended_in_words() -> None:
     scores = [ScoreBin(score=score, accepted=39, rejected=1) for score in (62, 67, 72, 77, 82, 92)]
     (advice,) = [line for line in words.calibration(evidence(cells=CELLS, scores=scores)) if "would be" in line]
-    assert "from 0.60 on, instead of 0.80" in advice
+    assert "accepted by themselves from 0.80 on. From 0.60 on would be right" in advice
 
 
 def test_going_back_is_said(lived: Store) -> None:
