@@ -34,7 +34,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2.2
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: middle; }
 tr + tr { border-top: 1px solid var(--line); }
 th { font-weight: 600; font-size: .9rem; opacity: .75; }
-.bar { position: relative; width: 12rem; height: .8rem; border-radius: .4rem; background: #8883; }
+.bar { position: relative; width: min(12rem, 24vw); height: .8rem; border-radius: .4rem; background: #8883; }
 .bar b { position: absolute; top: 0; height: 100%; border-radius: .4rem; background: #2f7fd1; opacity: .4; }
 .bar i { position: absolute; top: -.15rem; width: 4px; height: 1.1rem; margin-left: -2px; background: #2f7fd1; }
 img { display: block; width: 100%; max-width: 46rem; }

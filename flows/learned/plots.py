@@ -55,7 +55,7 @@ def calibration(report: Report) -> str | None:
         [score for score, _ in found.points],
         [100 * chance for _, chance in found.points],
         color=_LEARNED,
-        label="curve",
+        label="estimated chance",
     )
     middles = [seen.score for seen in found.bins]
     shares = [100 * seen.accepted / seen.n for seen in found.bins]
@@ -63,10 +63,12 @@ def calibration(report: Report) -> str | None:
         [share - 100 * seen.low for share, seen in zip(shares, found.bins, strict=True)],
         [100 * seen.high - share for share, seen in zip(shares, found.bins, strict=True)],
     ]
-    axes.errorbar(middles, shares, yerr=spread, fmt="o", markersize=4, color=_HOLDOUT, linewidth=1, label="seen")
+    axes.errorbar(
+        middles, shares, yerr=spread, fmt="o", markersize=4, color=_HOLDOUT, linewidth=1, label="your ratings, 95 %"
+    )
     axes.axvline(report.threshold, color=_INK, linestyle=":", label=f"accepted by itself from {report.threshold:.2f}")
-    axes.set_xlim(max(0.0, min(middles) - 0.1), 1.0)
-    axes.set_ylim(0, 100)
+    axes.set_xlim(max(0.0, min(middles) - 0.1), 1.02)
+    axes.set_ylim(0, 104)
     axes.set_xlabel("alignment score")
     axes.set_ylabel("accepted, %")
     _legend(axes)

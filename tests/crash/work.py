@@ -127,11 +127,13 @@ def run(task: Task, line: Line) -> None:
     ("ready",) then waits for a word; ("ack", Ack, when) after each commit; ("error", type, sentence) for one of EDI's;
     ("raised", traceback) for any other; ("done", how often each failpoint was reached).
     """
+    # On a server this imports a module of the tests, which no fault is meant to hit.
+    settings = settings_for(task.home)
     line.say(("ready",))
     line.hear()
     failpoints.arm(task.traps)
     try:
-        with open_store(settings_for(task.home)) as opened:
+        with open_store(settings) as opened:
             store = _with_clock(opened, task.clock)
             for session_id in task.sessions:
                 work_on(store, task, session_id, lambda ack: line.say(("ack", ack, time.monotonic())))
