@@ -102,6 +102,8 @@ class Leaning(Record):
     what: Text
     favourite: Option
     default: Option
+    #: The likeliest of the others, at most two.
+    others: list[Option]
 
     @property
     def differs(self) -> bool:
@@ -278,6 +280,7 @@ def _leaning(profile: Profile, place: _Place, kinds: Mapping[str, Kind]) -> Lean
         what=place.what,
         favourite=option(favourite),
         default=option(kind.default),
+        others=[option(arm) for arm in sorted(chances, key=lambda arm: -chances[arm]) if arm != favourite][:2],
     )
 
 

@@ -21,7 +21,11 @@ def as_markdown(report: Report, *, served: bool = False) -> str:
         parts += [f"### {words.COMING}", _list(words.coming(report))]
     if report.verdicts:
         parts += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report, served)]
-        parts += [f"### {words.HOW_COUNTED}", plain(words.EXPLANATION), plain(words.new_events(report))]
+        parts += [
+            f"### {words.HOW_COUNTED}",
+            plain(words.EXPLANATION + words.not_compared(report)),
+            plain(words.new_events(report)),
+        ]
     return "\n\n".join(parts)
 
 

@@ -37,6 +37,7 @@ th { font-weight: 600; font-size: .9rem; opacity: .75; }
 .bar { position: relative; width: min(12rem, 24vw); height: .8rem; border-radius: .4rem; background: #8883; }
 .bar b { position: absolute; top: 0; height: 100%; border-radius: .4rem; background: #2f7fd1; opacity: .4; }
 .bar i { position: absolute; top: -.15rem; width: 4px; height: 1.1rem; margin-left: -2px; background: #2f7fd1; }
+@media (max-width: 40rem) { .bar, .scale span:not(.left):not(.right) { display: none; } }
 img { display: block; width: 100%; max-width: 46rem; }
 code { font-size: .9em; }
 """
@@ -49,7 +50,9 @@ def page(report: Report) -> str:
     body = [*_first(report), '<div class="two">', *_changed(report), *_coming(report), "</div>"]
     if report.verdicts:
         body += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report)]
-        body += [f'<h2>{words.HOW_COUNTED}</h2><p class="soft">{escape(words.EXPLANATION)}</p>']
+        body += [
+            f'<h2>{words.HOW_COUNTED}</h2><p class="soft">{escape(words.EXPLANATION + words.not_compared(report))}</p>'
+        ]
     return _document("What EDI has learned", "\n".join(body))
 
 

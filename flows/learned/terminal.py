@@ -56,7 +56,7 @@ def _rest(report: Report) -> Iterable[RenderableType]:
     yield from _headed(words.WORDS, _phrases(report))
     if report.reasons:
         yield from _headed(words.COMPLAINTS, _reasons(report), Text(words.OF_COMPLAINTS, style="dim"))
-    yield from _headed(words.HOW_COUNTED, Text(words.EXPLANATION, style="dim"))
+    yield from _headed(words.HOW_COUNTED, Text(words.EXPLANATION + words.not_compared(report), style="dim"))
 
 
 def _first(report: Report) -> Panel:

@@ -13,10 +13,6 @@ from edi_storage.learning.uplift import HOLDOUT, LEAST, LEAST_HELD_OUT, Share, U
 MOST_TOLD: Final = 8
 #: Lines of the table.
 MOST_CELLS: Final = 40
-#: The reward of what is neither liked nor disliked.
-_HALF: Final = 0.5
-#: Reasons that are named on the first screen.
-_MOST_COMPLAINTS: Final = 5
 #: An error is that of luck up to so many times what luck makes on average.
 _NEAR: Final = 1.5
 #: What stands first, as a word.
@@ -34,8 +30,9 @@ HOW_TO_RATE: Final = (
 )
 _NOTHING_CHANGED: Final = "Nothing that would be done otherwise: what is new agrees with what was known."
 EXPLANATION: Final = (
-    "Accepted counts 1, accepted in part one half, rejected 0. A first try is the first result of a request. About "
-    "every tenth edit, drawn by lot, is made without learning, so that there is a fair comparison; how likely each "
+    "“Usual” is what EDI does before it has learned anything. Accepted counts 1, accepted in part one half, rejected "
+    "0. A first try is the first result of a request. About "
+    "every tenth edit, chosen at random, is made without learning, so that there is a fair comparison; how likely each "
     "choice was is written down before it is made, and the estimate corrects for it. Ranges are 95 % intervals: the "
     "true value very likely lies inside."
 )
@@ -48,7 +45,7 @@ OF_COMPLAINTS: Final = (
 OF_TREND: Final = "Each point is a group of rated first tries up to that day; shaded: 95 % intervals."
 HOW_COUNTED: Final = "How this is counted"
 CELLS: Final = "How you rated each way"
-COMING: Final = "What EDI will do differently from now on"
+COMING: Final = "What EDI now does instead of the usual"
 COMPLAINTS: Final = "Your complaints"
 SCORE: Final = "How well EDI's own score predicts your rating"
 TREND: Final = "First tries over time"
@@ -112,20 +109,24 @@ def _compared(report: Report) -> list[str]:
         f"{share(known.holdout)} of {known.holdout.n:,}."
     ]
     if known.estimate is not None:
-        told.append("The estimate is corrected for the two not being the same kinds of edits.")
-    if (others := report.verdicts - known.learned.n - known.holdout.n) > 0:
-        told.append(f"{others:,} more {_ratings(others)} of later tries, or from before anything was learned.")
+        plain, fair = (_signed(value) for value in (known.learned.mean - known.holdout.mean, known.estimate))
+        told.append(f"Plainly that is {plain} of every 100; {fair} when it is allowed for that the edits differed.")
     return [" ".join(told)]
 
 
-def _ratings(count: int) -> str:
-    return "rating is" if count == 1 else "ratings are"
+def not_compared(report: Report) -> str:
+    """Ratings that tell nothing of whether learning helps; "" where there are none."""
+    others = report.verdicts - report.uplift.learned.n - report.uplift.holdout.n
+    if others <= 0:
+        return ""
+    are = "1 rating is" if others == 1 else f"{others:,} ratings are"
+    return f" {are} not compared: of a later try, or from before anything was learned."
 
 
 def _complaints(report: Report) -> list[str]:
     if not report.reasons:
         return []
-    told = ", ".join(f"{why.reason} ({why.count})" for why in report.reasons[:_MOST_COMPLAINTS])
+    told = ", ".join(f"{why.reason} ({why.count})" for why in report.reasons)
     return [f"Your complaints: {told}."]
 
 
@@ -209,9 +210,10 @@ def _back_to_default(change: Change) -> str:
     liked = _liked(now.default)
     if now.favourite.chance >= change.chance_before:
         return f"{_where(now)}: {usual} again, in {chance} of edits {before}: it was {liked}."
-    if _rate(now.default) >= _HALF:
-        return f"{_where(now)}: {usual} was {liked}, and stays the main choice, in {chance} of edits {before}."
-    return f"{_where(now)}: {usual} was {liked}. It is used in {chance} of edits now {before}, other ways in the rest."
+    kept = "One rating is little, so it" if now.default.verdicts == 1 else "It"
+    others = ", ".join(f"{_called(now.what, one.name)} {percent(one.chance)}" for one in now.others)
+    rest = f"the rest tries others ({others}), to learn whether you like one better"
+    return f"{_where(now)}: {usual} was {liked}. {kept} stays the main choice, in {chance} of edits {before}; {rest}."
 
 
 def _because(now: Leaning) -> str:
@@ -221,7 +223,7 @@ def _because(now: Leaning) -> str:
         return f"by what is known of edits like these (here {liked})"
     enough = min(favourite.verdicts, default.verdicts) >= ENOUGH
     low, _ = wilson(favourite.reward, favourite.verdicts)
-    return f"because {liked}" if enough and low > _rate(default) else f"by first signs: {liked}"
+    return f"because {liked}" if enough and low > _rate(default) else f"not sure yet: {liked}"
 
 
 def _rate(option: Option) -> float:
@@ -242,8 +244,8 @@ def coming(report: Report) -> list[str]:
         return ["Nothing: learning is switched off (EDI_LEARNING=off)."]
     if not report.next:
         return [
-            "The usual way stays the main choice for every kind of edit. In the rest another way is tried, to learn "
-            "whether you like it better."
+            "Nothing as a rule: the usual way is still the main choice for every kind of edit. Other ways are tried "
+            "where you have rated something."
         ]
     told = [_next(leaning) for leaning in report.next[:MOST_TOLD]]
     left = len(report.next) - len(told)
@@ -365,8 +367,7 @@ def new_events(report: Report) -> str:
     """What this run has added."""
     if not report.new_events:
         return "No new ratings since the last look."
-    new = "1 rating is" if report.new_events == 1 else f"{report.new_events:,} ratings are"
-    return f"{new} new (one that was changed counts twice)."
+    return f"{report.new_events:,} new {'rating' if report.new_events == 1 else 'ratings'} since the last look."
 
 
 def stamp(report: Report) -> str:
