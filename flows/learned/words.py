@@ -110,7 +110,7 @@ def _compared(report: Report) -> list[str]:
     ]
     if known.estimate is not None:
         plain, fair = (_signed(value) for value in (known.learned.mean - known.holdout.mean, known.estimate))
-        told.append(f"Plainly that is {plain} of every 100; {fair} when it is allowed for that the edits differed.")
+        told.append(f"The plain difference is {plain}; corrected for the edits not being the same ones, {fair}.")
     return [" ".join(told)]
 
 
