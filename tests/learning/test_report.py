@@ -163,6 +163,14 @@ def test_a_first_rejection_makes_other_ways_be_tried(tmp_path: Path) -> None:
     assert words.standing(report)[0].startswith("Your rating will shape the edits that follow.")
 
 
+def test_ratings_that_are_not_compared_are_counted_as_such(lived: Store) -> None:
+    report = told(lived)
+    compared = report.uplift.learned.n + report.uplift.holdout.n
+    assert 0 < compared < report.verdicts
+    assert words.not_compared(report).startswith(f" {report.verdicts - compared} ratings are not compared: ")
+    assert words.not_compared(report) in page.page(report)
+
+
 def test_few_verdicts_are_called_insufficient() -> None:
     few = [PresetCell(edit_type="style", label="sky", preset="sky: usual", accepted=9)]
     (cell,) = evidence(cells=few).cells
