@@ -381,7 +381,7 @@ def busy(database: Path) -> Iterator[None]:
         with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
             for number in itertools.count(1):
                 connection.execute(f"PRAGMA user_version = {number}")
-                if done.wait(0.1):
+                if done.wait(0.2):
                     break
 
     writer = threading.Thread(target=write)
