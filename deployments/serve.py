@@ -28,7 +28,7 @@ from filelock import Timeout
 from deployments.welcome import welcome
 from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
-from flows.child import bound_child, end_child, wait_ready
+from flows.child import STOP_SECONDS, bound_child, end_child, wait_ready
 from flows.server import (
     HOST,
     ServerInfo,
@@ -119,7 +119,9 @@ def serve(
     serving = _Serving(
         settings, address, workers, tuple(deployments or deployments_for(settings)), announce or _say, open_ui
     )
-    with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm(), _only_one(settings):
+    with contextlib.suppress(KeyboardInterrupt), _ended_by_sigterm(), _only_one(settings) as after_a_kill:
+        # What the killed one started needs a moment to end, and has the port until then.
+        serving.patience = STOP_SECONDS + 1 if after_a_kill else 0.0
         serving.announce("Starting; the first time this takes up to a minute ...")
         _keep("server", settings, serving.server_life, serving.announce)
     serving.announce("Stopped. What was under way goes on with the next `edi serve`.")
@@ -137,10 +139,12 @@ class _Serving:
     #: Once only: a runner that is started again must not open another window.
     open_ui: bool
     since: float = field(default_factory=time.time)
+    #: Seconds to wait for the port.
+    patience: float = 0.0
 
     def server_life(self) -> None:
         """A server, and in its time as many runners as it takes."""
-        with _server(self.settings, self.address) as (url, server):
+        with _server(self.settings, self.address, self.patience) as (url, server):
             life = partial(self.runner_life, url, server)
             _keep("runner", self.settings, life, self.announce, until=lambda: _is_dead(server))
 
@@ -210,7 +214,8 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
+def _only_one(settings: Settings) -> Iterator[bool]:
+    """Be the only `edi serve` of this EDI_HOME; yields whether the one before was killed."""
     lock = serve_lock(settings)
     try:
         lock.acquire(timeout=1)  # others hold it for a moment, to see whether it is free
@@ -219,22 +224,24 @@ def _only_one(settings: Settings) -> Iterator[None]:
         where = f" at {info.ui} (process {info.pid})" if info else ""
         raise EdiError(f"`edi serve` runs already for {settings.home}{where}.") from None
     try:
-        # What a killed one left would be taken for ours until our server is ready.
-        server_file(settings).unlink(missing_ok=True)
-        yield
+        left = server_file(settings)
+        after_a_kill = left.exists()
+        # It would be taken for ours until our server is ready.
+        left.unlink(missing_ok=True)
+        yield after_a_kill
     finally:
         server_file(settings).unlink(missing_ok=True)
         lock.release()
 
 
 @contextlib.contextmanager
-def _server(settings: Settings, address: tuple[str, int]) -> Iterator[tuple[str, Popen[bytes] | None]]:
+def _server(settings: Settings, address: tuple[str, int], patience: float) -> Iterator[tuple[str, Popen[bytes] | None]]:
     """The address of a server, and its process unless it is the one that PREFECT_API_URL names."""
     url = named_server()
     if url is not None:
         yield url, None
         return
-    with start_server(settings, full=True, host=address[0], port=address[1]) as server:
+    with start_server(settings, full=True, host=address[0], port=address[1], patience=patience) as server:
         yield server.url, server.child
 
 

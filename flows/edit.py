@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow, runtime
+from pydantic import Field
 
 from edi_storage.errors import InputError, SessionFailedError, UnsupportedEditError
 from edi_storage.models import MAX_ATTEMPTS, SessionData
@@ -65,19 +66,22 @@ def edit_image(
     review: form.Review = "unsure",
     variations: form.Variations = 1,
     max_attempts: form.Attempts = MAX_ATTEMPTS,
-    output: form.Output = "",
-    overwrite: form.Overwrite = False,
-    strip: form.Strip = False,
-    learning: form.Learning = True,
-    consent: form.Consent = "as set up",
-    answer: form.Answer = "",
-    session_id: form.SessionName = "",
+    output: Annotated[form.Output, form.NOT_SHOWN] = "",
+    overwrite: Annotated[form.Overwrite, form.NOT_SHOWN] = False,
+    strip: Annotated[form.Strip, form.NOT_SHOWN] = False,
+    learning: Annotated[bool, form.NOT_SHOWN] = True,
+    consent: Annotated[str, form.NOT_SHOWN] = "",
+    answer: Annotated[str | int, form.NOT_SHOWN] = "",
+    session_id: Annotated[str, Field(pattern=form.SESSION_NAME), form.NOT_SHOWN] = "",
 ) -> dict[str, Any]:
     """Edit a photo as you say it in your own words. The original is never changed.
 
     Only the first two fields are needed. While it runs, the logs tell what is done; the result, before and after, is
     among the run's artifacts.
     """
+    # For scripts, not in the form: a file to write besides (output; overwrite: even if it is there; strip: without
+    # camera and time), whether to use what was learned, what may be done with a rating (else as EDI_CONSENT says), and
+    # the session to continue, with the answer to what it asked.
     settings = load_settings()
     flow_run_id = str(runtime.flow_run.id)
     name = session_id or flow_run_id

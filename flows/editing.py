@@ -199,7 +199,7 @@ def edit(request: Request, person: Person) -> Result:
             strip=request.strip,
             variations=request.variations,
             learning=request.learning,
-            consent=request.consent or "as set up",
+            consent=request.consent,
         )
         return _with(person, settings, result)
 

@@ -54,7 +54,7 @@ NewName = Annotated[
     shown(
         "Name of the new session",
         "Empty: one is made up.",
-        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$",
+        pattern=form.SESSION_NAME,
     ),
 ]
 

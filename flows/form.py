@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from edi_storage import models
 from edi_storage.errors import InputError
@@ -16,8 +17,9 @@ from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, MAX_VARIATIONS, Feedbac
 from flows.engines.area import MAX_REGION
 from flows.engines.wishes import MAX_PROTECT, STRENGTHS
 
-#: The words for what may be done with a verdict; None leaves it to EDI_CONSENT.
+#: The words for what may be done with a verdict in the runs of earlier versions; None leaves it to EDI_CONSENT.
 CONSENTS: Final[Mapping[str, models.Consent | None]] = {
+    "": None,
     "as set up": None,
     "learn nothing": "none",
     "stays here": "local",
@@ -26,7 +28,7 @@ CONSENTS: Final[Mapping[str, models.Consent | None]] = {
 
 
 def consent_of(given: str, usual: models.Consent) -> models.Consent:
-    """What a person consents to, in the words of the form or by name; `usual` where they leave it to the settings.
+    """What a person consents to (none, local or export); `usual` where they leave it to the settings.
 
     Raises InputError.
     """
@@ -40,6 +42,9 @@ def consent_of(given: str, usual: models.Consent) -> models.Consent:
     raise InputError(f"The consent is {given[:40]!r}: say none, local or export.")
 
 
+#: A session's id, or nothing.
+SESSION_NAME: Final = "^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$"
+
 #: A batch's id, or nothing; the ids of its sessions are longer.
 BATCH_ID = "^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$"
 
@@ -48,6 +53,9 @@ def shown(title: str, description: str, **limits: Any) -> Any:
     """A field of a form. Prefect puts the parameter's name in the place of a plain title, but leaves extras alone."""
     return Field(json_schema_extra={"title": title, "description": description}, **limits)
 
+
+#: Leaves a field out of a form; scripts give it all the same.
+NOT_SHOWN: Final = SkipJsonSchema()  # type: ignore[type-arg]
 
 Photo = Annotated[
     str,
@@ -111,24 +119,6 @@ Attempts = Annotated[
     int,
     shown("Attempts", "1 to 3. A weak result is tried again, each time from the original.", ge=1, le=MAX_ATTEMPTS),
 ]
-Consent = Annotated[
-    str,
-    WithJsonSchema({"type": "string", "enum": list(CONSENTS)}),
-    shown(
-        "What may be done with your rating",
-        "'as set up': as EDI_CONSENT says. 'stays here': the next edits on this machine learn from it. 'may be "
-        "shared': it also goes into what `edi export` writes, without the names of your files. 'learn nothing': it "
-        "only counts for this edit.",
-    ),
-]
-Learning = Annotated[
-    bool,
-    shown(
-        "Use what was learned",
-        "Where you leave the look or the strength open, EDI chooses what was liked before. Switched off, it does as it "
-        "would without.",
-    ),
-]
 Variations = Annotated[
     int,
     shown(
@@ -155,16 +145,6 @@ Strip = Annotated[
         "whose camera it was). Switched on, it names nothing.",
     ),
 ]
-#: Text in the form; the flows of older schedules give a number.
-Answer = Annotated[
-    str | int,
-    WithJsonSchema({"type": "string"}),
-    shown(
-        "Answer to its question",
-        "Only to continue a session that asked you something: the number of your choice, or for variations a blend "
-        "such as '1, sky from 3'. Empty: none.",
-    ),
-]
 Blend = Annotated[
     str,
     shown(
@@ -173,15 +153,6 @@ Blend = Annotated[
         max_length=200,
     ),
 ]
-SessionName = Annotated[
-    str,
-    shown(
-        "Session",
-        "Empty: a new one. The id of a session continues it from its last finished stage.",
-        pattern="^([A-Za-z0-9][A-Za-z0-9_-]{0,63})?$",
-    ),
-]
-
 Photos = Annotated[
     list[str],
     shown("Photos", "Folders, names of photos in the folder for photos, or paths. Empty: every photo in that folder."),

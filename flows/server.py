@@ -42,6 +42,9 @@ HEALTH_SECONDS = 5.0
 FLUSH_SECONDS = 30.0
 FLUSH_TICK = 4.0
 
+#: How often to look whether a port has become free: seconds.
+PORT_TICK = 0.2
+
 #: Settings of every EDI process that touches Prefect. What the user set in the environment is kept.
 ENVIRONMENT: Mapping[str, str] = {
     # Nothing phones home, and the UI advertises nothing.
@@ -279,15 +282,17 @@ def _flush(url: str) -> None:
 
 
 @contextlib.contextmanager
-def start_server(settings: Settings, *, full: bool, port: int = 0, host: str = HOST) -> Iterator[Server]:
+def start_server(
+    settings: Settings, *, full: bool, port: int = 0, host: str = HOST, patience: float = 0.0
+) -> Iterator[Server]:
     """Run a Prefect server on this machine for the time of the block, which begins when the server answers.
 
-    full: with UI, scheduler and automations, as `edi serve` needs it. port 0 takes a free one; `host` is the IPv4
-    address to listen at (see `check_host`). EdiError if it fails.
+    full: with UI, scheduler and automations, as `edi serve` needs it. port 0 takes a free one, which another one may
+    become within `patience` seconds; `host` is the IPv4 address to listen at (see `check_host`). EdiError if it fails.
     """
     log = folder(settings) / "server.log"
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_listener(host, port))
+        listener = stack.enter_context(_listener(host, port, patience))
         # EDI's own processes reach it from this machine, also where it listens everywhere.
         url = f"http://{HOST if host == EVERYWHERE else host}:{listener.getsockname()[1]}/api"
         options = [*(["--full"] if full else []), *([] if is_local(host) else ["--public"])]
@@ -324,18 +329,25 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int, patience: float) -> socket.socket:
     """A bound socket, handed to the child: so no other process can take the port in between."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise EdiError(f"This machine does not have the address {host}: give another one with --host.") from error
-        raise EdiError(f"Port {port} is not free ({error.strerror}): give another one with --port.") from error
-    return listener
+    deadline = time.monotonic() + patience
+    while True:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            listener.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise EdiError(
+                    f"This machine does not have the address {host}: give another one with --host."
+                ) from error
+            if time.monotonic() > deadline:
+                raise EdiError(f"Port {port} is not free ({error.strerror}): give another one with --port.") from error
+            time.sleep(PORT_TICK)
+        else:
+            return listener
 
 
 def _server_environment(settings: Settings, url: str, *, full: bool, public: bool) -> dict[str, str]:

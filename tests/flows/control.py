@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,30 +80,68 @@ class Control:
         return EDIDatabase(str(self.home / "edi_sessions.db"))
 
 
+class Serve:
+    """`edi serve` for a home, on a port of its own, with some settings; it may be killed and started again."""
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.home, self.log, self._settings = home, home / "serve.log", settings
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait for its ready line."""
+        browser = self.home / "browser"
+        browser.write_text(f'#!/bin/sh\necho "$@" > {self.home / "opened"}\n')
+        browser.chmod(0o700)
+        environment = {**os.environ, "EDI_HOME": str(self.home), "BROWSER": str(browser), **self._settings}
+        environment.pop("PREFECT_API_URL", None)
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", "serve", "--port", str(self.port), "--open"],
+                env=environment,
+                cwd=PALACE.parents[2],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+        wait_until(lambda: "is ready" in self.log.read_text(), "the ready line")
+
+    def kill(self, roles: Collection[str]) -> None:
+        """SIGKILL to all processes in these roles (see `processes_of`)."""
+        for process, role in processes_of(self.home).items():
+            if role in roles:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        if "serve" in roles and self._process:
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Ctrl-C; it must end in good order."""
+        assert self._process
+        self._process.send_signal(signal.SIGINT)
+        assert self._process.wait(PATIENCE) == 0, self.log.read_text()
+
+
+def processes_of(home: Path) -> dict[int, str]:
+    """The processes that work for a home: "serve", its "server" and "runner", and the "flow" runs."""
+    roles = {b"flows.cli": "serve", b"flows.server_process": "server", b"deployments.runner": "runner"}
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"EDI_HOME={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                found[int(folder.name)] = next((roles[word] for word in words if word in roles), "flow")
+    return found
+
+
 @contextmanager
 def serving(home: Path) -> Iterator[Control]:
-    """`edi serve` for a home, on a port of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    browser = home / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$@" > {home / "opened"}\n')
-    browser.chmod(0o700)
-    settings = {"EDI_HOME": str(home), "EDI_RESUME_SECONDS": str(RESUME_SECONDS), "EDI_REVIEW_HOURS": "1"}
-    environment = {**os.environ, **settings, "BROWSER": str(browser)}
-    environment.pop("PREFECT_API_URL", None)
-    with (home / "serve.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", "--port", str(port), "--open"],
-            env=environment,
-            cwd=PALACE.parents[2],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
+    """The API of an `edi serve` that lives as long as the block."""
+    serve = Serve(home, EDI_RESUME_SECONDS=str(RESUME_SECONDS), EDI_REVIEW_HOURS="1")
     try:
-        wait_until(lambda: "is ready" in (home / "serve.log").read_text(), "the ready line")
-        yield Control(home, port)
+        serve.start()
+        yield Control(home, serve.port)
     finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0, (home / "serve.log").read_text()
+        serve.stop()

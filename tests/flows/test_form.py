@@ -43,17 +43,25 @@ def test_every_field_of_every_form_is_said_in_words_and_has_no_toggle() -> None:
             assert field.get("default", "") is not None
 
 
-def test_the_form_of_an_edit_asks_the_photo_and_the_prompt_first_and_the_session_last() -> None:
+def test_the_form_of_an_edit_asks_the_photo_and_the_prompt_first_and_is_short() -> None:
     edit_image = forms()[0]
     order = sorted(fields(edit_image), key=lambda name: fields(edit_image)[name]["position"])
     assert order[:7] == ["image_path", "prompt", "strength", "protect", "region", "mask", "review"]
-    assert order[-1] == "session_id"
+    assert order[7:] == ["variations", "max_attempts"]
     assert edit_image.parameters.required == ["image_path", "prompt"]
     attempts = fields(edit_image)["max_attempts"]
     assert (attempts["minimum"], attempts["maximum"]) == (1, 3)
     assert (
         fields(edit_image)["strength"]["enum"][0] == "as the prompt says" == fields(edit_image)["strength"]["default"]
     )
+
+
+def test_what_the_form_does_not_ask_can_be_given_all_the_same_but_not_in_vain() -> None:
+    given = {"image_path": "a.jpg", "prompt": "warmer", "session_id": "mine", "learning": False}
+    checked = forms()[0].validate_parameters(given)
+    assert (checked["session_id"], checked["learning"], checked["consent"]) == ("mine", False, "")
+    with pytest.raises(Exception, match="session_id"):
+        forms()[0].validate_parameters({**given, "session_id": "../mine"})
 
 
 def test_a_script_may_give_a_strength_as_a_number() -> None:

@@ -66,27 +66,6 @@ def test_feedback_triggered_through_prefect_is_stored(control: Control) -> None:
     assert (said.feedback_type, said.rating) == ("accept", 4)
 
 
-def test_a_killed_edit_is_continued_by_the_deployment_within_two_minutes(control: Control, photo: str) -> None:
-    run = control.start("edit-image", image_path=photo, prompt="make the sky dramatic")
-    with control.database() as database:
-        wait_until(lambda: database.last_seq(run) >= 2, "the analysis")
-        before = database.get_commits(run)
-        os.kill(process_of(database, run), signal.SIGKILL)
-        wait_until(lambda: database.require_session(run).status == "completed", "the automatic resume", 120)
-        after = database.get_commits(run)
-    wait_until(lambda: control.state(run) == "Completed", "the end of the very run that was killed")
-    wait_until(lambda: not tasks_at_work(control, run), "an end of the task that the killed process was at")
-    assert after[: len(before)] == before, "a finished stage was run again"
-    assert after[-1].stage == "completed"
-    assert len({commit.key for commit in after}) == len(after)
-
-
-def tasks_at_work(control: Control, run: str) -> list[Any]:
-    running = {"state": {"type": {"any_": ["RUNNING"]}}}
-    found: list[Any] = control.call("/task_runs/filter", flow_runs={"id": {"any_": [run]}}, task_runs=running)
-    return found
-
-
 def test_a_cancelled_edit_stays_cancelled(control: Control, photo: str) -> None:
     run = control.start("edit-image", image_path=photo, prompt="make the sky stormy")
     with control.database() as database:

@@ -32,7 +32,7 @@ from tests.crash.bench import Bench, Skipped
 from tests.crash.processes import ROOT, Hung, Raised
 from tests.crash.work import Ack, settings_for
 from tests.flows.conftest import PALACE
-from tests.flows.control import Control
+from tests.flows.control import Control, processes_of
 from tests.waiting import PATIENCE
 
 PROMPT = "make the sky dramatic"
@@ -264,12 +264,7 @@ class Place:
 
     def running(self) -> dict[int, str]:
         """The processes that work for this home, and what each of them is."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if f"EDI_HOME={self.home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = _role((folder / "cmdline").read_bytes().split(b"\0"))
-        return found
+        return processes_of(self.home)
 
     def orphans(self) -> list[str]:
         """Processes that are left over when nothing should be, after the seconds that an orderly end may take."""
@@ -277,11 +272,6 @@ class Place:
         while (left := self.running()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return [f"a process was left behind: {role} {process}" for process, role in left.items()]
-
-
-def _role(command: Sequence[bytes]) -> str:
-    roles = {b"flows.cli": "serve", b"flows.server_process": "server", b"deployments.runner": "runner"}
-    return next((roles[word] for word in command if word in roles), "flow")
 
 
 def _place(bench: Bench, workers: int = 0, **settings: str) -> Place:
