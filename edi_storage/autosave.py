@@ -1,5 +1,5 @@
 """The autosaver: a thread that saves the live state every few seconds while something changed, and at once
-after a significant event, and that renews the lease meanwhile.
+after a significant event or a boundary, and that renews the lease meanwhile.
 
 What it saves is a convenience for people and for outside jobs, never the truth: stage commits are. So a
 failed save is logged and tried again, and does not fail the stage. A lost lease does: nothing is saved any
@@ -119,7 +119,7 @@ class Autosaver:
         self._version = self._saved = 0
         self._watch, self._seen = watch, copy.deepcopy(dict(watch or {}))
         self._last_look = self._last_beat = clock()
-        self._end = threading.Event()
+        self._end, self._wake, self._soon = threading.Event(), threading.Event(), False
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
 
@@ -172,8 +172,13 @@ class Autosaver:
         self.update(changes)
         self.flush()
 
+    def save_soon(self) -> None:
+        """Have the thread save what has changed, at once; the caller does not wait for it."""
+        self._soon = True
+        self._wake.set()
+
     def flush(self) -> None:
-        """Save now what has changed, in this thread."""
+        """Save now what has changed, in the caller's thread."""
         if not self._forked():
             self._look(beat=self._beat_is_due(), save=True)
 
@@ -187,20 +192,22 @@ class Autosaver:
         if self._forked() or self._end.is_set():
             return
         self._end.set()
+        self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self.flush()
 
     def tick(self) -> None:
         """What the thread does every time it wakes: whatever is due by the clock."""
-        due = self._clock() - self._last_look >= self.interval
+        due = self._soon or self._clock() - self._last_look >= self.interval
         if due:
-            self._last_look = self._clock()
+            self._soon, self._last_look = False, self._clock()
         self._look(beat=self._beat_is_due(), save=due)
 
     def _run(self) -> None:
         while not self._end.is_set() and self.lost is None:
-            self._wait(self._end, self._pause())
+            self._wait(self._wake, self._pause())
+            self._wake.clear()
             if not self._end.is_set():
                 self.tick()
 

@@ -29,6 +29,7 @@ from flows.links import session_link, viewer_address
 from flows.markdown import before_and_after, plain
 from flows.pictures import data_uri
 from flows.plain import let_be_seen
+from flows.runs import is_deployed
 from flows.sheet import sheet_of
 
 log = logging.getLogger("edi")
@@ -57,7 +58,7 @@ class Verdict(RunInput):
 
 def can_suspend() -> bool:
     """Whether this run can leave its process and come back: it belongs to a deployment, and to no other run."""
-    return bool(runtime.deployment.id) and not runtime.flow_run.parent_flow_run_id
+    return is_deployed() and not runtime.flow_run.parent_flow_run_id
 
 
 def ask(store: Store, result: dict[str, Any]) -> str:

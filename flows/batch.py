@@ -21,13 +21,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner
 
-from edi_storage.errors import EdiError, InputError
+from edi_storage.errors import EdiError, InputError, SessionFailedError
 from edi_storage.models import MAX_ATTEMPTS
-from edi_storage.owner import is_gone
+from edi_storage.owner import is_gone, owner_name
+from edi_storage.recovery import end_session
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
 from flows import form
-from flows.edit import edit_image
+from flows.edit import asked_session, run_session
 from flows.engines.wishes import Wishes
 from flows.inbox import find_photo, make_inbox, photos_in
 from flows.markdown import bare, plain
@@ -37,6 +38,9 @@ from flows.plain import in_plain_words
 from flows.runners import batch_runner
 
 log = logging.getLogger("edi.batch")
+
+#: Long enough for one boundary.
+_LEASE_SECONDS = 10
 
 #: What became of one photo: photo, decision, score, session, and an error where there was one.
 Row = dict[str, Any]
@@ -193,13 +197,36 @@ def edit_one(photo: str, session_id: str, prompt: str, options: dict[str, Any]) 
     error = ""
     try:
         if not _has_ended(session_id):
-            # Nobody waits beside a batch: what is not sure is listed as such.
-            edit_image(image_path=photo, prompt=prompt, session_id=session_id, review="auto", **options)
+            _edit(photo, session_id, prompt, options)
     except EdiError as problem:
         error = str(problem)
     except Exception as problem:  # noqa: BLE001 - one photo must not keep the others from being edited
         error = f"{type(problem).__name__}: {problem}"
     return _row(photo, session_id, error)
+
+
+def _edit(photo: str, session_id: str, prompt: str, options: dict[str, Any]) -> None:
+    settings = load_settings()
+    wishes = Wishes.checked(**{name: options[name] for name in ("strength", "protect", "region")})
+    session = asked_session(
+        settings,
+        session_id=session_id,
+        image_path=photo,
+        prompt=prompt,
+        wishes=wishes,
+        # Nobody waits beside a batch: what is not sure is listed as such.
+        review="auto",
+        max_attempts=options["max_attempts"],
+        output=options["output"],
+        strip=options["strip"],
+        consent=settings.consent,
+    )
+    with open_store(settings) as store:
+        try:
+            run_session(store, settings, session, "", str(runtime.flow_run.id), in_batch=True)
+        except SessionFailedError as error:
+            end_session(store, store.database.acquire(session_id, owner_name(), _LEASE_SECONDS), str(error))
+            raise
 
 
 def _has_ended(session_id: str) -> bool:

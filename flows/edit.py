@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from prefect import flow, runtime
 from pydantic import Field
 
 from edi_storage.errors import InputError, SessionFailedError, UnsupportedEditError
-from edi_storage.models import MAX_ATTEMPTS, SessionData
+from edi_storage.models import MAX_ATTEMPTS, Consent, Review, SessionData
 from edi_storage.recovery import export_checkpoints
 from edi_storage.settings import Settings, load_settings
 from edi_storage.state import Step, answer_step, last_attempt, next_step
@@ -27,9 +28,10 @@ from flows.links import session_link, viewer_address
 from flows.names import edit_name
 from flows.output import check_output, outcome
 from flows.plain import in_plain_words
-from flows.reviving import end_lost_tasks, has_worked
+from flows.reviving import end_lost_run, end_lost_tasks, has_worked
+from flows.runs import is_deployed
 from flows.session import SessionRun, open_session
-from flows.stages import STAGES
+from flows.stages import run_as_task, run_in_batch
 
 log = logging.getLogger("edi")
 
@@ -89,27 +91,20 @@ def edit_image(
         known = store.database.get_session(name)
         if known is None:
             _refuse_deleted(name)
-        consents = form.consent_of(consent, settings.consent)
-        session = SessionData.checked(
-            {
-                "session_id": name,
-                "image_path": photo_for(known, image_path, inbox_of(settings)),
-                "naive_prompt": prompt,
-                "consent": consents,
-                "options": {
-                    "review": review,
-                    "output": str(Path(output).expanduser().absolute()) if output else "",
-                    "overwrite": overwrite,
-                    **({"strip": True} if strip else {}),
-                    **({} if learning else {"learning": False}),
-                    **({} if consents == "local" else {"consent": consents}),
-                    **({"variations": variations} if variations > 1 else {}),
-                    "max_attempts": min(max_attempts, settings.max_attempts),
-                    **Wishes.checked(
-                        strength=strength, protect=protect, region=region, mask=_mask(known, mask, settings)
-                    ).as_options(),
-                },
-            }
+        session = asked_session(
+            settings,
+            session_id=name,
+            image_path=photo_for(known, image_path, inbox_of(settings)),
+            prompt=prompt,
+            wishes=Wishes.checked(strength=strength, protect=protect, region=region, mask=_mask(known, mask, settings)),
+            review=review,
+            variations=variations,
+            max_attempts=max_attempts,
+            output=output,
+            overwrite=overwrite,
+            strip=strip,
+            learning=learning,
+            consent=form.consent_of(consent, settings.consent),
         )
         _say_where(settings, name)
         given = "" if _is_spent(store, name, flow_run_id) else str(answer)
@@ -120,6 +115,38 @@ def edit_image(
         if result["edited_image_path"] and asking.can_suspend() and not viewer_address(settings):
             log.info(_WHERE, result["edited_image_path"])
         return result
+
+
+def asked_session(
+    settings: Settings,
+    *,
+    session_id: str,
+    image_path: str,
+    prompt: str,
+    wishes: Wishes,
+    review: Review,
+    max_attempts: int,
+    output: str,
+    strip: bool,
+    consent: Consent,
+    overwrite: bool = False,
+    variations: int = 1,
+    learning: bool = True,
+) -> SessionData:
+    """A session as it is asked for: what is not as usual stands in its options. Raises InputError."""
+    options = {
+        "review": review,
+        "output": str(Path(output).expanduser().absolute()) if output else "",
+        "overwrite": overwrite,
+        **({"strip": True} if strip else {}),
+        **({} if learning else {"learning": False}),
+        **({} if consent == "local" else {"consent": consent}),
+        **({"variations": variations} if variations > 1 else {}),
+        "max_attempts": min(max_attempts, settings.max_attempts),
+        **wishes.as_options(),
+    }
+    asked = {"session_id": session_id, "image_path": image_path, "naive_prompt": prompt}
+    return SessionData.checked({**asked, "consent": consent, "options": options})
 
 
 def _say_where(settings: Settings, session_id: str) -> None:
@@ -146,7 +173,7 @@ def _mask(known: SessionData | None, mask: str, settings: Settings) -> str:
 
 def _refuse_deleted(session_id: str) -> None:
     """A run that comes back, with an answer or after a crash, must not make anew what was deleted meanwhile."""
-    if runtime.deployment.id and has_worked(runtime.flow_run.id):
+    if is_deployed() and has_worked(runtime.flow_run.id):
         raise InputError(f"Session {session_id} was deleted. Start a new edit if you want the photo edited.")
 
 
@@ -158,22 +185,25 @@ def run_session(
     flow_run_id: str,
     *,
     show_restored: bool = True,
+    in_batch: bool = False,
 ) -> dict[str, Any]:
     """Take the session as far as it goes without a person, and return what `edi edit --json` prints.
 
-    show_restored: the stages that were finished before stand among the tasks of this run, as "Restored".
+    show_restored: the stages that were finished before stand among the tasks of this run, as "Restored". in_batch: the
+    run is a batch's, whose page has one task for each photo.
     """
+    run_step = run_in_batch if in_batch else run_as_task
     with open_session(store, settings, session, flow_run_id) as run:
-        if flow_run_id and runtime.flow_run.run_count > 1:
-            end_lost_tasks(flow_run_id)
+        if flow_run_id and not in_batch:
+            _end_lost(run, flow_run_id)
         if not run.restored:
             _check(run.session)
         _take_answer(run, answer)
-        for step in run.restored if show_restored else ():
-            _run_step(run, step)
+        for step in run.restored if show_restored and not in_batch else ():
+            _stage(run_step, run, step)
         following = _next(run)
         while isinstance(following, Step):
-            _run_step(run, following)
+            _stage(run_step, run, following)
             following = _next(run)
         run.waiting_for = following
         export_checkpoints(store, run.session.session_id)
@@ -181,6 +211,14 @@ def run_session(
         result = outcome(store, run.session.session_id, restored=run.restored)
     result["waiting_for"] = run.waiting_for
     return result
+
+
+def _end_lost(run: SessionRun, flow_run_id: str) -> None:
+    """Nobody else says that what worked on this session before was killed."""
+    if runtime.flow_run.run_count > 1:
+        end_lost_tasks(flow_run_id)
+    elif run.restored:
+        end_lost_run(run.store, run.session.session_id, flow_run_id)
 
 
 def _next(run: SessionRun) -> Step | Literal["question", "review"] | None:
@@ -233,9 +271,8 @@ def _number(answer: str, choices: int) -> int:
     return int(answer)
 
 
-def _run_step(run: SessionRun, step: Step) -> None:
-    # return_state: a plain call returns Prefect's state for a restored stage, and the value for any other.
+def _stage(run_step: Callable[[SessionRun, Step], object], run: SessionRun, step: Step) -> None:
     try:
-        STAGES[step.stage](run, step, return_state=True).result()
+        run_step(run, step)
     except (InputError, UnsupportedEditError) as error:
         raise SessionFailedError(error, run.session.session_id) from error

@@ -216,7 +216,8 @@ def batch(photos: Sequence[str], request: Mapping[str, Any]) -> Result:
     missing = [photo for photo in photos if not os.path.exists(find_photo(photo, inbox_of(load_settings())))]
     if missing:
         raise InputError(f"There is no file {missing[0]}; check the path.")
-    with _flows() as settings:
+    # A batch takes hours: who watches it wants to see that it has died.
+    with _flows(heartbeats=True) as settings:
         from flows.batch import edit_batch
 
         attempts = request["max_attempts"] or settings.max_attempts
@@ -311,11 +312,11 @@ def fork(name: str, wanted: Wanted, person: Person, *, run: bool) -> Result:
 
 
 @contextmanager
-def _flows() -> Iterator[Settings]:
+def _flows(*, heartbeats: bool = False) -> Iterator[Settings]:
     """A process in which flows can run: Prefect set up for EDI_HOME, and a server that answers."""
     from flows.server import api_for, prepare_environment
 
     settings = load_settings()
     prepare_environment(settings)
-    with api_for(settings):
+    with api_for(settings, heartbeats=heartbeats):
         yield settings

@@ -17,6 +17,7 @@ from flows import form
 from flows.artifacts import show_stored
 from flows.names import verdict_name
 from flows.plain import in_plain_words, let_be_seen
+from flows.runs import is_deployed
 from flows.session import log
 from flows.sessions import find_session, newest_with_result
 
@@ -55,6 +56,6 @@ def record_feedback(
     photo = Path(session.image_path).name
     told = f"{verdict}, {rating} of 5" if rating else verdict
     log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, told)
-    if runtime.deployment.id:
+    if is_deployed():
         let_be_seen()
     return saved.model_dump(mode="json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from edi_storage.learning import learn
@@ -17,6 +17,7 @@ from flows.learned.words import title
 from flows.links import viewer_address
 from flows.names import timed_name
 from flows.plain import in_plain_words, let_be_seen
+from flows.runs import is_deployed
 from flows.session import log
 
 
@@ -36,6 +37,6 @@ def learn_from_feedback() -> dict[str, Any]:
         as_markdown(report, served=bool(viewer_address(settings))), key="learned", description=title(report)
     )
     log.info("%s. New feedback events: %d; see the artifact `learned`.", title(report), report.new_events)
-    if runtime.deployment.id:
+    if is_deployed():
         let_be_seen()
     return report.model_dump(mode="json")

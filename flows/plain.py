@@ -13,6 +13,7 @@ from prefect import runtime
 from prefect.states import Failed
 
 from edi_storage.errors import EdiError
+from flows.runs import is_deployed
 
 #: The page of a run asks for its logs every 5 s while the run is running, and never again: what was logged in the last
 #: moments would be seen by nobody who does not load the page anew. Logs travel for up to half a second.
@@ -35,7 +36,7 @@ def in_plain_words(run: Callable[P, T]) -> Callable[P, T]:
         except EdiError as error:
             logging.getLogger("prefect.flow_runs").addFilter(_is_news)
             # For the page of the run, whose logs a person sees first; `edi` itself says it in the terminal.
-            if runtime.deployment.id and not runtime.task_run.id:
+            if is_deployed() and not runtime.task_run.id:
                 logging.getLogger("edi").error("%s", error)  # noqa: TRY400 - the sentence says it all
                 let_be_seen()
             return cast("T", Failed(message=str(error), data=cast("Any", error)))

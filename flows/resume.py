@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.client.orchestration import get_client
 
 from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, StorageFullError
@@ -26,6 +26,7 @@ from flows.names import timed_name
 from flows.output import outcome
 from flows.plain import in_plain_words
 from flows.reviving import close, is_moving, revive, run_of, session_id_of, waiting_runs, way_on
+from flows.runs import is_deployed
 from flows.server import read_server_file
 from flows.session import log
 
@@ -44,7 +45,7 @@ def resume_interrupted(limit: form.Limit = 100) -> list[dict[str, Any]]:
     settings = load_settings()
     with open_store(settings) as store:
         store.database.free_leases(is_gone)
-        if runtime.deployment.id:
+        if is_deployed():
             _look_after_waiting(store, settings, limit)
         found = store.database.interrupted_sessions(limit)
         results = [result for session in found if (result := _resume(store, settings, session.session_id))]
@@ -123,7 +124,7 @@ def _continue(store: Store, settings: Settings, session_id: str) -> dict[str, An
         return None
     with get_client(sync_client=True) as client:
         # `edi resume` is to work on it now, whether a runner is there or not.
-        run = run_of(client, store, session_id) if runtime.deployment.id else None
+        run = run_of(client, store, session_id) if is_deployed() else None
         way = way_on(session, run, datetime.now(UTC))
         if way == "leave":
             return None

@@ -136,6 +136,28 @@ def end_lost_tasks(run_id: str) -> None:
         log.warning('Tasks of a killed process stay "running" in the UI: %s', error)
 
 
+def end_lost_run(store: Store, session_id: str, this: str) -> None:
+    """Say that the run which worked on a session before `this` one has crashed, if it still "runs" with no deployment.
+
+    Nobody else would: runs started by hand send no heartbeats. To be called under the session's lease.
+    """
+    before = _run_id(store, session_id)
+    if before is None or str(before) == this:
+        return
+    lost: State[Any] = Crashed(message="Its process was killed; the session goes on in another run.")
+    try:
+        with get_client(sync_client=True) as client:
+            run = client.read_flow_run(before)
+            mine = session_id_of(run) == session_id
+            if mine and run.deployment_id is None and run.state_type == StateType.RUNNING:
+                end_lost_tasks(str(run.id))
+                client.set_flow_run_state(run.id, lost, force=True)
+    except ObjectNotFound:
+        return  # of another server
+    except Exception as error:  # noqa: BLE001 - no more than what a person sees
+        log.warning('The run of a killed process stays "running" in the UI: %s', error)
+
+
 def is_moving(run: FlowRun | None) -> bool:
     """Whether the run is at work or planned, perhaps with an answer that it brings."""
     return run is not None and run.state_type in {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING}

@@ -140,11 +140,12 @@ def folder(settings: Settings) -> Path:
 
 
 @contextlib.contextmanager
-def api_for(settings: Settings) -> Iterator[str]:
+def api_for(settings: Settings, *, heartbeats: bool = False) -> Iterator[str]:
     """Yield the URL of a Prefect API that answers, and make it the one that Prefect uses inside the block.
 
     First the server that PREFECT_API_URL names, then the one `edi serve` runs for this EDI_HOME, else an embedded one
-    that ends with the block, or with this process however it ends. Raises EdiError with one sentence.
+    that ends with the block, or with this process however it ends. Raises EdiError with one sentence. heartbeats: by
+    their absence a server that goes on sees that this process has died; each flow run then ends up to a second later.
     """
     prepare_environment(settings)
     with contextlib.ExitStack() as stack:
@@ -152,7 +153,7 @@ def api_for(settings: Settings) -> Iterator[str]:
         embedded = url is None
         if url is None:
             url = stack.enter_context(start_server(settings, full=False)).url
-        stack.enter_context(_using(url, heartbeats=not embedded))
+        stack.enter_context(_using(url, heartbeats=heartbeats and not embedded))
         yield url
 
 
@@ -244,8 +245,6 @@ def _using(url: str, *, heartbeats: bool) -> Iterator[None]:
     with _environ("PREFECT_API_URL", url):
         from prefect.settings import temporary_settings
 
-        # An embedded server ends with the flow: nobody would miss its heartbeats, and Prefect takes up to a second
-        # to stop sending them.
         changes = {"PREFECT_API_URL": url} | ({} if heartbeats else {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": None})
         with temporary_settings(changes):
             try:

@@ -233,7 +233,8 @@ class SessionRun:
         stored = self.store.database.commit_stage(self.lease, commit, self.settings.lease_seconds)
         self.state, self.seq = merge_patch(self.state, stored.state_delta), stored.seq
         self.autosaver.set(with_checkpoint(self.state, stored))
-        self.autosaver.flush()
+        # It is no part of the commit, so the next stage does not wait for its two syncs.
+        self.autosaver.save_soon()
 
     def _saved_progress(self) -> Progress | None:
         try:

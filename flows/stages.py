@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from edi_storage.models import (
     SceneAnalysis,
     ValidationData,
 )
+from edi_storage.recovery import export_checkpoints
 from edi_storage.state import Step, verdict_on
 from flows import words
 from flows.album import keep_mask, keep_picture
@@ -55,8 +57,16 @@ def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     """Only an engine's passing failure is worth another try."""
     error = state.result(raise_on_failure=False)
     if isinstance(error, EngineError):
-        log.warning("The engine failed, and is tried again: %s", error)
+        _warn_of(error)
     return isinstance(error, EngineError)
+
+
+def _warn_of(error: EngineError) -> None:
+    log.warning("The engine failed, and is tried again: %s", error)
+
+
+#: What each stage does, by its name; `STAGES` has it as tasks.
+_WORK: dict[str, Work] = {}
 
 
 def stage(work: Work) -> StageTask:
@@ -73,6 +83,7 @@ def stage(work: Work) -> StageTask:
             work(run, step)
         return run
 
+    _WORK[work.__name__] = work
     decorate = task(
         name=work.__name__,
         description=work.__doc__,
@@ -322,3 +333,27 @@ STAGES: dict[str, StageTask] = {
     "validation": validation,
     "completed": completed,
 }
+
+
+def run_as_task(run: SessionRun, step: Step) -> None:
+    """A stage as a task of the present flow run, whose page shows it."""
+    # return_state: a plain call returns Prefect's state for a restored stage, and the value for any other.
+    STAGES[step.stage](run, step, return_state=True).result()
+
+
+def run_in_batch(run: SessionRun, step: Step) -> None:
+    """A stage as a part of the present task, which is one of thousands: with the same tries and the same checkpoint.
+
+    As a task of its own it would cost as much as the edit of a small photo, and a megabyte in Prefect's database.
+    """
+    work = _WORK[step.stage]
+    for delay in RETRY_DELAYS:
+        try:
+            work(run, step)
+            break
+        except EngineError as error:
+            _warn_of(error)
+            time.sleep(delay)
+    else:
+        work(run, step)
+    export_checkpoints(run.store, run.session.session_id)

@@ -295,15 +295,24 @@ def test_the_thread_saves_and_beats_and_ends(saves: Saves) -> None:
 def test_the_thread_sleeps_until_something_is_due(saves: Saves, clock: Clock) -> None:
     pauses: list[float] = []
 
-    def wait(end: threading.Event, seconds: float) -> None:
+    def wait(_: threading.Event, seconds: float) -> None:
         pauses.append(seconds)
         clock.now += seconds
         if len(pauses) == 6:
-            end.set()
+            saver._end.set()
 
     saver = make(saves, clock, interval=5, heartbeat=lambda: None, heartbeat_interval=2, wait=wait)
     saver._run()
     assert pauses == [2, 2, 1, 1, 2, 2]
+
+
+def test_what_is_to_be_saved_soon_does_not_wait_for_the_interval(saves: Saves) -> None:
+    with Autosaver(saves, interval=3600) as saver:
+        for number in (1, 2):
+            saver.set({"a": number})
+            saver.save_soon()
+            saves.wait_for(number)
+    assert saves.states == [{"a": 1}, {"a": 2}]
 
 
 def test_the_thread_ends_when_the_lease_is_lost(saves: Saves) -> None:
