@@ -156,7 +156,7 @@ class _Serving:
                 url, os.getpid(), port, self.since, workers=self.workers, runner=runner.pid, viewer=server is not None
             )
             write_server_file(self.settings, info)
-            welcome(self.settings, url, self.announce, open_ui=self.open_ui)
+            welcome(self.settings, url, self.announce, viewer=info.viewer, open_ui=self.open_ui)
             self.open_ui = False
             _wait_for_a_death(server, runner)
             if _is_dead(server):

@@ -12,19 +12,25 @@ from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
 from flows.api import Api
 from flows.inbox import make_inbox
+from flows.links import PREFIX
 
 
-def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, open_ui: bool) -> None:
-    """Announce where the UI, the form to start an edit and the folder for photos are. open_ui: show that form."""
+def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, viewer: bool, open_ui: bool) -> None:
+    """Announce where the UI, the form to start an edit, the folder for photos and the page of what is in it are.
+
+    viewer: the server has the pages of flows/viewer.py. open_ui: show the one of the photos, or else the form.
+    """
     ui = url.removesuffix("/api")
-    form = _edit_form(ui, url)
+    form, pages = _edit_form(ui, url), f"{ui}{PREFIX}" if viewer else ""
     announce(f"EDI is ready: {ui} (Ctrl-C ends it)")
     if form:
         announce(f"  Edit a photo:     {form}")
         announce(f"  Put photos into:  {make_inbox(settings)}")
+        if pages:
+            announce(f"  Photos and edits: {pages}")
     if open_ui:
         # In a thread: some browsers' starters return only when the browser is closed.
-        threading.Thread(target=_show, args=(form or ui, announce), daemon=True).start()
+        threading.Thread(target=_show, args=(pages or form or ui, announce), daemon=True).start()
 
 
 def somebody_is_there() -> bool:

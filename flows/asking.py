@@ -35,7 +35,10 @@ from flows.sheet import sheet_of
 log = logging.getLogger("edi")
 
 #: Prefect's page hides it in a menu.
-_HOW = "To answer, choose Resume in the menu (⋮) at the top right of this page; or use `edi review` in a terminal."
+_HOW = (
+    "It waits for you. To answer, choose Resume in the menu (⋮) at the top right of this page; or give it on the "
+    "page of this edit; or use `edi review` in a terminal."
+)
 
 #: Pixels of the longer side of a picture in the dialog, which is not wide.
 _LONGEST = 320

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, runtime
+from prefect.client.orchestration import get_client
 
 from edi_storage.database import EDIDatabase
 from edi_storage.errors import EdiError
 from edi_storage.models import Reason, SessionData
 from edi_storage.recovery import give_verdict
-from edi_storage.settings import load_settings
+from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
 from flows import form
 from flows.artifacts import show_stored
+from flows.links import session_link, viewer_address
 from flows.names import verdict_name
 from flows.plain import in_plain_words, let_be_seen
 from flows.runs import is_deployed
@@ -48,7 +51,8 @@ def record_feedback(
     session_id: form.SessionToRate = "",
 ) -> dict[str, Any]:
     """Rate an edit. Rating the same result again replaces what was said before."""
-    with open_store(load_settings()) as store:
+    settings = load_settings()
+    with open_store(settings) as store:
         session = _meant(store.database, session_id)
         chosen: list[Reason] = list(dict.fromkeys(reasons))
         saved = give_verdict(store, session.session_id, verdict, rating=rating or None, comment=comment, reasons=chosen)
@@ -57,5 +61,15 @@ def record_feedback(
     told = f"{verdict}, {rating} of 5" if rating else verdict
     log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, told)
     if is_deployed():
+        _show_that_it_is_stored(settings, session, f"{verdict} {rating or ''}".strip())
         let_be_seen()
     return saved.model_dump(mode="json")
+
+
+def _show_that_it_is_stored(settings: Settings, session: SessionData, said: str) -> None:
+    """Say it in the run's name too, which its open page shows at the top; and where the edit is."""
+    if address := viewer_address(settings):
+        log.info("The page of the edit: %s", address + session_link(session.session_id))
+    with get_client(sync_client=True) as client:
+        name = f"stored: {verdict_name({'verdict': said}, Path(session.image_path).name)}"
+        client.update_flow_run(UUID(str(runtime.flow_run.id)), name=name)

@@ -111,8 +111,7 @@ Review = Annotated[
     models.Review,
     shown(
         "Who judges the result",
-        "unsure: EDI measures the result and asks you only where it is not sure. ask: you judge every attempt. auto: "
-        "nobody is asked.",
+        "unsure: EDI, and you where it is not sure. ask: you, every attempt. auto: EDI alone.",
     ),
 ]
 Attempts = Annotated[
@@ -176,7 +175,11 @@ BatchName = Annotated[
 ]
 
 Verdict = Annotated[
-    FeedbackType, shown("Your verdict", "accept: keep it. reject: not what you wanted. partial: right in part.")
+    FeedbackType,
+    shown(
+        "Your verdict",
+        "accept: keep it. partial: right in part, keep it. reject: not what you wanted; it may try again.",
+    ),
 ]
 Rating = Annotated[int, shown("Stars", "1 (poor) to 5 (excellent). 0: no rating.", ge=0, le=5)]
 Reasons = Annotated[list[Reason], shown("What was wrong", "Leave it empty if nothing was.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def find_photo(name: str, inbox: Path) -> str:
         return str(path.absolute())
     if os.path.exists(inbox / name):
         return str(inbox / name)
-    raise InputError(f"There is no photo {name!r} in {Path.cwd()} or in the inbox {inbox}. {_listing(inbox)}")
+    raise InputError(
+        f"There is no photo {name!r} in {Path.cwd()} or in the folder for photos, {inbox}."
+        f"{_similar(name, inbox)} {_listing(inbox)}"
+    )
 
 
 def photo_for(known: SessionData | None, name: str, inbox: Path) -> str:
@@ -78,9 +82,14 @@ def _expanded(name: str) -> Path:
         return Path(name)
 
 
+def _similar(name: str, inbox: Path) -> str:
+    close = difflib.get_close_matches(name, [path.name for path in photos_in(inbox)], n=1)
+    return f" Do you mean {close[0]!r}?" if close else ""
+
+
 def _listing(inbox: Path) -> str:
     there = [path.name for path in photos_in(inbox)]
     if not there:
-        return "The inbox is empty: drop a photo there and name it."
+        return "That folder is empty: drop a photo there and name it."
     more = len(there) - _LISTED
     return f"There: {', '.join(there[:_LISTED])}{f' and {more} more' if more > 0 else ''}."

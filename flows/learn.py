@@ -28,7 +28,7 @@ def _run_name() -> str:
 @flow(name="learn-from-feedback", flow_run_name=_run_name, persist_result=False)
 @in_plain_words
 def learn_from_feedback() -> dict[str, Any]:
-    """Aggregate the feedback given since the last time; each verdict counts once, however often this runs."""
+    """Learn from what was rated since the last time, for the next edits; the artifact `learned` tells what."""
     settings = load_settings()
     with open_store(settings) as store:
         learned = learn(store.database)

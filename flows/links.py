@@ -17,17 +17,16 @@ PREFIX = "/edi"
 
 @dataclass(frozen=True)
 class Rating:
-    """What a person may say of a result with one click; the form that opens shows it, to be changed or sent."""
+    """What a person may say of a result with one click; the form that opens shows it, to be completed and sent."""
 
     words: str
     verdict: FeedbackType
-    stars: int
 
 
 RATINGS: Sequence[Rating] = (
-    Rating("keep it", "accept", 5),
-    Rating("right in part", "partial", 3),
-    Rating("not what I wanted", "reject", 1),
+    Rating("keep it", "accept"),
+    Rating("right in part", "partial"),
+    Rating("not what I wanted", "reject"),
 )
 
 #: The pictures that can be opened at full size, as the last part of their address.
@@ -41,7 +40,17 @@ def session_link(session_id: str, picture: str = "") -> str:
 
 def rating_link(session_id: str, rating: Rating) -> str:
     """The form of `record-feedback`, filled in."""
-    return f"{session_link(session_id, 'rate')}?{urlencode({'verdict': rating.verdict, 'stars': rating.stars})}"
+    return f"{session_link(session_id, 'rate')}?{urlencode({'verdict': rating.verdict})}"
+
+
+def edit_link(photo: str = "") -> str:
+    """The form of `edit-image`, with the name of a photo of the inbox filled in."""
+    return f"{PREFIX}/-/edit?{urlencode({'photo': photo})}" if photo else f"{PREFIX}/-/edit"
+
+
+def inbox_link(photo: str) -> str:
+    """A small picture of a photo in the inbox."""
+    return f"{PREFIX}/-/photo?{urlencode({'name': photo})}"
 
 
 def has_result(history: SessionHistory) -> bool:

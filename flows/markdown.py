@@ -305,5 +305,5 @@ def _rating(history: SessionHistory, *, served: bool) -> list[str]:
     lines = [f"Your verdict: {'; '.join(given)}."] if given else []
     how = "click on a verdict at the top" if served else f"run the deployment `record-feedback` for `{session_id}`"
     how = f"To change it, {how}" if given else how[0].upper() + how[1:]
-    lines.append(f"{how}, or in a terminal: `edi feedback {session_id} accept --rating 5`.")
+    lines.append(f"{how}, or in a terminal: `edi feedback {session_id} VERDICT --rating STARS`.")
     return ["### Rate it", *lines]

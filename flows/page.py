@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -19,13 +20,16 @@ from flows import words
 from flows.album import Album, album
 from flows.engines.heat import LEGEND
 from flows.engines.wishes import Wishes
-from flows.links import PICTURES, PREFIX, RATINGS, has_result, rating_link, session_link
+from flows.links import PICTURES, PREFIX, RATINGS, edit_link, has_result, inbox_link, rating_link, session_link
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
 #: Pixels of the longer side of the two pictures, of all masks in one, and of one mask.
 _LARGE: Final = 1600
 _MIDDLE: Final = 900
 _SMALL: Final = 360
+
+#: Photos of the inbox that are shown.
+_IN_INBOX: Final = 200
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; }
@@ -42,6 +46,7 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .standing { font-size: 1.15rem; font-weight: 600; }
 .grid .all { grid-column: span 2; grid-row: span 2; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
+.grid.inbox img { aspect-ratio: 3 / 2; object-fit: cover; } .grid.inbox figcaption { overflow-wrap: anywhere; }
 .grid.wider { grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top; }
@@ -54,6 +59,8 @@ range?.addEventListener('input', () => {
   document.querySelector('.after').style.clipPath = `inset(0 0 0 ${range.value}%)`;
   document.querySelector('.slider i').style.left = `${range.value}%`;
 });
+for (const time of document.querySelectorAll('time'))
+  time.textContent = new Date(time.dateTime).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
 """
 
 
@@ -67,7 +74,7 @@ def page(store: Store, history: SessionHistory, *, served: bool = False) -> str:
     shown = album(store, history, _LARGE)
     body = [
         f"<h1>{title}</h1>",
-        f'<p class="soft">{escape(Path(session.image_path).name)}, {session.created_at:%Y-%m-%d %H:%M} UTC, '
+        f'<p class="soft">{escape(Path(session.image_path).name)}, {_when(session.created_at)}, '
         f"session {escape(session.session_id)}</p>",
         f'<p class="standing">{escape(words.headline(history))}</p>',
         *_around(session, store.database.forks_of(session.session_id)),
@@ -84,17 +91,40 @@ def page(store: Store, history: SessionHistory, *, served: bool = False) -> str:
     return _document(title, "\n".join(body))
 
 
-def index(sessions: Sequence[SessionData]) -> str:
-    """The page that lists sessions, in the order in which they are given; each leads to its own page."""
+def index(sessions: Sequence[SessionData], inbox: Path, photos: Sequence[str]) -> str:
+    """The page of the photos in the inbox, each of which leads to the form that edits it, and of the sessions."""
+    links = f"{_link(edit_link(), 'Edit another photo')} · {_link('/', 'The control room')}"
+    body = [f'<h1>Photos and edits</h1><p class="links">{links}</p>', *_inbox(inbox, photos), *_listed(sessions)]
+    return _document("Photos and edits", "\n".join(body))
+
+
+def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
+    shown = [
+        f'<figure><a href="{escape(edit_link(name))}"><img loading="lazy" src="{escape(inbox_link(name))}" '
+        f'alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></a></figure>'
+        for name in photos[:_IN_INBOX]
+    ]
+    more = f" Of {len(photos)}, the first {_IN_INBOX} by name are shown." if len(photos) > _IN_INBOX else ""
+    how = "Choose one to edit it." if photos else "Put photos into it, and load this page again."
+    folder = f"<p>The folder for photos is <code>{escape(str(inbox))}</code>. {how}{more}</p>"
+    return ["<h2>Photos</h2>", folder, *([f'<div class="grid inbox">{"".join(shown)}</div>'] if shown else [])]
+
+
+def _listed(sessions: Sequence[SessionData]) -> list[str]:
     rows = [
         f"<tr><td>{_link(session_link(one.session_id), one.naive_prompt[:100])}</td>"
-        f"<td>{escape(Path(one.image_path).name)}</td><td>{one.created_at:%Y-%m-%d %H:%M}</td>"
+        f"<td>{escape(Path(one.image_path).name)}</td><td>{_when(one.created_at)}</td>"
         f"<td>{escape(words.standing(one))}</td></tr>"
         for one in sessions
     ]
-    head = "".join(f"<th>{cell}</th>" for cell in ("what was asked for", "photo", "when (UTC)", "how it stands"))
+    head = "".join(f"<th>{cell}</th>" for cell in ("what was asked for", "photo", "when", "how it stands"))
     table = f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>' if rows else "<p>None yet.</p>"
-    return _document("Edits", f'<h1>Edits</h1><p class="links">{_link("/", "Back to the control room")}</p>{table}')
+    return ["<h2>Edits, the newest first</h2>", table]
+
+
+def _when(moment: datetime) -> str:
+    """A time that the browser turns into the person's own."""
+    return f'<time datetime="{moment:%Y-%m-%dT%H:%MZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
 
 
 def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
@@ -113,7 +143,7 @@ def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
 
 
 def _document(title: str, body: str) -> str:
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    policy = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -147,16 +177,23 @@ def _links(history: SessionHistory) -> list[str]:
     if not has_result(history):
         return [f'<p class="links">At full size: {_link(session_link(session_id, "photo"), "photo")}</p>']
     sizes = " · ".join(_link(session_link(session_id, picture), picture) for picture in PICTURES)
-    save = f'<a href="{escape(session_link(session_id, "result"))}" download>save the result</a>'
+    result = escape(session_link(session_id, "result"))
+    save = f'<a href="{result}" download="{escape(_saved_as(history))}">save the result</a>'
     ratings = " · ".join(_link(rating_link(session_id, rating), rating.words) for rating in RATINGS)
     said = "; ".join(f"{one.feedback_type}{f', {one.rating} of 5' if one.rating else ''}" for one in history.feedback)
     asked = f"You said: {escape(said)}. Change it:" if said else "What do you think of it?"
     lines = [
         f"At full size: {sizes} · {save}",
         f"{asked} {ratings}",
-        f"{_link(PREFIX, 'All edits')} · {_link('/', 'The control room')}",
+        f"{_link(PREFIX, 'Photos and edits')} · {_link('/', 'The control room')}",
     ]
     return [f'<p class="links">{"<br>".join(lines)}</p>']
+
+
+def _saved_as(history: SessionHistory) -> str:
+    """The name of the result where a person saves it: the photo's, and "edited"."""
+    assert history.state
+    return f"{Path(history.session.image_path).stem}-edited{Path(history.state.edited_image_path or '').suffix}"
 
 
 def _link(address: str, text: str) -> str:

@@ -1,17 +1,21 @@
-"""Small copies of pictures, as text that stands inside a page."""
+"""Small copies of pictures, most of them as text that stands inside a page."""
 
 from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from edi_storage.errors import InputError
 from flows.engines.base import Mask, Pixels
+from flows.engines.photo import FORMATS
 
 #: How strongly a mask is tinted over its photo.
 _TINT: Final = 0.55
@@ -41,6 +45,23 @@ def _as_uri(pixels: Pixels, quality: int) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def thumbnail(path: Path, longest: int) -> bytes:
+    """A small JPEG of a photo that may be of any size, upright. Raises InputError for what cannot be opened."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as picture:
+                # A JPEG is decoded at an eighth, a quarter or a half of its size, where that is enough.
+                picture.draft("RGB", (longest, longest))
+                picture.thumbnail((longest, longest))
+                upright = ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{path.name} cannot be shown: {error}") from error
+    buffer = io.BytesIO()
+    upright.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def shrink(pixels: Pixels, longest: int) -> Pixels:

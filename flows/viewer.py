@@ -1,9 +1,9 @@
 """Pages of sessions beside Prefect's UI, on the server of `edi serve`; nothing here changes anything.
 
-GET /edi lists the newest sessions, /edi/SESSION is the page of one with the slider,
+GET /edi shows the photos in the inbox and lists the newest sessions, /edi/SESSION is the page of one with the slider,
 /edi/SESSION/{photo,result,changes} a picture as it is stored, and /edi/SESSION/rate?verdict=accept&stars=5 leads to the
-filled-in form of `record-feedback`. SESSION may be shortened, or "last". Prefect's password, where there is one, is
-asked for here too.
+filled-in form of `record-feedback`, as /edi/-/edit?photo=NAME to that of `edit-image`. SESSION may be shortened, or
+"last". Prefect's password, where there is one, is asked for here too.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from edi_storage.models import SessionHistory
 from edi_storage.settings import Settings, load_settings
 from edi_storage.state import last_attempt
 from edi_storage.store import Store, open_store
+from flows.inbox import inbox_of, photos_in
 from flows.links import PICTURES, PREFIX, RATINGS
 from flows.page import index, page
+from flows.pictures import thumbnail
 from flows.sessions import find_session
 
 _TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
@@ -42,6 +44,9 @@ _ONE_PAGE: Final = threading.Lock()
 #: What answers a request, and one about a session.
 Answer = Callable[[Store, Request], Response]
 OfSession = Callable[[Store, str, Request], Response]
+
+#: Pixels of the longer side of a photo of the inbox.
+_THUMBNAIL: Final = 480
 
 #: Edits that are listed, the newest first.
 _LISTED: Final = 200
@@ -61,7 +66,9 @@ class Viewer:
 
 def _pages(password: str) -> Starlette:
     shown = {"": _page, "rate": _rate, **dict.fromkeys(PICTURES, _picture)}
-    routes = [Route(PREFIX, _shown(_index, password))]
+    # No session is called "-".
+    mine = {PREFIX: _index, f"{PREFIX}/-/edit": _edit, f"{PREFIX}/-/photo": _thumbnail}
+    routes = [Route(path, _shown(answer, password)) for path, answer in mine.items()]
     routes += [
         Route("/".join(filter(None, (PREFIX, "{session}", name))), _shown(_of_a_session(answer), password))
         for name, answer in shown.items()
@@ -104,7 +111,24 @@ def _knows(headers: Mapping[str, str], password: str) -> bool:
 
 
 def _index(store: Store, _: Request) -> Response:
-    return HTMLResponse(index(store.database.query_history(limit=_LISTED)))
+    inbox = inbox_of(load_settings())
+    names = [path.name for path in photos_in(inbox)]
+    return HTMLResponse(index(store.database.query_history(limit=_LISTED), inbox, names))
+
+
+def _thumbnail(_: Store, request: Request) -> Response:
+    wanted = request.query_params.get("name", "")
+    for path in photos_in(inbox_of(load_settings())):
+        if path.name == wanted:
+            with _ONE_PAGE:
+                small = thumbnail(path, _THUMBNAIL)
+            return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+    raise NotFoundError("There is no such photo in the folder for photos.")
+
+
+def _edit(_: Store, request: Request) -> Response:
+    photo = request.query_params.get("photo", "")
+    return _form_of("edit-image", {"image_path": photo} if photo else {})
 
 
 def _page(store: Store, session_id: str, _: Request) -> Response:
@@ -141,14 +165,18 @@ def _rate(_: Store, session_id: str, request: Request) -> Response:
     if not fitting:
         raise InputError(f"A verdict is one of {', '.join(rating.verdict for rating in RATINGS)}.")
     stars = asked.get("stars", "")
-    rating = int(stars) if stars in {"1", "2", "3", "4", "5"} else fitting[0].stars
+    rating = int(stars) if stars in {"1", "2", "3", "4", "5"} else 0
+    filled = {"verdict": fitting[0].verdict, "rating": rating, "session_id": session_id}
+    return _form_of("record-feedback", filled)
+
+
+def _form_of(deployment: str, filled: Mapping[str, Any]) -> Response:
+    """Lead to the form that runs a deployment, with some of its fields filled in."""
     try:
         with get_client(sync_client=True) as client:
-            form = client.read_deployment_by_name("record-feedback/record-feedback").id
+            form = client.read_deployment_by_name(f"{deployment}/{deployment}").id
     except ObjectNotFound:
-        raise NotFoundError("The deployment record-feedback is not served here.") from None
-    filled = {"verdict": fitting[0].verdict, "rating": rating, "session_id": session_id}
+        raise NotFoundError(f"The deployment {deployment} is not served here.") from None
     # Prefect's form reads what to begin with from the address.
-    return RedirectResponse(
-        f"/v2/deployments/deployment/{form}/run?{urlencode({'parameters': json.dumps(filled)})}", 303
-    )
+    begun = f"?{urlencode({'parameters': json.dumps(filled)})}" if filled else ""
+    return RedirectResponse(f"/v2/deployments/deployment/{form}/run{begun}", 303)

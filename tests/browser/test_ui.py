@@ -27,6 +27,7 @@ def test_a_photo_is_edited_from_the_form_shown_before_and_after_and_rated(ui: Ui
     ui.fill(STARS, "4")
     ui.submit()
     ui.wait_for_state("Completed")
+    expect(ui.main.get_by_text(f"stored: partial 4 - {photo.name}").first).to_be_visible()
     with served.database() as database:
         (said,) = database.get_feedback(run)
     assert (said.feedback_type, said.rating) == ("partial", 4)

@@ -112,7 +112,7 @@ def test_the_page_says_what_the_rows_say(store: Store, server: str) -> None:
     assert (kept, done, spilt) == (scored.preserved_count, scored.modified_count, scored.unintended_count)
     assert score == pytest.approx(0.4 * kept / to_keep + 0.4 * done / asked + 0.2 * (1 - spilt / total), abs=0.005)
     assert f"`{result['edited_image_path']}`" in page
-    assert "edi feedback exact accept" in page
+    assert "edi feedback exact VERDICT" in page
 
 
 def test_each_entity_is_numbered_where_it_is(store: Store, server: str) -> None:

@@ -41,13 +41,16 @@ def test_a_path_is_never_looked_up_in_the_inbox(inbox: Path, name: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_folder_and_five_of_its_photos(inbox: Path) -> None:
-    with pytest.raises(InputError, match="The inbox is empty: drop a photo there"):
+    with pytest.raises(InputError, match="That folder is empty: drop a photo there"):
         find_photo("beach.jpg", inbox)
     for name in ("1.jpg", "2.PNG", "3.webp", "4.jpeg", "5.jpg", "6.jpg", "notes.txt", ".hidden.jpg"):
         (inbox / name).touch()
     with pytest.raises(InputError) as refused:
         find_photo("beach.jpg", inbox)
-    assert str(refused.value).endswith(f"in the inbox {inbox}. There: 1.jpg, 2.PNG, 3.webp, 4.jpeg, 5.jpg and 1 more.")
+    there = "1.jpg, 2.PNG, 3.webp, 4.jpeg, 5.jpg and 1 more."
+    assert str(refused.value).endswith(f"in the folder for photos, {inbox}. There: {there}")
+    with pytest.raises(InputError, match=r"Do you mean '3.webp'\?"):
+        find_photo("33.webp", inbox)
 
 
 @pytest.mark.parametrize("name", ["", " ", "\n", "a\x00b.jpg", "\udcff.jpg", "x" * 5000, "~nobody-here.jpg"])

@@ -47,6 +47,24 @@ def test_the_newest_sessions_are_listed(control: Control, edited: str) -> None:
     assert "<td>completed</td>" in listed
 
 
+def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control) -> None:
+    inbox = control.home / "images"
+    (inbox / "my beach.jpg").write_bytes(PALACE.read_bytes())
+    (inbox / "broken.jpg").write_bytes(b"no photo")
+    shown = look(control, "/edi").text
+    assert str(inbox) in shown
+    assert 'src="/edi/-/photo?name=my+beach.jpg"' in shown
+    small = look(control, "/edi/-/photo?name=my+beach.jpg")
+    assert (small.headers["content-type"], Image.open(io.BytesIO(small.content)).size) == ("image/jpeg", (480, 320))
+    form = urlsplit(look(control, "/edi/-/edit?photo=my+beach.jpg").headers["location"])
+    assert form.path == f"/v2/deployments/deployment/{control.deployment('edit-image')['id']}/run"
+    assert json.loads(parse_qs(form.query)["parameters"][0]) == {"image_path": "my beach.jpg"}
+    assert look(control, "/edi/-/edit").headers["location"] == form.path
+    broken = look(control, "/edi/-/photo?name=broken.jpg")
+    assert broken.status_code == httpx.codes.BAD_REQUEST
+    assert broken.text.startswith("broken.jpg cannot be shown: ")
+
+
 def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None:
     with open_store(Settings(home=control.home)) as store:
         state = store.database.get_state(edited)
@@ -82,6 +100,7 @@ def test_a_verdict_leads_to_the_filled_in_form(control: Control, edited: str) ->
         ("/edi/last/rate?verdict=maybe", 400, "A verdict is one of accept, partial, reject.\n"),
         ("/edi/last/../../etc/passwd", 404, ""),
         ("/edi/last/files", 404, ""),
+        ("/edi/-/photo?name=../edi_sessions.db", 404, "There is no such photo in the folder for photos.\n"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(control: Control, edited: str, path: str, status: int, said: str) -> None:
