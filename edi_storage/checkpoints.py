@@ -223,6 +223,11 @@ class SessionStateManager:
         """Rename a damaged file, given by a finding's path, to a dated name beside it; returns the new path."""
         return self.store.set_aside(path)
 
+    def remove_temp_files(self, session_id: str) -> None:
+        """Remove what killed processes left half-written of a session. Only under its lease, and before any write."""
+        for path in self.temp_files(session_id):
+            self.store.remove(path)
+
     def temp_files(self, session_id: str) -> list[str]:
         """What unfinished writes of a session left behind. Remove them under its lease only."""
         start = f".{self.live_path(session_id)}."

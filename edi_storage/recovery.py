@@ -78,6 +78,16 @@ def export_checkpoints(store: Store, session_id: str) -> int:
     return written
 
 
+def export_boundary(store: Store, state: Json, commit: StageCommit) -> None:
+    """Write the checkpoint of one boundary, whose state this is, and no more: `export_checkpoints` notes it later.
+
+    For who has just committed it and has written the ones before.
+    """
+    reach("export.before_checkpoint")
+    store.checkpoints.write_checkpoint(state, checkpoint_info(commit))
+    reach("export.after_checkpoint")
+
+
 def export_again(store: Store, session_id: str) -> None:
     """Write the checkpoints that a session should have, and its live state file, whatever was recorded as written."""
     store.database.forget_export(session_id)

@@ -39,7 +39,7 @@ def show_session(run: SessionRun) -> None:
         history = run.store.database.load_session(run.session.session_id)
         pictures = album(run.store, history, SMALL, run.copies)
         text = session_page(history, pictures, run.store.files.full_path, run.restored, served=_is_served())
-        _publish(history, text, UUID(str(runtime.flow_run.id)))
+        run.artifact = _publish(history, text, UUID(str(runtime.flow_run.id)), run.artifact)
     except Exception as error:  # noqa: BLE001 - see above
         _not_shown(error)
 
@@ -90,19 +90,19 @@ def _is_served() -> bool:
     return bool(viewer_address(load_settings()))
 
 
-def _publish(history: SessionHistory, text: str, flow_run_id: UUID) -> None:
-    """Make the artifact of this session in this run, or bring it up to date.
+def _publish(history: SessionHistory, text: str, flow_run_id: UUID, known: UUID | None = None) -> UUID:
+    """Make the artifact of this session in this run, or bring it up to date; returns its id, which may be `known`.
 
     Not by Prefect's own function: this may run in the process of the runner, where Prefect knows of no flow run.
     """
     key, description = key_of(history.session), _asked(history)
     with get_client(sync_client=True) as client:
-        known = _known(client, key, flow_run_id)
+        known = known or _known(client, key, flow_run_id)
         if known is None:
             made = ArtifactCreate(key=key, type="markdown", description=description, data=text, flow_run_id=flow_run_id)
-            client.create_artifact(made)
-        else:
-            client.update_artifact(known, ArtifactUpdate(data=text, description=description))
+            return client.create_artifact(made).id
+        client.update_artifact(known, ArtifactUpdate(data=text, description=description))
+        return known
 
 
 def _known(client: SyncPrefectClient, key: str, flow_run_id: UUID) -> UUID | None:

@@ -19,7 +19,7 @@ from prefect.states import AwaitingRetry, Cancelled
 from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, SessionFailedError, StorageFullError
 from edi_storage.files import StorageError
 from edi_storage.owner import owner_name
-from edi_storage.recovery import end_session, export_checkpoints
+from edi_storage.recovery import end_session
 from edi_storage.settings import load_settings
 from edi_storage.store import Store, open_store
 from flows.reviving import close, has_worked, revive, session_id_of, was_cancelled
@@ -41,7 +41,7 @@ def write_checkpoint(task: Task[..., Any], task_run: TaskRun, state: State[Any])
     """After a stage: write the checkpoint of its boundary, and any that is missing."""
     run = state.result()
     if isinstance(run, SessionRun):
-        export_checkpoints(run.store, run.session.session_id)
+        run.export()
 
 
 def mark_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

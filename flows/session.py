@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from edi_storage.autosave import Autosaver, Progress, progress_of
 from edi_storage.errors import CheckpointError, InputError
@@ -27,7 +28,7 @@ from edi_storage.models import (
     now_utc,
 )
 from edi_storage.owner import is_gone, owner_name
-from edi_storage.recovery import refuse_lost, with_checkpoint
+from edi_storage.recovery import export_boundary, export_checkpoints, refuse_lost, with_checkpoint
 from edi_storage.settings import Settings
 from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done, with_fallbacks
 from edi_storage.store import Store
@@ -66,6 +67,8 @@ class SessionRun:
         commits = store.database.get_commits(session.session_id)
         self.state: Json = fold(commit.state_delta for commit in commits)
         self.seq = commits[-1].seq if commits else 0
+        #: Up to which boundary this process has written checkpoints, and the newest one that it has committed.
+        self._exported, self._newest = 0, None if not commits else commits[-1]
         self.restored = steps_done(self.state)
         #: The number of the choice that answers the intent's question, when the caller brought one.
         self.answer: int | None = None
@@ -74,6 +77,8 @@ class SessionRun:
         self.waiting_for: WaitingFor | None = None
         #: Small copies of stored pictures, by path: what is shown several times is decoded once (see `flows.album`).
         self.copies: dict[str, Any] = {}
+        #: The page of this session in the present flow run, once there is one (see `flows.artifacts`).
+        self.artifact: UUID | None = None
         #: Told of every report of an engine, in the engine's thread: it must return at once.
         self.on_progress: Callable[[Progress], None] | None = None
         self._step: Step | None = None
@@ -86,6 +91,11 @@ class SessionRun:
             heartbeat=lambda: store.database.renew(lease, settings.lease_seconds),
             heartbeat_interval=settings.lease_seconds / 3,
         )
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether another process has worked on this session before; it may have been killed while it wrote."""
+        return bool(self.restored or self._interrupted)
 
     # --- What the stages read -------------------------------------------------------------------------
 
@@ -170,6 +180,14 @@ class SessionRun:
 
     # --- What the stages write ------------------------------------------------------------------------
 
+    def export(self) -> None:
+        """Write the checkpoint of the newest boundary, and any before it that is missing."""
+        if self._newest is not None and self._exported == self.seq - 1:
+            export_boundary(self.store, self.state, self._newest)
+        elif self._exported < self.seq:
+            export_checkpoints(self.store, self.session.session_id)
+        self._exported = self.seq
+
     def begin(self, step: Step) -> datetime:
         """A step starts: its name goes to the live state. Returns the time."""
         self.autosaver.check()
@@ -231,10 +249,13 @@ class SessionRun:
             finished_at=now_utc(),
         )
         stored = self.store.database.commit_stage(self.lease, commit, self.settings.lease_seconds)
-        self.state, self.seq = merge_patch(self.state, stored.state_delta), stored.seq
+        self.state, self.seq, self._newest = merge_patch(self.state, stored.state_delta), stored.seq, stored
         self.autosaver.set(with_checkpoint(self.state, stored))
         # It is no part of the commit, so the next stage does not wait for its two syncs.
-        self.autosaver.save_soon()
+        if step.stage == "completed":
+            self.autosaver.flush()
+        else:
+            self.autosaver.save_soon()
 
     def _saved_progress(self) -> Progress | None:
         try:
@@ -288,6 +309,8 @@ def open_session(
                 f"`edi resume {stored.session_id}` tries again."
             )
         run = SessionRun(store, settings, stored, lease, flow_run_id)
+        if run.is_continued:
+            store.checkpoints.remove_temp_files(stored.session_id)
         with run.autosaver:
             yield run
     finally:

@@ -24,7 +24,6 @@ from edi_storage.models import (
     SceneAnalysis,
     ValidationData,
 )
-from edi_storage.recovery import export_checkpoints
 from edi_storage.state import Step, verdict_on
 from flows import words
 from flows.album import keep_mask, keep_picture
@@ -356,4 +355,4 @@ def run_in_batch(run: SessionRun, step: Step) -> None:
             time.sleep(delay)
     else:
         work(run, step)
-    export_checkpoints(run.store, run.session.session_id)
+    run.export()

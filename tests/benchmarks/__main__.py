@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks [NAME ...]`: all benchmarks, or those named, one by one; each prints its figures.
 
-Fails when one that has bars misses them. The whole takes some ten minutes, and 3 GB for a while.
+Fails when one that has bars misses them. The whole takes some twenty minutes, and 3 GB for a while.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("boundary", "history", "learning", "editing")
+NAMES = ("boundary", "history", "learning", "editing", "orchestration", "batch")
 
 
 def main() -> int:

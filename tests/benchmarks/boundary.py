@@ -35,6 +35,7 @@ from edi_storage.models import (
     ValidationResult,
 )
 from edi_storage.state import Json, Step, canonical, digest, merge_patch, rows_of
+from tests.benchmarks.machine import machine
 
 THEN = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)
 _ENTITIES, _PAD = 25, "the clouds stand dark and layered over the roofs; " * 60
@@ -245,7 +246,7 @@ def main() -> None:
             command = [sys.executable, "-m", "tests.benchmarks.boundary", "--one", name]
             done = subprocess.check_output([*command, "--sessions", str(options.sessions)])
             of_name.append(float(done))
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"{machine('sqlalchemy')}; {platform.platform()}\n")
     print("| contender | microseconds a boundary | of the floor | of a bare sync |\n|---|---:|---:|---:|")
     median = {name: statistics.median(of_name) for name, of_name in times.items()}
     for name, micros in median.items():

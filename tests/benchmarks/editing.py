@@ -8,10 +8,7 @@ processors). The peak of memory is that of the whole process.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,6 +21,8 @@ from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
+
+from tests.benchmarks.machine import machine
 
 EXAMPLE: Final = Path(__file__).parents[2] / "flows" / "examples" / "palace.jpg"
 PROMPT: Final = "make the sky dramatic"
@@ -117,18 +116,6 @@ def _in_a_process(runner: str, photo: Path, output: Path) -> dict[str, Any]:
     return found
 
 
-def machine() -> str:
-    """What the figures were taken on."""
-    name = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
-    cores = len(os.sched_getaffinity(0))
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "pillow"))
-    return f"{name}, {cores} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, " + (
-        f"OpenCV {cv2.__version__}, {versions}"
-    )
-
-
 def table(runs: dict[str, list[dict[str, Any]]]) -> str:
     """Medians of both, part by part, as Markdown."""
     lines = [
@@ -169,7 +156,9 @@ def main() -> int:
                 found.append(_in_a_process(name, photo, Path(folder) / "edited.png"))
     seconds, _ = _medians(runs["engines"], ENGINE_PARTS)
     megabytes = statistics.median(run["megabytes"] for run in runs["engines"])
-    print(f'"{PROMPT}" on {SIZE[0]} x {SIZE[1]} pixels, medians of {options.rounds} rounds. {machine()}.\n')
+    print(
+        f'"{PROMPT}" on {SIZE[0]} x {SIZE[1]} pixels, medians of {options.rounds} rounds. {machine("numpy", "pillow")}, OpenCV {cv2.__version__}.\n'
+    )
     print(table(runs))
     print(
         f"\nEngine time {seconds:.2f} s (bar: {MOST_SECONDS:g} s), peak {megabytes:.0f} MB (bar: {MOST_MEGABYTES} MB)."

@@ -87,12 +87,12 @@ def test_each_boundary_has_its_checkpoint_before_the_next_stage_starts(
 
 
 def test_a_hook_that_fails_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import hooks
+    from flows.session import SessionRun
 
     def fails(*_: Any) -> None:
         raise OSError("no room for checkpoints")
 
-    monkeypatch.setattr(hooks, "export_checkpoints", fails)
+    monkeypatch.setattr(SessionRun, "export", fails)
     assert edit("hookless")["status"] == "completed"
     assert store.database.exported_seq("hookless") == 10, "the end of the flow writes what hooks missed"
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from edi_storage.database import EDIDatabase
-from flows import hooks
 from flows.cli import app
 from flows.session import SessionRun
 
@@ -47,7 +46,7 @@ def arm(moment: str, label: str) -> None:
     if moment == "commit":
         _before(EDIDatabase, "commit_stage", at_label)
     if moment == "hook":
-        _before(hooks, "export_checkpoints", at_label)
+        _before(SessionRun, "export", at_label)
 
 
 if __name__ == "__main__":
