@@ -207,7 +207,8 @@ def run_session(
             following = _next(run)
         run.waiting_for = following
         export_checkpoints(store, run.session.session_id)
-        show_session(run)
+        if not in_batch:
+            show_session(run)
         result = outcome(store, run.session.session_id, restored=run.restored)
     result["waiting_for"] = run.waiting_for
     return result

@@ -156,9 +156,8 @@ def main() -> int:
                 found.append(_in_a_process(name, photo, Path(folder) / "edited.png"))
     seconds, _ = _medians(runs["engines"], ENGINE_PARTS)
     megabytes = statistics.median(run["megabytes"] for run in runs["engines"])
-    print(
-        f'"{PROMPT}" on {SIZE[0]} x {SIZE[1]} pixels, medians of {options.rounds} rounds. {machine("numpy", "pillow")}, OpenCV {cv2.__version__}.\n'
-    )
+    print(f'"{PROMPT}" on {SIZE[0]} x {SIZE[1]} pixels, medians of {options.rounds} rounds.')
+    print(f"{machine('numpy', 'pillow')}, OpenCV {cv2.__version__}.\n")
     print(table(runs))
     print(
         f"\nEngine time {seconds:.2f} s (bar: {MOST_SECONDS:g} s), peak {megabytes:.0f} MB (bar: {MOST_MEGABYTES} MB)."
