@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -177,7 +177,10 @@ class SessionStateManager:
     def list_checkpoints(self, session_id: str) -> list[CheckpointFile]:
         """The checkpoints of a session by their names, oldest first, unverified."""
         folder = _checkpoint_folder(session_id)
-        names = ((name, _NAME.fullmatch(name)) for name in self.store.children(folder).files)
+        names = (
+            (name, _NAME.fullmatch(name))
+            for name in sorted(entry.name for entry in self.store.entries(folder) if not entry.is_folder)
+        )
         files = (
             CheckpointFile(int(match[1]), f"{folder}/{name}", session_id, match[2], match[3])
             for name, match in names
@@ -204,17 +207,24 @@ class SessionStateManager:
 
     # --- Whole sessions ---
 
+    def each_session_id(self) -> Iterator[str]:
+        """All sessions that have a live state or a checkpoint, each once, in no order."""
+        for entry in self.store.entries():
+            name = entry.name if entry.is_folder else entry.name.removesuffix(".json")
+            if not _is_id(name) or (not entry.is_folder and name == entry.name):
+                continue
+            if not entry.is_folder or (not self.store.exists(self.live_path(name)) and self.list_checkpoints(name)):
+                yield name
+
     def session_ids(self) -> list[str]:
         """All sessions that have a live state or a checkpoint, sorted."""
-        children = self.store.children()
-        live = {name.removesuffix(".json") for name in children.files if name.endswith(".json")}
-        names = filter(_is_id, live.union(children.folders))
-        return sorted(name for name in names if name in live or self.list_checkpoints(name))
+        return sorted(self.each_session_id())
 
     def delete_session(self, session_id: str) -> None:
         """Remove everything of a session: state, checkpoints, files, and what was set aside. Again is a no-op."""
         live = self.live_path(session_id)
-        aside = [name for name in self.store.children().files if name.startswith(f"{live}.set-aside-")]
+        names = (entry.name for entry in self.store.entries() if not entry.is_folder)
+        aside = [name for name in names if name.startswith(f"{live}.set-aside-")]
         self.store.remove_tree(session_id)
         for path in [live, *aside, *self.temp_files(session_id)]:
             self.store.remove(path)
@@ -230,9 +240,15 @@ class SessionStateManager:
 
     def temp_files(self, session_id: str) -> list[str]:
         """What unfinished writes of a session left behind. Remove them under its lease only."""
-        start = f".{self.live_path(session_id)}."
-        beside = [name for name in self.store.temp_files(below=False) if name.startswith(start)]
-        return beside + self.store.temp_files(session_id)
+        checked_session_id(session_id)
+        return self.temp_live_files().get(session_id, []) + self.store.temp_files(session_id)
+
+    def temp_live_files(self) -> dict[str, list[str]]:
+        """What unfinished writes of live states left behind, by session. This looks at the names of all sessions."""
+        found: dict[str, list[str]] = {}
+        for name in self.store.temp_files(below=False):
+            found.setdefault(name[1:].partition(".json.")[0], []).append(name)
+        return found
 
     # --- Reading and writing ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -479,6 +479,12 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
         query = select(SessionRow.id).where(SessionRow.id > after).order_by(SessionRow.id).limit(limit)
         with reading(self.engine) as connection:
             return list(connection.execute(query).scalars())
+
+    def known_among(self, session_ids: Collection[str]) -> set[str]:
+        """Which of some ids are of sessions here."""
+        query = select(SessionRow.id).where(SessionRow.id.in_(session_ids))
+        with reading(self.engine) as connection:
+            return set(connection.execute(query).scalars())
 
     def forget_export(self, session_id: str) -> None:
         """Have every checkpoint written again."""

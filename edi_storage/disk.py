@@ -13,9 +13,10 @@ import secrets
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edi_storage.failpoints import reach
 
@@ -34,12 +35,11 @@ class NotRegularError(OSError):
     """A folder, pipe, device or socket stands where a file should be."""
 
 
-@dataclass(frozen=True)
-class Children:
-    """The names directly inside a folder, sorted."""
+class Entry(NamedTuple):
+    """What stands directly inside a folder."""
 
-    files: list[str]
-    folders: list[str]
+    name: str
+    is_folder: bool
 
 
 class LocalFolder:
@@ -115,18 +115,18 @@ class LocalFolder:
     def exists(self, path: str) -> bool:
         return os.path.lexists(self.full_path(path))
 
-    def children(self, folder: str) -> Children:
-        found = Children([], [])
-        with suppress(FileNotFoundError), os.scandir(self.full_path(folder)) as entries:
-            for entry in entries:
-                (found.folders if entry.is_dir(follow_symlinks=False) else found.files).append(entry.name)
-        return found
+    def entries(self, folder: str) -> Iterator[Entry]:
+        with suppress(FileNotFoundError), os.scandir(self.full_path(folder)) as found:
+            for entry in found:
+                yield Entry(entry.name, entry.is_dir(follow_symlinks=False))
 
     def walk(self, folder: str) -> list[str]:
         prefix = f"{folder}/" if folder else ""
-        found = self.children(folder)
-        below = (self.walk(prefix + name) for name in found.folders)
-        return [*(prefix + name for name in found.files), *(path for paths in below for path in paths)]
+        paths = []
+        for entry in self.entries(folder):
+            path = prefix + entry.name
+            paths += self.walk(path) if entry.is_folder else [path]
+        return paths
 
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from edi_storage.backup import leftovers
 from edi_storage.connection import set_database_aside, sqlite_file
@@ -75,17 +76,19 @@ def doctor(
     with open_store(settings) as store:
         findings += _check_orphan_rows(store, repair)
         findings += _check_unmade_forks(store, repair)
-        for session_id in _all_session_ids(store):
+        # Looked for once: it means a look at every name in the folder.
+        temps = store.checkpoints.temp_live_files()
+        for session_id in _each_session_id(store):
             progress(session_id)
-            findings += _examine(store, session_id, remake, repair)
+            findings += _examine(store, session_id, remake, repair, temps.get(session_id, ()))
     return findings
 
 
-def _examine(store: Store, session_id: str, remake: Remake | None, repair: bool) -> list[Finding]:
+def _examine(store: Store, session_id: str, remake: Remake | None, repair: bool, temps: Sequence[str]) -> list[Finding]:
     """The findings of one session. Each repair is followed by another look: it may cause, or mend, what comes next."""
     repaired: list[Finding] = []
     while True:
-        problems = _problems(store, session_id, remake)
+        problems = _problems(store, session_id, remake, temps)
         tried = {finding.message for finding in repaired}
         following = next((p for p in problems if p.repair and p.finding.message not in tried), None)
         if not repair or following is None:
@@ -97,10 +100,10 @@ def _examine(store: Store, session_id: str, remake: Remake | None, repair: bool)
         repaired.append(_handled(following))
 
 
-def _problems(store: Store, session_id: str, remake: Remake | None) -> list[Problem]:
+def _problems(store: Store, session_id: str, remake: Remake | None, temps: Sequence[str]) -> list[Problem]:
     """What is wrong with a session; that it cannot be read is a problem too, not the end of the examination."""
     try:
-        return list(verify_session(store, session_id, remake))
+        return list(verify_session(store, session_id, remake, temps))
     except DatabaseDamagedError as error:
         what = f"has rows that cannot be read: {str(error).split(': run ')[0]}"
         fix = "keep them in the table quarantine, and write them again from its boundaries and checkpoints, if any"
@@ -176,20 +179,26 @@ def _check_unmade_forks(store: Store, repair: bool) -> list[Finding]:
     ]
 
 
-def _all_session_ids(store: Store) -> list[str]:
-    known = set(store.checkpoints.session_ids())
+def _each_session_id(store: Store) -> Iterator[str]:
+    """The sessions of the database, then those of which there are only files; never all of them in memory."""
     page = store.database.session_ids()
     while page:
-        known.update(page)
+        yield from page
         page = store.database.session_ids(after=page[-1])
-    return sorted(known)
+    lost: list[str] = []
+    names = store.checkpoints.each_session_id()
+    while some := list(islice(names, 1000)):
+        lost += set(some) - store.database.known_among(some)
+    yield from sorted(lost)
 
 
 # --- One session -------------------------------------------------------------------------------------
 
 
-def verify_session(store: Store, session_id: str, remake: Remake | None = None) -> Iterator[Problem]:
-    """What is wrong with one session, the causes before what follows from them.
+def verify_session(
+    store: Store, session_id: str, remake: Remake | None = None, temps: Sequence[str] = ()
+) -> Iterator[Problem]:
+    """What is wrong with one session, the causes before what follows from them. `temps`: left-overs of its live state.
 
     A session that somebody works on is passed over: it is in order again when they are done.
     """
@@ -213,7 +222,7 @@ def verify_session(store: Store, session_id: str, remake: Remake | None = None) 
         return
     state = fold(commit.state_delta for commit in history.commits)
     yield from _verify_rows(store, history, state)
-    yield from _verify_files(store, history, state, remake)
+    yield from _verify_files(store, history, state, remake, temps)
     yield from _verify_state_file(store, session_id, history.commits[-1])
 
 
@@ -310,7 +319,9 @@ def _text(record: Record) -> str:
     return canonical(record.model_dump(mode="json"))
 
 
-def _verify_files(store: Store, history: SessionHistory, state: Json, remake: Remake | None) -> Iterator[Problem]:
+def _verify_files(
+    store: Store, history: SessionHistory, state: Json, remake: Remake | None, temps: Sequence[str]
+) -> Iterator[Problem]:
     """Every file that the session references is whole, and there are no others."""
     session_id = history.session.session_id
     for artifact in rows_of(state).artifacts:
@@ -321,7 +332,7 @@ def _verify_files(store: Store, history: SessionHistory, state: Json, remake: Re
             else:
                 mend = partial(_mend, store, history, artifact, remake)
                 yield _problem("file", session_id, what, "make it again, or the stages from the one that made it", mend)
-    if strays := stray_files(store, session_id):
+    if strays := stray_files(store, session_id) + [path for path in temps if store.files.exists(path)]:
         what, fix = f"has left-over files that nothing refers to: {', '.join(strays)}", "remove them"
         yield _problem("orphan", session_id, what, fix, partial(collect_garbage, store, session_id))
 

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
-from edi_storage.disk import Children, LocalFolder, NotRegularError, is_temp
+from edi_storage.disk import Entry, LocalFolder, NotRegularError, is_temp
 from edi_storage.errors import EdiError, InputError, StorageFullError
 from edi_storage.models import check_session_id, check_text, now_utc
 
@@ -106,11 +106,13 @@ class FileStore:
         with self._named("look for", _checked(path)):
             return self._backend.exists(path)
 
-    def children(self, folder: str = "") -> Children:
-        """What stands directly inside a folder, left-over temp files aside; nothing where there is no folder."""
+    def entries(self, folder: str = "") -> Iterator[Entry]:
+        """What stands directly inside a folder, in no order, left-over temp files too; nothing where there is none.
+
+        One after the other: there may be millions.
+        """
         with self._named("list", _checked_folder(folder)):
-            found = self._backend.children(folder)
-        return Children(sorted(name for name in found.files if not is_temp(name)), sorted(found.folders))
+            yield from self._backend.entries(folder)
 
     def list(self, prefix: str = "") -> Paths:
         """The paths of all files in a folder and below, sorted, left-over temp files aside."""
@@ -123,9 +125,8 @@ class FileStore:
         """
         if below:
             return [path for path in self._walk(prefix) if is_temp(path)]
-        with self._named("list", _checked_folder(prefix)):
-            names = self._backend.children(prefix).files
-        return sorted(f"{prefix}/{name}" if prefix else name for name in names if is_temp(name))
+        names = (entry.name for entry in self.entries(prefix) if not entry.is_folder and is_temp(entry.name))
+        return sorted(f"{prefix}/{name}" if prefix else name for name in names)
 
     def remove(self, path: str) -> None:
         """Remove a file; a missing one is no error."""
@@ -297,7 +298,7 @@ class _Backend(Protocol):
 
     def read(self, path: str, max_bytes: int) -> bytes: ...
     def exists(self, path: str) -> bool: ...
-    def children(self, folder: str) -> Children: ...
+    def entries(self, folder: str) -> Iterator[Entry]: ...
     def walk(self, folder: str) -> list[str]: ...
     def remove(self, path: str) -> None: ...
     def remove_tree(self, path: str) -> None: ...
@@ -359,16 +360,13 @@ class _ObjectStore:
             return False
         return True
 
-    def children(self, folder: str) -> Children:
-        found = Children([], [])
+    def entries(self, folder: str) -> Iterator[Entry]:
         prefix = f"{self._key(folder)}/"
         with suppress(FileNotFoundError):
             for entry in self._fs.ls(self._key(folder), detail=True):
                 name = entry["name"].rstrip("/")
                 if name.startswith(prefix):
-                    kind = found.folders if entry["type"] == "directory" else found.files
-                    kind.append(name.removeprefix(prefix))
-        return found
+                    yield Entry(name.removeprefix(prefix), entry["type"] == "directory")
 
     def walk(self, folder: str) -> list[str]:
         base = f"{self._base}/" if self._base else ""

@@ -287,7 +287,8 @@ def _refuse_another(known: SessionData, asked: SessionData) -> None:
 
 def unmade_forks(store: Store) -> list[str]:
     """Ids of forks whose files were laid down, and whose transaction never came."""
-    marked = [name for name in store.files.children().folders if store.files.exists(f"{name}/{FORKING}")]
+    folders = (entry.name for entry in store.files.entries() if entry.is_folder)
+    marked = sorted(name for name in folders if store.files.exists(f"{name}/{FORKING}"))
     if not marked:
         return []
     lost = set(store.checkpoints.session_ids())

@@ -184,7 +184,7 @@ def collect_garbage(store: Store, session_id: str) -> int:
     """Remove files of a session that nothing refers to, under its lease; returns how many. Raises LeaseHeldError."""
     lease = store.database.acquire(session_id, owner_name(), _MOMENT)
     try:
-        strays = stray_files(store, session_id)
+        strays = stray_files(store, session_id) + store.checkpoints.temp_live_files().get(session_id, [])
         for path in strays:
             store.files.remove(path)
     finally:
@@ -199,7 +199,7 @@ def stray_files(store: Store, session_id: str) -> list[str]:
     strays = [path for path in store.files.list(f"{session_id}/files") if path not in known]
     marker = f"{session_id}/{FORKING}"
     left = [marker] if store.files.exists(marker) else []
-    return [path for path in strays if not _is_set_aside(path)] + left + store.checkpoints.temp_files(session_id)
+    return [path for path in strays if not _is_set_aside(path)] + left + store.files.temp_files(session_id)
 
 
 def _is_set_aside(path: str) -> bool:

@@ -31,6 +31,7 @@ from flows import form
 from flows.edit import asked_session, run_session
 from flows.engines.wishes import Wishes
 from flows.inbox import find_photo, make_inbox, photos_in
+from flows.links import session_link, viewer_address
 from flows.markdown import bare, plain
 from flows.names import batch_name
 from flows.output import outcome
@@ -88,9 +89,15 @@ def edit_batch(
     ]
     runner = batch_runner(settings.task_runner, min(workers, len(jobs)))
     rows = _work_off(jobs, runner, batch)
+    served = bool(viewer_address(settings))
     create_table_artifact(
         [
-            {"photo": plain(row["photo"]), **{column: row[column] for column in ("decision", "score", "session")}}
+            {
+                "photo": plain(row["photo"]),
+                "decision": row["decision"],
+                "score": row["score"],
+                "session": f"[{row['session']}]({session_link(row['session'])})" if served else row["session"],
+            }
             for row in rows
         ],
         key=f"batch-{batch.lower()}".replace("_", "-"),

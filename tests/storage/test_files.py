@@ -68,7 +68,7 @@ def test_a_missing_file_is_a_named_error(store: FileStore) -> None:
 
 def test_an_empty_store_lists_nothing(store: FileStore) -> None:
     assert store.list() == store.list("s1") == store.temp_files() == []
-    assert store.children().files == store.children("s1").folders == []
+    assert list(store.entries()) == list(store.entries("s1")) == []
 
 
 def test_listing_is_sorted_and_relative_to_the_root(store: FileStore) -> None:
@@ -76,8 +76,8 @@ def test_listing_is_sorted_and_relative_to_the_root(store: FileStore) -> None:
         store.write_whole(path, b"x")
     assert store.list() == ["s1/files/a.png", "s1/files/b.png", "s10/x.json", "s2.json"]
     assert store.list("s1") == ["s1/files/a.png", "s1/files/b.png"]
-    assert (store.children().files, store.children().folders) == (["s2.json"], ["s1", "s10"])
-    assert store.children("s1/files").files == ["a.png", "b.png"]
+    assert sorted(store.entries()) == [("s1", True), ("s10", True), ("s2.json", False)]
+    assert sorted(store.entries("s1/files")) == [("a.png", False), ("b.png", False)]
 
 
 def test_a_file_larger_than_allowed_is_refused(store: FileStore) -> None:
