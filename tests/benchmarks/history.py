@@ -48,7 +48,7 @@ def make(path: Path, count: int) -> None:
     with closing(sqlite_driver().connect(str(path), isolation_level=None)) as raw:
         raw.execute("BEGIN")
         for table, key, counted in _COPIED:
-            _multiply(raw, table, key, counted, count)
+            multiply(raw, table, key, counted, count)
         raw.execute("UPDATE sessions SET status = 'completed'")
         step = max(1, count // _INTERRUPTED)
         raw.execute(f"UPDATE sessions SET status = 'in_progress' WHERE CAST(substr(id, 3) AS INTEGER) % {step} = 0")
@@ -66,7 +66,7 @@ def large(count: int) -> list[str]:
     return [f"m-{number * count // _LARGE:07}-large" for number in range(_LARGE)]
 
 
-def _multiply(raw: Any, table: str, key: str, counted: Sequence[str], count: int) -> None:
+def multiply(raw: Any, table: str, key: str, counted: Sequence[str], count: int) -> None:
     """Copy the rows of the first session to `count` more, an hour apart; their ids are mixed, as real ones are."""
     columns = [row[1] for row in raw.execute(f"PRAGMA table_info({table})") if row[1] not in counted]
     later = "datetime('2020-01-01', '+' || i || ' minutes')"
