@@ -6,6 +6,7 @@ import multiprocessing.connection
 import os
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -27,9 +28,10 @@ def batch_runner(name: TaskRunnerName, workers: int) -> TaskRunner[Any]:
     On a cluster the photos, the database and the storage must be reachable from each of its machines.
     """
     if name == "threads":
+        _share_cores(workers)
         return ThreadPoolTaskRunner(max_workers=workers)
     if name == "processes":
-        return ProcessPoolTaskRunner(max_workers=workers, initializer=_leave_with_parent)
+        return ProcessPoolTaskRunner(max_workers=workers, initializer=partial(_begin_process, workers))
     module, made, options = _CLUSTERS[name]
     try:
         runner: TaskRunner[Any] = getattr(import_module(module), made)(**options(workers))
@@ -38,8 +40,16 @@ def batch_runner(name: TaskRunnerName, workers: int) -> TaskRunner[Any]:
     return runner
 
 
-def _leave_with_parent() -> None:
+def _share_cores(workers: int) -> None:
+    """OpenCV takes all cores for each photo; with several photos at a time they would be in each other's way."""
+    import cv2
+
+    cv2.setNumThreads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def _begin_process(workers: int) -> None:
     """In a worker process: a batch that is killed takes its workers along, and their sessions are resumed later."""
+    _share_cores(workers)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -111,6 +111,20 @@ def normalised(shown: dict[str, Any], session_id: str) -> Any:
     return json.loads(json.dumps(shown).replace(session_id, "ID"))
 
 
+def test_the_run_of_a_killed_process_is_not_at_work_for_ever(edi: Edi) -> None:
+    import httpx
+
+    def states() -> list[str]:
+        asked = {"limit": 50, "sort": "START_TIME_DESC"}
+        found = httpx.post(f"{edi.environment['PREFECT_API_URL']}/flow_runs/filter", json=asked, timeout=60).json()
+        return [run["state_name"] for run in found if run["parameters"].get("session_id") == "lost"]
+
+    edi.killed("begin", "edit", "edit", str(PALACE), "make it warmer", "--session-id", "lost")
+    assert states() == ["Running"]
+    assert edi.json("resume", "lost")["status"] == "completed"
+    assert sorted(states()) == ["Completed", "Crashed"]
+
+
 def test_a_resumed_edit_names_what_it_restored(edi: Edi) -> None:
     edi.killed("begin", "edit", *DRAMATIC, "--session-id", "half")
     (result,) = edi.json("resume", "--all")["sessions"]

@@ -68,6 +68,65 @@ def test_an_engine_that_keeps_failing_leaves_a_session_to_resume(store: Store, m
     assert edit("down")["restored_stages"][-1] == "refine 3"
 
 
+def test_in_a_batch_an_engine_is_tried_again_too_and_each_boundary_has_its_checkpoint(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import stages
+    from flows.edit import asked_session, run_session
+    from flows.engines.editing import EmbeddedEditor
+    from flows.engines.wishes import Wishes
+    from flows.session import SessionRun
+
+    real, failures, seen = EmbeddedEditor.edit, iter([EngineError("busy"), EngineError("still busy")]), []
+
+    def flaky(self: EmbeddedEditor, *args: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return real(self, *args)
+
+    begin = SessionRun.begin
+
+    def look(run: SessionRun, step: Any) -> Any:
+        seen.append((run.seq, len(run.store.checkpoints.list_checkpoints(run.session.session_id))))
+        return begin(run, step)
+
+    monkeypatch.setattr(EmbeddedEditor, "edit", flaky)
+    monkeypatch.setattr(SessionRun, "begin", look)
+    monkeypatch.setattr(stages, "RETRY_DELAYS", [0, 0, 0])
+    asked = {"prompt": "warmer", "wishes": Wishes(), "review": "auto", "max_attempts": 3, "output": "", "strip": False}
+    session = asked_session(Settings(), session_id="one", image_path=str(PALACE), consent="local", **asked)
+    assert run_session(store, Settings(), session, "", "", in_batch=True)["status"] == "completed"
+    commits = store.database.get_commits("one")
+    assert len({commit.key for commit in commits}) == len(commits) == 10
+    assert dict(seen) == {seq: seq for seq in range(10)}
+
+
+def test_what_a_killed_process_left_half_written_goes_when_the_session_goes_on(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.session import SessionRun
+
+    class Killed(Exception):
+        """The process goes down."""
+
+    def dies(run: SessionRun, step: Any) -> Any:
+        if step.stage == "edit":
+            raise Killed
+        return real(run, step)
+
+    real = SessionRun.begin
+    with monkeypatch.context() as down:
+        down.setattr(SessionRun, "begin", dies)
+        with pytest.raises(Killed):
+            edit("half")
+    left = settings.home / "sessions" / ".half.json.0123456789abcdef.tmp"
+    other = settings.home / "sessions" / ".halves.json.0123456789abcdef.tmp"
+    for path in (left, other):
+        path.write_text("{")
+    edit("half")
+    assert (left.exists(), other.exists()) == (False, True)
+
+
 def test_each_boundary_has_its_checkpoint_before_the_next_stage_starts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

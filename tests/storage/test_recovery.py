@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from sqlalchemy import text
 from edi_storage import Store, open_store
 from edi_storage.backup import backup as make_backup
 from edi_storage.connection import reading, sqlite_file, writing
+from edi_storage.disk import Entry
 from edi_storage.doctor import Finding, doctor
 from edi_storage.errors import DatabaseDamagedError, InputError, LeaseHeldError
+from edi_storage.files import FileStore
 from edi_storage.models import Artifact, Intent, Question, SessionHistory
 from edi_storage.recovery import (
     DELETING,
@@ -78,6 +81,27 @@ def repaired(settings: Settings) -> list[Finding]:
     assert all(finding.repaired for finding in findings), findings
     assert doctor(settings) == []
     return findings
+
+
+def test_doctor_reads_the_folder_of_all_sessions_as_often_for_many_as_for_one(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    real = FileStore.entries
+
+    def entries(files: FileStore, folder: str = "") -> Iterator[Entry]:
+        looks.append(folder)
+        return real(files, folder)
+
+    finished(store)
+    monkeypatch.setattr(FileStore, "entries", entries)
+    assert doctor(settings) == []
+    for_one = looks.count("")
+    for number in range(20):
+        store.database.save_session({**SESSION.model_dump(), "session_id": f"more-{number}", "status": "completed"})
+    looks.clear()
+    assert doctor(settings) == []
+    assert looks.count("") == for_one
 
 
 def lose_database(settings: Settings) -> None:
