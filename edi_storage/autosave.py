@@ -174,8 +174,9 @@ class Autosaver:
 
     def save_soon(self) -> None:
         """Have the thread save what has changed, at once; the caller does not wait for it."""
-        self._soon = True
-        self._wake.set()
+        if not self._forked():
+            self._soon = True
+            self._wake.set()
 
     def flush(self) -> None:
         """Save now what has changed, in the caller's thread."""

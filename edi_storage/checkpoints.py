@@ -233,9 +233,10 @@ class SessionStateManager:
         """Rename a damaged file, given by a finding's path, to a dated name beside it; returns the new path."""
         return self.store.set_aside(path)
 
-    def remove_temp_files(self, session_id: str) -> None:
-        """Remove what killed processes left half-written of a session. Only under its lease, and before any write."""
-        for path in self.temp_files(session_id):
+    def remove_temp_live_files(self, session_id: str) -> None:
+        """Remove a session's live states that killed processes left half-written. Under its lease, before any write."""
+        # Object stores have none, and a look at all names takes long there.
+        for path in self.temp_live_files().get(session_id, []) if self.store.is_local else ():
             self.store.remove(path)
 
     def temp_files(self, session_id: str) -> list[str]:

@@ -187,7 +187,7 @@ def _each_session_id(store: Store) -> Iterator[str]:
         page = store.database.session_ids(after=page[-1])
     lost: list[str] = []
     names = store.checkpoints.each_session_id()
-    while some := list(islice(names, 1000)):
+    while some := list(islice(names, 500)):
         lost += set(some) - store.database.known_among(some)
     yield from sorted(lost)
 

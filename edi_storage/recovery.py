@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from edi_storage.errors import EdiError, InputError
 from edi_storage.failpoints import reach
+from edi_storage.files import FileMissingError
 from edi_storage.models import (
     CheckpointInfo,
     FeedbackType,
@@ -81,8 +83,11 @@ def export_checkpoints(store: Store, session_id: str) -> int:
 def export_boundary(store: Store, state: Json, commit: StageCommit) -> None:
     """Write the checkpoint of one boundary, whose state this is, and no more: `export_checkpoints` notes it later.
 
-    For who has just committed it and has written the ones before.
+    For who has just committed it and has written the ones before. Nothing is written once the boundary is gone again:
+    the session was deleted, or sent back, while this process slept.
     """
+    if store.database.last_seq(commit.session_id) < commit.seq:
+        return
     reach("export.before_checkpoint")
     store.checkpoints.write_checkpoint(state, checkpoint_info(commit))
     reach("export.after_checkpoint")
@@ -100,7 +105,9 @@ def write_state_file(store: Store, session_id: str) -> None:
     commits = store.database.get_commits(session_id)
     if commits:
         state = fold(commit.state_delta for commit in commits)
-        store.checkpoints.save_session_state(session_id, with_checkpoint(state, commits[-1]))
+        # Who takes the lease in this moment removes our half-written file, and writes its own.
+        with suppress(FileMissingError):
+            store.checkpoints.save_session_state(session_id, with_checkpoint(state, commits[-1]))
 
 
 def with_checkpoint(state: Json, commit: StageCommit) -> Json:

@@ -24,12 +24,13 @@ from prefect.task_runners import TaskRunner
 from edi_storage.errors import EdiError, InputError, SessionFailedError
 from edi_storage.models import MAX_ATTEMPTS
 from edi_storage.owner import is_gone, owner_name
-from edi_storage.recovery import end_session
+from edi_storage.recovery import end_session, reopen
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
 from flows import form
 from flows.edit import asked_session, run_session
 from flows.engines.wishes import Wishes
+from flows.hooks import CANCELLED, mark_batch_cancelled
 from flows.inbox import find_photo, make_inbox, photos_in
 from flows.links import session_link, viewer_address
 from flows.markdown import bare, plain
@@ -52,7 +53,7 @@ def _run_name() -> str:
     return batch_name(runtime.flow_run.parameters)
 
 
-@flow(name="edit-batch", flow_run_name=_run_name, persist_result=False)
+@flow(name="edit-batch", flow_run_name=_run_name, persist_result=False, on_cancellation=[mark_batch_cancelled])
 @in_plain_words
 def edit_batch(
     prompt: form.Prompt,
@@ -232,15 +233,21 @@ def _edit(photo: str, session_id: str, prompt: str, options: dict[str, Any]) -> 
         try:
             run_session(store, settings, session, "", str(runtime.flow_run.id), in_batch=True)
         except SessionFailedError as error:
-            end_session(store, store.database.acquire(session_id, owner_name(), _LEASE_SECONDS), str(error))
+            try:
+                end_session(store, store.database.acquire(session_id, owner_name(), _LEASE_SECONDS), str(error))
+            except EdiError as problem:
+                log.warning("Session %s: %s", session_id, problem)
             raise
 
 
 def _has_ended(session_id: str) -> bool:
-    """Whether the session has come to its end earlier, in good or in bad."""
+    """Whether the session has come to its end earlier, in good or in bad; what was cancelled with its batch has not."""
     with open_store(load_settings()) as store:
         store.database.free_leases(is_gone, session_id)
         session = store.database.get_session(session_id)
+        if session is not None and session.failure_reason == CANCELLED:
+            reopen(store, session_id)
+            return False
     return session is not None and session.status != "in_progress"
 
 

@@ -218,7 +218,7 @@ def _end_lost(run: SessionRun, flow_run_id: str) -> None:
     """Nobody else says that what worked on this session before was killed."""
     if runtime.flow_run.run_count > 1:
         end_lost_tasks(flow_run_id)
-    elif run.restored:
+    else:
         end_lost_run(run.store, run.session.session_id, flow_run_id)
 
 

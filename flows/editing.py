@@ -248,7 +248,7 @@ def resume_all(person: Person) -> list[Result]:
         store.database.free_leases(is_gone)
         if not store.database.interrupted_sessions(limit=1):
             return []
-    with _flows() as settings:
+    with _flows(heartbeats=True) as settings:
         from flows.resume import resume_interrupted
 
         return [_with(person, settings, result) for result in resume_interrupted()]

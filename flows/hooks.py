@@ -33,6 +33,9 @@ CANCELLED = "cancelled by a person"
 #: A run that is told to end again and again, as by a guard of the memory, comes back so often.
 _TOLD_AT_MOST = 20
 
+#: Unfinished sessions that are looked at.
+_AT_MOST = 10_000
+
 #: Long enough for one UPDATE.
 _LEASE_SECONDS = 10
 
@@ -58,6 +61,16 @@ def mark_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> N
 def mark_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """After a cancellation by a person: end the session, so that nothing resumes it behind their back."""
     _end(flow_run, CANCELLED)
+
+
+def mark_batch_cancelled(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """After a cancellation of a batch by a person: end the sessions that it was at; the batch may be started again."""
+    run = str(flow_run.id)
+    with open_store(load_settings()) as store:
+        for session, lease in store.database.unfinished_sessions(_AT_MOST):
+            held = lease is not None and lease.owner.endswith(f":{run}")
+            if held or (store.database.last_flow_run(session.session_id) == run and not session.waiting_for):
+                _end_session(store, session.session_id, run, CANCELLED)
 
 
 def mark_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -109,15 +122,16 @@ def _planned_again(client: SyncPrefectClient, flow_run: FlowRun) -> int:
 
 def _end(flow_run: FlowRun, reason: str) -> None:
     """Fail the session of this run, unless it has ended or another run works on it."""
-    session_id, flow_run_id = session_id_of(flow_run), str(flow_run.id)
     with open_store(load_settings()) as store:
-        database = store.database
-        session = database.get_session(session_id)
-        if session is None or session.status != "in_progress":
-            return
-        database.release_flow_run(session_id, flow_run_id)
-        try:
-            lease = database.acquire(session_id, owner_name(flow_run_id), _LEASE_SECONDS)
-            end_session(store, lease, reason)
-        except EdiError as error:
-            log.warning("%s", error)
+        session = store.database.get_session(session_id_of(flow_run))
+        if session is not None and session.status == "in_progress":
+            _end_session(store, session.session_id, str(flow_run.id), reason)
+
+
+def _end_session(store: Store, session_id: str, flow_run_id: str, reason: str) -> None:
+    store.database.release_flow_run(session_id, flow_run_id)
+    try:
+        lease = store.database.acquire(session_id, owner_name(flow_run_id), _LEASE_SECONDS)
+        end_session(store, lease, reason)
+    except EdiError as error:
+        log.warning("%s", error)

@@ -33,10 +33,17 @@ def make_inbox(settings: Settings) -> Path:
 def photos_in(folder: Path) -> list[Path]:
     """The photos in a folder, by name; hidden files and folders in it are left out. None when it is not there."""
     try:
-        entries = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
+        entries = [Path(entry.path) for entry in os.scandir(folder) if _is_file(entry)]
     except OSError:
         return []
     return sorted(path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads nowhere, or in a circle
+        return False
 
 
 def find_photo(name: str, inbox: Path) -> str:

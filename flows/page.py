@@ -95,7 +95,7 @@ def index(sessions: Sequence[SessionData], inbox: Path, photos: Sequence[str]) -
     """The page of the photos in the inbox, each of which leads to the form that edits it, and of the sessions."""
     links = f"{_link(edit_link(), 'Edit another photo')} · {_link('/', 'The control room')}"
     body = [f'<h1>Photos and edits</h1><p class="links">{links}</p>', *_inbox(inbox, photos), *_listed(sessions)]
-    return _document("Photos and edits", "\n".join(body))
+    return _document("Photos and edits", "\n".join(body), pictures="'self'")
 
 
 def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
@@ -142,8 +142,8 @@ def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
     return [f"<p>{'<br>'.join(lines)}</p>"] if lines else []
 
 
-def _document(title: str, body: str) -> str:
-    policy = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+def _document(title: str, body: str, pictures: str = "data:") -> str:
+    policy = f"default-src 'none'; img-src {pictures}; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'

@@ -6,6 +6,7 @@ import base64
 import io
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,8 +57,12 @@ def thumbnail(path: Path, longest: int) -> bytes:
                 # A JPEG is decoded at an eighth, a quarter or a half of its size, where that is enough.
                 picture.draft("RGB", (longest, longest))
                 picture.thumbnail((longest, longest))
-                upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+                upright: Image.Image = picture
+                with suppress(Exception):  # a broken EXIF block costs the orientation only
+                    upright = ImageOps.exif_transpose(picture)
+                upright = upright.convert("RGB")
+    except Exception as error:
+        # Pillow raises almost anything for what is broken.
         raise InputError(f"{path.name} cannot be shown: {error}") from error
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=80)

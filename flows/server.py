@@ -342,7 +342,7 @@ def _listener(host: str, port: int, patience: float) -> socket.socket:
                 raise EdiError(
                     f"This machine does not have the address {host}: give another one with --host."
                 ) from error
-            if time.monotonic() > deadline:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise EdiError(f"Port {port} is not free ({error.strerror}): give another one with --port.") from error
             time.sleep(PORT_TICK)
         else:

@@ -310,7 +310,7 @@ def open_session(
             )
         run = SessionRun(store, settings, stored, lease, flow_run_id)
         if run.is_continued:
-            store.checkpoints.remove_temp_files(stored.session_id)
+            store.checkpoints.remove_temp_live_files(stored.session_id)
         with run.autosaver:
             yield run
     finally:

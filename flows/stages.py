@@ -355,4 +355,7 @@ def run_in_batch(run: SessionRun, step: Step) -> None:
             time.sleep(delay)
     else:
         work(run, step)
-    run.export()
+    try:
+        run.export()
+    except Exception as error:  # noqa: BLE001 - as in a hook: the boundary is committed, and the next one catches up
+        log.warning("A checkpoint could not be written: %s", error)

@@ -112,7 +112,8 @@ def _knows(headers: Mapping[str, str], password: str) -> bool:
 
 def _index(store: Store, _: Request) -> Response:
     inbox = inbox_of(load_settings())
-    names = [path.name for path in photos_in(inbox)]
+    # A name that is no text can be neither shown nor told.
+    names = [path.name for path in photos_in(inbox) if path.name.isprintable()]
     return HTMLResponse(index(store.database.query_history(limit=_LISTED), inbox, names))
 
 

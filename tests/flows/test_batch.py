@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from PIL import Image
 
 from edi_storage.errors import InputError
+from edi_storage.models import SessionData
+from edi_storage.owner import owner_name
 from edi_storage.settings import Settings
+from edi_storage.store import open_store
 from flows.batch import find_photos, session_id_of
 from flows.runners import batch_runner
 from tests.flows.conftest import PALACE, Edi
@@ -89,6 +93,29 @@ def test_a_killed_batch_that_is_started_again_does_every_photo_once(edi: Edi, fo
     for name, done in before.items():
         assert after[name][: len(done)] == done, "a finished stage was run again"
     assert all([stage for stage, _ in done].count("completed") == 1 for done in after.values())
+
+
+def test_what_a_batch_was_at_when_a_person_cancelled_it_is_over_and_comes_back_with_it(edi: Edi, folder: Path) -> None:
+    from prefect.client.schemas.objects import FlowRun
+
+    from flows.hooks import mark_batch_cancelled
+
+    run = FlowRun(flow_id=uuid4(), parameters={})
+    job = session_id_of("mine", str(folder / "a.jpg"), "make it warmer", {})
+    with open_store(Settings(home=edi.home)) as store:
+        mine = SessionData(session_id=job, image_path=str(folder / "a.jpg"), naive_prompt="make it warmer")
+        other = mine.model_copy(update={"session_id": "other"})
+        store.database.begin_session(mine, owner_name(str(run.id)), 600)
+        store.database.begin_session(other, owner_name(str(uuid4())), 600)
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("EDI_HOME", str(edi.home))
+        mark_batch_cancelled(cast("Any", None), run, cast("Any", None))
+    with open_store(Settings(home=edi.home)) as store:
+        ended = store.database.require_session(job)
+        assert (ended.status, ended.failure_reason) == ("failed", "cancelled by a person")
+        assert store.database.require_session("other").status == "in_progress"
+    rows = batch(edi, folder, "--batch-id", "mine")["results"]
+    assert {row["session"]: row["decision"] for row in rows}[job] == "accepted"
 
 
 def test_processes_do_the_same_and_a_killed_one_is_told_and_made_good(

@@ -82,6 +82,35 @@ def test_a_cancelled_edit_stays_cancelled(control: Control, photo: str) -> None:
         assert run not in {found.session_id for found in database.interrupted_sessions()}
 
 
+def test_a_cancelled_batch_goes_on_when_it_is_started_again_and_not_before(control: Control, photo: str) -> None:
+    folder = Path(photo).parent / "batch"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(Path(photo).read_bytes() + bytes(number))
+    asked = {"photos": [str(folder)], "prompt": "make the sky stormy", "workers": 1, "batch_id": "stopped"}
+    run = control.start("edit-batch", **asked)
+    with control.database() as database:
+
+        def sessions() -> list[Any]:
+            return [one for one in database.query_history() if one.session_id.startswith("stopped-")]
+
+        wait_until(lambda: any(database.last_seq(one.session_id) >= 1 for one in sessions()), "the first photo")
+        process = process_of(database, sessions()[0].session_id)
+        os.kill(process, signal.SIGSTOP)
+        control.call(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"}, force=True)
+        wait_until(lambda: is_pending(signal.SIGTERM, process), "the signal to end")
+        os.kill(process, signal.SIGCONT)
+        wait_until(lambda: control.state(run) == "Cancelled", "the cancellation")
+        wait_until(lambda: {one.status for one in sessions()} <= {"completed", "failed"}, "the end of its sessions")
+        assert len(sessions()) < 4
+        again = control.start("edit-batch", **asked)
+        wait_until(lambda: control.state(again) == "Completed", "the batch, started again")
+        assert [one.status for one in sessions()] == ["completed"] * 4
+        for one in sessions():
+            commits = database.get_commits(one.session_id)
+            assert len({commit.key for commit in commits}) == len(commits)
+
+
 def test_learning_and_resuming_have_their_schedules(control: Control) -> None:
     def intervals(name: str) -> list[float]:
         return [plan["schedule"]["interval"] for plan in control.deployment(name)["schedules"] if plan["active"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -51,6 +52,8 @@ def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control
     inbox = control.home / "images"
     (inbox / "my beach.jpg").write_bytes(PALACE.read_bytes())
     (inbox / "broken.jpg").write_bytes(b"no photo")
+    (inbox / "circle.jpg").symlink_to("circle.jpg")
+    Path(os.fsdecode(os.fsencode(inbox) + b"/caf\xe9.jpg")).write_bytes(b"a name that is no text")
     shown = look(control, "/edi").text
     assert str(inbox) in shown
     assert 'src="/edi/-/photo?name=my+beach.jpg"' in shown

@@ -23,6 +23,7 @@ from edi_storage.recovery import (
     DELETING,
     delete_session,
     end_session,
+    export_boundary,
     export_checkpoints,
     give_verdict,
     reopen,
@@ -81,6 +82,14 @@ def repaired(settings: Settings) -> list[Finding]:
     assert all(finding.repaired for finding in findings), findings
     assert doctor(settings) == []
     return findings
+
+
+def test_who_slept_through_a_deletion_writes_no_checkpoint_of_it(store: Store) -> None:
+    history = half_way(store)
+    state = fold(commit.state_delta for commit in history.commits)
+    delete_session(store, ID)
+    export_boundary(store, state, history.commits[-1])
+    assert store.checkpoints.session_ids() == []
 
 
 def test_doctor_reads_the_folder_of_all_sessions_as_often_for_many_as_for_one(
