@@ -102,6 +102,9 @@ def way_on(session: SessionData, run: FlowRun | None, now: datetime) -> Way:
         return "another"
     age = now - state.timestamp
     match state.type:
+        case StateType.CANCELLING:
+            # Its process is gone, and nobody has written down yet that it is cancelled.
+            return "end"
         case StateType.CANCELLED:
             # A session that moved on after that was taken up again by a person.
             return "end" if session.updated_at is None or state.timestamp > session.updated_at else "another"

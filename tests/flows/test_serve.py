@@ -8,11 +8,13 @@ import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from PIL import Image
 
 from edi_storage.database import EDIDatabase
+from edi_storage.models import SessionData
 from tests.flows.conftest import PALACE
 from tests.flows.control import RESUME_SECONDS, Control
 from tests.flows.test_status import status
@@ -80,6 +82,18 @@ def test_a_cancelled_edit_stays_cancelled(control: Control, photo: str) -> None:
         session = database.require_session(run)
         assert session.failure_reason == "cancelled by a person"
         assert run not in {found.session_id for found in database.interrupted_sessions()}
+
+
+def test_a_run_whose_cancellation_is_under_way_is_not_continued_by_a_resume() -> None:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.states import Cancelling
+
+    from flows.reviving import way_on
+
+    now = datetime.now(UTC)
+    session = SessionData(session_id="mine", image_path="a.jpg", naive_prompt="warmer", updated_at=now)
+    run = FlowRun(flow_id=uuid4(), state=Cancelling(timestamp=now - timedelta(seconds=1)))
+    assert way_on(session, run, now) == "end"
 
 
 def test_a_cancelled_batch_goes_on_when_it_is_started_again_and_not_before(control: Control, photo: str) -> None:
