@@ -177,10 +177,7 @@ class SessionStateManager:
     def list_checkpoints(self, session_id: str) -> list[CheckpointFile]:
         """The checkpoints of a session by their names, oldest first, unverified."""
         folder = _checkpoint_folder(session_id)
-        names = (
-            (name, _NAME.fullmatch(name))
-            for name in sorted(entry.name for entry in self.store.entries(folder) if not entry.is_folder)
-        )
+        names = ((name, _NAME.fullmatch(name)) for name, is_folder in self.store.entries(folder) if not is_folder)
         files = (
             CheckpointFile(int(match[1]), f"{folder}/{name}", session_id, match[2], match[3])
             for name, match in names

@@ -499,7 +499,7 @@ def serve(
         bool | None,
         typer.Option(
             "--open/--no-open",
-            help="Show the form for an edit in the browser. [default: when you sit at a terminal with a display]",
+            help="Show the photos and edits in the browser. [default: when you sit at a terminal with a display]",
         ),
     ] = None,
 ) -> None:
