@@ -70,6 +70,9 @@ def _show_that_it_is_stored(settings: Settings, session: SessionData, said: str)
     """Say it in the run's name too, which its open page shows at the top; and where the edit is."""
     if address := viewer_address(settings):
         log.info("The page of the edit: %s", address + session_link(session.session_id))
-    with get_client(sync_client=True) as client:
-        name = f"stored: {verdict_name({'verdict': said}, Path(session.image_path).name)}"
-        client.update_flow_run(UUID(str(runtime.flow_run.id)), name=name)
+    name = f"stored: {verdict_name({'verdict': said}, Path(session.image_path).name)}"
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(str(runtime.flow_run.id)), name=name)
+    except Exception as error:  # noqa: BLE001 - the verdict is stored; its run must not end as if it was not
+        log.warning("The run keeps its name: %s", error)
