@@ -6,18 +6,22 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import runtime
+from prefect.context import FlowRunContext
 from prefect.states import Failed
 
 from edi_storage.errors import EdiError
 from flows.runs import is_deployed
 
-#: The page of a run asks for its logs every 5 s while the run is running, and never again: what was logged in the last
-#: moments would be seen by nobody who does not load the page anew. Logs travel for up to half a second.
-_SEEN_SECONDS = 6.0
+#: The page of a run asks every 5 s how the run is, and, as long as that was "running" the last time, every 5 s for its
+#: logs. So a page that is open since before the run began shows nothing of a run shorter than twice that, and of any
+#: run nothing of its last moments. Answers come late on a busy server, and logs travel for up to half a second.
+_ASKED_EVERY = 6.0
+_TRAVELS = 0.5
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,8 +51,11 @@ def in_plain_words(run: Callable[P, T]) -> Callable[P, T]:
 
 
 def let_be_seen() -> None:
-    """Before the run stops running: wait until its open page has what it has logged."""
-    time.sleep(_SEEN_SECONDS)
+    """Before the run stops running: wait until its open page has seen it running, and what it has logged."""
+    context = FlowRunContext.get()
+    begun = context.start_time if context else datetime.now(UTC)
+    runs_for = (datetime.now(UTC) - begun).total_seconds()
+    time.sleep(_TRAVELS + max(_ASKED_EVERY, 2 * _ASKED_EVERY - runs_for))
 
 
 def _is_news(record: logging.LogRecord) -> bool:
