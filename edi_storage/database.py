@@ -178,6 +178,11 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
     def get_feedback(self, session_id: str) -> list[UserFeedback]:
         return self._get(session_id, UserFeedback)
 
+    def verdicts_on(self, session_ids: Iterable[str]) -> dict[str, UserFeedback]:
+        """What a person has said last of each of these sessions, at most some hundreds, by their ids."""
+        with reading(self.engine) as connection:
+            return queries.verdicts_on(connection, list(session_ids))
+
     def get_commits(self, session_id: str) -> list[StageCommit]:
         """All stage boundaries, in order."""
         with reading(self.engine) as connection:

@@ -44,10 +44,10 @@ from edi_storage.models import (
     UserFeedback,
     now_utc,
 )
-from edi_storage.rows import TABLES, commit_values, read_session, records, upsert, values_of
+from edi_storage.rows import TABLES, commit_values, read, read_session, records, upsert, values_of
 from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
 from edi_storage.statements import Prepared
-from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
+from edi_storage.tables import FeedbackRow, LeaseRow, SessionRow, StageCommitRow
 
 #: A lease renewed this far in the future was written before the clock was set back.
 _CLOCK_TOLERANCE = timedelta(seconds=5)
@@ -254,6 +254,13 @@ def _update_session(names: tuple[str, ...]) -> Update:
 
 
 # --- What is said between stages ---------------------------------------------------------------------
+
+
+def verdicts_on(connection: Connection, session_ids: list[str]) -> dict[str, UserFeedback]:
+    """The newest verdict on each of these sessions that has one."""
+    table = FeedbackRow.__table__
+    query = select(table).where(table.c.session_id.in_(session_ids)).order_by(table.c.created_at, table.c.id)
+    return {row["session_id"]: read(UserFeedback, row) for row in connection.execute(query).mappings()}
 
 
 def same_verdict(connection: Connection, session_id: str, verdict: UserFeedback) -> bool:

@@ -31,6 +31,7 @@ from flows.pictures import data_uri
 from flows.plain import let_be_seen
 from flows.runs import is_deployed
 from flows.sheet import sheet_of
+from flows.words import fit
 
 log = logging.getLogger("edi")
 
@@ -112,10 +113,11 @@ def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
 
 def _judge(store: Store, result: dict[str, Any]) -> None:
     session_id, attempt = result["session_id"], result["attempts"]
-    said = f"Attempt {attempt} is made (alignment {result['alignment_score']:.2f}): what do you think of it?"
+    measured = fit(result["alignment_score"])
+    said = f"Attempt {attempt} is made (measured: {measured}). What do you think of it?"
     text = (
         f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id)}\n\n"
-        f"Attempt {attempt}, alignment {result['alignment_score']:.2f}. Reject it to have it tried again."
+        f"Attempt {attempt}, measured: {measured}. It is tried again only if you reject it."
     )
     given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said)
     log.info("Your verdict: %s.", given.verdict)
@@ -128,7 +130,9 @@ def _verdict_on(attempt: int) -> Any:
     """The form about this attempt: sent from a dialog that was left open on an earlier one, it is refused."""
     this = f"attempt {attempt}"
     only: Any = Annotated[
-        Literal[this], WithJsonSchema({"type": "string", "enum": [this]}), form.shown("About", "What you judge.")
+        Literal[this],
+        WithJsonSchema({"type": "string", "enum": [this]}),
+        form.shown("Your verdict is on", "The pictures above."),
     ]
     return create_model("Verdict", __base__=Verdict, about=(only, this))
 

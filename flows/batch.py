@@ -109,7 +109,7 @@ def edit_batch(
 
 
 def find_photos(named: Sequence[str], settings: Settings) -> list[str]:
-    """The absolute paths of the photos meant, each once: files, all photos of a folder, or by default of the inbox.
+    """The absolute paths of the photos meant, each once: files, or all photos of a folder; by default of the inbox.
 
     Raises InputError when there are none. A file that is not there is kept: it will be listed as failed.
     """
@@ -122,7 +122,7 @@ def find_photos(named: Sequence[str], settings: Settings) -> list[str]:
             path = str(Path(name).absolute())
         found += map(str, photos_in(Path(path))) if Path(path).is_dir() else [path]
     if not found:
-        where = ", ".join(named) or f"the inbox {inbox}"
+        where = ", ".join(named) or f"the folder for photos, {inbox}"
         raise InputError(f"There are no photos in {where[:200]}: EDI opens PNG, JPEG and WebP.")
     return list(dict.fromkeys(found))
 

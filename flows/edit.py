@@ -106,7 +106,8 @@ def edit_image(
             learning=learning,
             consent=form.consent_of(consent, settings.consent),
         )
-        _say_where(settings, name)
+        if not _has_done_something(store, name, flow_run_id):
+            _say_where(settings, name)
         given = "" if _is_spent(store, name, flow_run_id) else str(answer)
         result = run_session(store, settings, session, given, flow_run_id)
         while result["waiting_for"] and asking.can_suspend():
@@ -154,6 +155,11 @@ def _say_where(settings: Settings, session_id: str) -> None:
     address = viewer_address(settings)
     if address and asking.can_suspend():
         log.info(_LOOK, address + session_link(session_id))
+
+
+def _has_done_something(store: Store, session_id: str, flow_run_id: str) -> bool:
+    """Whether a boundary of the session is this run's: then its logs have a beginning already."""
+    return any(commit.flow_run_id == flow_run_id for commit in store.database.get_commits(session_id))
 
 
 def _is_spent(store: Store, session_id: str, flow_run_id: str) -> bool:

@@ -31,6 +31,8 @@ RATINGS: Sequence[Rating] = (
 
 #: The pictures that can be opened at full size, as the last part of their address.
 PICTURES = ("photo", "result", "changes")
+#: A small one for lists, and the result as a file to give away: in the photo's own format, with its camera and time.
+THUMBNAIL, SAVED = "small", "saved"
 
 
 def session_link(session_id: str, picture: str = "") -> str:
@@ -41,6 +43,11 @@ def session_link(session_id: str, picture: str = "") -> str:
 def rating_link(session_id: str, rating: Rating) -> str:
     """The form of `record-feedback`, filled in."""
     return f"{session_link(session_id, 'rate')}?{urlencode({'verdict': rating.verdict})}"
+
+
+def again_link(session_id: str) -> str:
+    """The form of `edit-image`, filled in as it was for this session."""
+    return session_link(session_id, "again")
 
 
 def edit_link(photo: str = "") -> str:

@@ -12,7 +12,7 @@ from edi_storage.state import Json, Step, fallbacks_in
 from flows import words
 from flows.album import Album
 from flows.engines.heat import LEGEND
-from flows.links import RATINGS, has_result, rating_link, session_link
+from flows.links import RATINGS, again_link, has_result, rating_link, session_link
 from flows.pictures import data_uri, labelled
 from flows.sheet import sheet_of
 
@@ -102,7 +102,12 @@ def _links(history: SessionHistory) -> list[str]:
     if not has_result(history):
         return []
     ratings = " · ".join(f"[{rating.words}]({rating_link(history.session.session_id, rating)})" for rating in RATINGS)
-    return [f"**[Look at it at full size]({session_link(history.session.session_id)})** · Rate it: {ratings}"]
+    session_id = history.session.session_id
+    look, again = (
+        f"**[Look at it at full size]({session_link(session_id)})**",
+        f"[edit it again]({again_link(session_id)})",
+    )
+    return [f"{look} · Rate it: {ratings} · Or {again}"]
 
 
 def _variations(history: SessionHistory, album: Album) -> list[str]:
@@ -134,16 +139,12 @@ def _found(history: SessionHistory, album: Album) -> list[str]:
         overlay = labelled(album.before, masks)
         parts.append(_picture("what was found", data_uri(overlay, _ALONE, most=_MOST_PICTURE)))
     became = _what_became(history)
-    head = ["no.", "what", "share", "certainty", "colour", *(["what the edit did to it"] if became else []), "id"]
+    head = ["no.", "what", "share", "certainty", *(["what the edit did to it"] if became else [])]
     rows = [
-        [
-            *_entity(number, entity, names[entity.entity_id]),
-            *([became.get(entity.entity_id, "")] if became else []),
-            _code(entity.entity_id),
-        ]
+        [*_entity(number, entity, names[entity.entity_id]), *([became.get(entity.entity_id, "")] if became else [])]
         for number, entity in numbered.items()
     ]
-    return [*parts, table(head, rows)]
+    return [*parts, table(head, rows), *([words.DELTA_E] if became else [])]
 
 
 def _entity(number: int, entity: EntityData, name: str) -> list[str]:
@@ -152,7 +153,6 @@ def _entity(number: int, entity: EntityData, name: str) -> list[str]:
         plain(name),
         words.percent(entity.area_percent),
         f"{100 * entity.confidence:.0f} %",
-        f"`{entity.color_hex}`" if entity.color_hex else "",
     ]
 
 
@@ -209,7 +209,7 @@ def _prompt(history: SessionHistory) -> list[str]:
     grew = grew.removeprefix("attempt 1: ") if len(attempts) == 1 else grew
     return [
         "### How the prompt grew",
-        f"Quality, version by version: {grew}.",
+        f"Quality, version by version: {grew}. {words.QUALITY}",
         f"> {plain(final.positive_prompt)}\n>\n> Not: {plain(final.negative_prompt)}",
         _all_prompts(history.prompts),
     ]
@@ -244,7 +244,7 @@ def _score(history: SessionHistory, album: Album) -> list[str]:
         lines.append(
             f"- Attempt {scored.attempt_number}, {_done(history, attempt)}: {_sum(attempt, scored.alignment_score)}"
         )
-    return ["### How well it fits", "\n".join(lines), *_changed(album)] if lines else []
+    return ["### How well it fits", words.ALIGNMENT, "\n".join(lines), *_changed(album)] if lines else []
 
 
 def _changed(album: Album) -> list[str]:

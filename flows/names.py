@@ -52,7 +52,7 @@ def verdict_name(parameters: Mapping[str, Any], photo: str) -> str:
 def batch_name(parameters: Mapping[str, Any]) -> str:
     """ "sky dramatic - holiday" for a folder, "sky dramatic - 12 photos" for more than one name."""
     named = list(parameters.get("photos") or [])
-    what = f"{len(named)} photos" if len(named) > 1 else PurePath(str(named[0])).name if named else "the inbox"
+    what = f"{len(named)} photos" if len(named) > 1 else PurePath(str(named[0])).name if named else "all photos"
     return _joined(short_prompt(str(parameters.get("prompt", ""))), what)
 
 

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from edi_storage.disk import LocalFolder
 from edi_storage.errors import InputError
@@ -19,12 +19,13 @@ from edi_storage.variations import chosen_of, variations_of
 from flows.words import question_of
 
 if TYPE_CHECKING:
+    from flows.engines.photo import PhotoFormat
     from flows.session import SessionRun
 
 log = logging.getLogger("edi")
 
 #: What --output may end in, and the format that it means.
-FORMATS: dict[str, Literal["PNG", "JPEG", "WEBP"]] = {
+FORMATS: dict[str, PhotoFormat] = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -199,8 +200,25 @@ def _write_output(run: SessionRun, path: Path, edited_path: str) -> None:
 
     if _is_original(path, run.session):
         raise OSError(errno.EPERM, "it is the photo itself")
-    # What is stored carries no EXIF; a file to give away tells how the photo was taken, unless that is unwanted.
-    exif = None if run.session.options.get("strip") else run.photo.exif
+    exif = None if _is_stripped(run.session) else run.photo.exif
     data = export(run.store.files.read(edited_path), FORMATS[path.suffix.lower()], exif)
     reach("deliver.before_write")
     LocalFolder(str(path.parent)).write(path.name, data, writer=run.session.session_id)
+
+
+def given_away(store: Store, history: SessionHistory, format: PhotoFormat) -> bytes:
+    """The newest result as a file in this format, as `deliver` would write it; for a session at whose end nobody works.
+
+    The session must have a result. Raises EdiError for pictures that are lost.
+    """
+    from flows.engines.photo import decode_photo, export
+
+    assert history.state
+    photo, edited = history.state.scene_analysis["image"]["path"], history.state.edited_image_path or ""
+    exif = None if _is_stripped(history.session) else decode_photo(store.files.read(photo)).exif
+    return export(store.files.read(edited), format, exif)
+
+
+def _is_stripped(session: SessionData) -> bool:
+    """What is stored carries no EXIF; a file to give away tells how the photo was taken, unless that is unwanted."""
+    return bool(session.options.get("strip"))

@@ -5,22 +5,35 @@ Everything a person wrote or an engine said is escaped; the page may fetch nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Final
 
-from edi_storage.models import Operation, SessionData, SessionHistory, StageCommit
+from edi_storage.models import Operation, SessionData, SessionHistory, StageCommit, UserFeedback
 from edi_storage.state import step_of
 from edi_storage.store import Store
 from edi_storage.variations import variations_of
 from flows import words
 from flows.album import Album, album
 from flows.engines.heat import LEGEND
+from flows.engines.photo import SUFFIXES, PhotoFormat
 from flows.engines.wishes import Wishes
-from flows.links import PICTURES, PREFIX, RATINGS, edit_link, has_result, inbox_link, rating_link, session_link
+from flows.links import (
+    PICTURES,
+    PREFIX,
+    RATINGS,
+    SAVED,
+    THUMBNAIL,
+    again_link,
+    edit_link,
+    has_result,
+    inbox_link,
+    rating_link,
+    session_link,
+)
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
 #: Pixels of the longer side of the two pictures, of all masks in one, and of one mask.
@@ -47,6 +60,8 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .grid .all { grid-column: span 2; grid-row: span 2; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
 .grid.inbox img { aspect-ratio: 3 / 2; object-fit: cover; } .grid.inbox figcaption { overflow-wrap: anywhere; }
+.list td:first-child { width: 7rem; padding-bottom: .35rem; }
+.list img { aspect-ratio: 3 / 2; object-fit: cover; background: var(--line); }
 .grid.wider { grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top; }
@@ -91,10 +106,13 @@ def page(store: Store, history: SessionHistory, *, served: bool = False) -> str:
     return _document(title, "\n".join(body))
 
 
-def index(sessions: Sequence[SessionData], inbox: Path, photos: Sequence[str]) -> str:
-    """The page of the photos in the inbox, each of which leads to the form that edits it, and of the sessions."""
+def index(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inbox: Path, photos: Sequence[str]) -> str:
+    """The page of the photos in the inbox, each of which leads to the form that edits it, and of the sessions.
+
+    `said` is what a person has said of the sessions, by their ids.
+    """
     links = f"{_link(edit_link(), 'Edit another photo')} · {_link('/', 'The control room')}"
-    body = [f'<h1>Photos and edits</h1><p class="links">{links}</p>', *_inbox(inbox, photos), *_listed(sessions)]
+    body = [f'<h1>Photos and edits</h1><p class="links">{links}</p>', *_inbox(inbox, photos), *_listed(sessions, said)]
     return _document("Photos and edits", "\n".join(body), pictures="'self'")
 
 
@@ -110,16 +128,36 @@ def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
     return ["<h2>Photos</h2>", folder, *([f'<div class="grid inbox">{"".join(shown)}</div>'] if shown else [])]
 
 
-def _listed(sessions: Sequence[SessionData]) -> list[str]:
+def _listed(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback]) -> list[str]:
     rows = [
-        f"<tr><td>{_link(session_link(one.session_id), one.naive_prompt[:100])}</td>"
+        f"<tr><td>{_small(one)}</td><td>{_link(session_link(one.session_id), one.naive_prompt[:100])}</td>"
         f"<td>{escape(Path(one.image_path).name)}</td><td>{_when(one.created_at)}</td>"
-        f"<td>{escape(words.standing(one))}</td></tr>"
+        f"<td>{escape(_stands(one))}</td><td>{escape(_verdict(said.get(one.session_id)))}</td></tr>"
         for one in sessions
     ]
-    head = "".join(f"<th>{cell}</th>" for cell in ("what was asked for", "photo", "when", "how it stands"))
-    table = f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>' if rows else "<p>None yet.</p>"
+    cells = ("", "what was asked for", "photo", "when", "how it stands", "what you said")
+    head = "".join(f"<th>{cell}</th>" for cell in cells)
+    table = (
+        f'<div class="wide list"><table><tr>{head}</tr>{"".join(rows)}</table></div>' if rows else "<p>None yet.</p>"
+    )
     return ["<h2>Edits, the newest first</h2>", table]
+
+
+def _small(session: SessionData) -> str:
+    small = escape(session_link(session.session_id, THUMBNAIL))
+    return f'<a href="{escape(session_link(session.session_id))}"><img loading="lazy" src="{small}" alt=""></a>'
+
+
+def _stands(session: SessionData) -> str:
+    score = session.final_alignment_score
+    return words.standing(session) + (f", {words.fit(score)}" if score is not None else "")
+
+
+def _verdict(said: UserFeedback | None) -> str:
+    if said is None:
+        return ""
+    (meant,) = (rating.words for rating in RATINGS if rating.verdict == said.feedback_type)
+    return f"{meant} {'★' * (said.rating or 0)}".strip()
 
 
 def _when(moment: datetime) -> str:
@@ -177,23 +215,25 @@ def _links(history: SessionHistory) -> list[str]:
     if not has_result(history):
         return [f'<p class="links">At full size: {_link(session_link(session_id, "photo"), "photo")}</p>']
     sizes = " · ".join(_link(session_link(session_id, picture), picture) for picture in PICTURES)
-    result = escape(session_link(session_id, "result"))
-    save = f'<a href="{result}" download="{escape(_saved_as(history))}">save the result</a>'
+    saved = escape(session_link(session_id, SAVED))
+    save = f'<a href="{saved}" download="{escape(saved_as(history))}">save the result</a>'
     ratings = " · ".join(_link(rating_link(session_id, rating), rating.words) for rating in RATINGS)
-    said = "; ".join(f"{one.feedback_type}{f', {one.rating} of 5' if one.rating else ''}" for one in history.feedback)
+    said = "; ".join(_verdict(one) for one in history.feedback)
     asked = f"You said: {escape(said)}. Change it:" if said else "What do you think of it?"
     lines = [
         f"At full size: {sizes} · {save}",
         f"{asked} {ratings}",
+        f"Not there yet? {_link(again_link(session_id), 'Edit it again, in other words or stronger')}",
         f"{_link(PREFIX, 'Photos and edits')} · {_link('/', 'The control room')}",
     ]
     return [f'<p class="links">{"<br>".join(lines)}</p>']
 
 
-def _saved_as(history: SessionHistory) -> str:
+def saved_as(history: SessionHistory) -> str:
     """The name of the result where a person saves it: the photo's, and "edited"."""
     assert history.state
-    return f"{Path(history.session.image_path).stem}-edited{Path(history.state.edited_image_path or '').suffix}"
+    kind: PhotoFormat = history.state.scene_analysis["image"]["format"]
+    return f"{Path(history.session.image_path).stem}-edited{SUFFIXES[kind]}"
 
 
 def _link(address: str, text: str) -> str:
@@ -259,7 +299,8 @@ def _prompts(history: SessionHistory) -> list[str]:
         )
         for prompt in history.prompts
     ]
-    return ["<h2>How the prompt grew</h2>", _table(("step", "do", "do not", "quality"), rows)]
+    table = _table(("step", "do", "do not", "quality"), rows)
+    return ["<h2>How the prompt grew</h2>", table, f'<p class="soft">{escape(words.QUALITY)}</p>']
 
 
 def _scores(history: SessionHistory, shown: Album) -> list[str]:
@@ -280,7 +321,8 @@ def _scores(history: SessionHistory, shown: Album) -> list[str]:
     if not rows:
         return []
     table = _table(("attempt", "edit", "alignment", "which is"), rows)
-    return ["<h2>How well it fits</h2>", table, *_changes(history, shown)]
+    about = f'<p class="soft">{escape(words.ALIGNMENT)}</p>'
+    return ["<h2>How well it fits</h2>", table, about, *_changes(history, shown)]
 
 
 def _changes(history: SessionHistory, shown: Album) -> list[str]:
@@ -298,7 +340,7 @@ def _changes(history: SessionHistory, shown: Album) -> list[str]:
     if not figures:
         return []
     grid = f'<div class="grid wider">{"".join(figures)}</div>'
-    return ["<h2>What it changed</h2>", grid, f'<p class="soft">{escape(LEGEND)}</p>']
+    return ["<h2>What it changed</h2>", grid, f'<p class="soft">{escape(LEGEND)}<br>{escape(words.DELTA_E)}</p>']
 
 
 def _stages(commits: Sequence[StageCommit]) -> list[str]:

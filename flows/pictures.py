@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import cv2
 import numpy as np
@@ -48,12 +48,12 @@ def _as_uri(pixels: Pixels, quality: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def thumbnail(path: Path, longest: int) -> bytes:
+def thumbnail(photo: Path | IO[bytes], longest: int, name: str) -> bytes:
     """A small JPEG of a photo that may be of any size, upright. Raises InputError for what cannot be opened."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
+            with Image.open(photo, formats=FORMATS) as picture:
                 # A JPEG is decoded at an eighth, a quarter or a half of its size, where that is enough.
                 picture.draft("RGB", (longest, longest))
                 picture.thumbnail((longest, longest))
@@ -63,7 +63,7 @@ def thumbnail(path: Path, longest: int) -> bytes:
                 upright = upright.convert("RGB")
     except Exception as error:
         # Pillow raises almost anything for what is broken.
-        raise InputError(f"{path.name} cannot be shown: {error}") from error
+        raise InputError(f"{name} cannot be shown: {error}") from error
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

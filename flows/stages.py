@@ -188,7 +188,9 @@ def refinement(run: SessionRun, step: Step) -> None:
         log.info("%sChosen from what was learned: %s.", _of(step), chosen)
     if step.iteration == ITERATIONS[-1]:
         grew = words.qualities([*earlier, prompt])
-        log.info("%sRefined the prompt in %d steps; its quality: %s.", _of(step), len(earlier) + 1, grew)
+        log.info(
+            "%sRefined the prompt in %d steps; its quality (1 is the best): %s.", _of(step), len(earlier) + 1, grew
+        )
 
 
 def _of(step: Step) -> str:
@@ -267,7 +269,9 @@ def validation(run: SessionRun, step: Step) -> None:
     keep_picture(run.copies, delta_path, shown)
     run.commit(step, changes.validation_delta(data, result, decision, delta_path), run.validator, started)
     told = words.decision_in_words(decision)
-    log.info("%sAlignment %s: %s.", _of(step), words.formula(result.deltas), told)
+    log.info(
+        "%sMeasured: %s, %s. Alignment %s.", _of(step), words.fit(counts.score), told, words.formula(result.deltas)
+    )
     if decision == "retry" and result.hints:
         log.info("The next attempt will be told: %s.", ", ".join(result.hints))
 
@@ -289,7 +293,7 @@ def completed(run: SessionRun, step: Step) -> None:
     undelivered = deliver(run, edited)
     run.commit(step, changes.completed_delta(decision, best, edited, undelivered), BuiltIn(), started)
     told = words.decision_in_words(decision)
-    log.info("Done: attempt %d is kept, alignment %.2f, %s.", best.attempt_number, best.alignment_score, told)
+    log.info("Done: attempt %d is kept (%s): %s.", best.attempt_number, words.fit(best.alignment_score), told)
 
 
 def _verdict(run: SessionRun, last: ValidationData, best: ValidationData) -> tuple[Decision, ValidationData]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import io
 import json
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -30,9 +31,11 @@ from edi_storage.models import SessionHistory
 from edi_storage.settings import Settings, load_settings
 from edi_storage.state import last_attempt
 from edi_storage.store import Store, open_store
+from flows.engines.wishes import STRENGTHS, Wishes
 from flows.inbox import inbox_of, photos_in
-from flows.links import PICTURES, PREFIX, RATINGS
-from flows.page import index, page
+from flows.links import PICTURES, PREFIX, RATINGS, SAVED, THUMBNAIL, has_result
+from flows.output import FORMATS, given_away
+from flows.page import index, page, saved_as
 from flows.pictures import thumbnail
 from flows.sessions import find_session
 
@@ -65,7 +68,8 @@ class Viewer:
 
 
 def _pages(password: str) -> Starlette:
-    shown = {"": _page, "rate": _rate, **dict.fromkeys(PICTURES, _picture)}
+    shown = {"": _page, "rate": _rate, "again": _again, THUMBNAIL: _small, SAVED: _saved}
+    shown |= dict.fromkeys(PICTURES, _picture)
     # No session is called "-".
     mine = {PREFIX: _index, f"{PREFIX}/-/edit": _edit, f"{PREFIX}/-/photo": _thumbnail}
     routes = [Route(path, _shown(answer, password)) for path, answer in mine.items()]
@@ -114,7 +118,9 @@ def _index(store: Store, _: Request) -> Response:
     inbox = inbox_of(load_settings())
     # A name that is no text can be neither shown nor told.
     names = [path.name for path in photos_in(inbox) if path.name.isprintable()]
-    return HTMLResponse(index(store.database.query_history(limit=_LISTED), inbox, names))
+    sessions = store.database.query_history(limit=_LISTED)
+    said = store.database.verdicts_on(session.session_id for session in sessions)
+    return HTMLResponse(index(sessions, said, inbox, names))
 
 
 def _thumbnail(_: Store, request: Request) -> Response:
@@ -122,7 +128,7 @@ def _thumbnail(_: Store, request: Request) -> Response:
     for path in photos_in(inbox_of(load_settings())):
         if path.name == wanted:
             with _ONE_PAGE:
-                small = thumbnail(path, _THUMBNAIL)
+                small = thumbnail(path, _THUMBNAIL, path.name)
             return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
     raise NotFoundError("There is no such photo in the folder for photos.")
 
@@ -145,6 +151,47 @@ def _picture(store: Store, session_id: str, request: Request) -> Response:
     # A stored file never changes, but "the result" may be another one after the next attempt.
     headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
     return Response(store.files.read(path), media_type=_TYPES[PurePosixPath(path).suffix], headers=headers)
+
+
+def _small(store: Store, session_id: str, request: Request) -> Response:
+    """A small picture of the result, or of the photo as long as there is none."""
+    state = store.database.get_state(session_id)
+    path = (state.edited_image_path or state.scene_analysis.get("image", {}).get("path")) if state else None
+    if not path:
+        raise NotFoundError(f"Session {session_id} has no picture yet.")
+    # A stored file is called after what is in it.
+    headers = {"ETag": f'"{PurePosixPath(path).stem}"', "Cache-Control": "private, no-cache"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    with _ONE_PAGE:
+        small = thumbnail(io.BytesIO(store.files.read(path)), _THUMBNAIL, session_id)
+    return Response(small, media_type="image/jpeg", headers=headers)
+
+
+def _saved(store: Store, session_id: str, _: Request) -> Response:
+    """The result as a file to give away, as `edi edit --output` writes it: in the photo's own format."""
+    history = store.database.load_session(session_id)
+    if not has_result(history):
+        raise NotFoundError(f"Session {session_id} has no result yet.")
+    suffix = PurePosixPath(saved_as(history)).suffix
+    with _ONE_PAGE:
+        return Response(given_away(store, history, FORMATS[suffix]), media_type=_TYPES[suffix])
+
+
+def _again(store: Store, session_id: str, _: Request) -> Response:
+    """The form of `edit-image` with what was asked for in this session, to be changed and sent."""
+    session = store.database.require_session(session_id)
+    photo, wishes = Path(session.image_path), Wishes.of(session.options)
+    strength = next((word for word, number in STRENGTHS.items() if number == wishes.strength), "")
+    filled = {
+        "image_path": photo.name if photo.parent == inbox_of(load_settings()) else str(photo),
+        "prompt": session.naive_prompt,
+        "strength": strength,
+        "protect": wishes.protect,
+        "region": str(wishes.region or ""),
+        "mask": wishes.mask,
+    }
+    return _form_of("edit-image", {name: value for name, value in filled.items() if value})
 
 
 def _path_of(history: SessionHistory, picture: str) -> str | None:

@@ -26,13 +26,21 @@ from flows.engines.scoring import count
 #: What a decision means for whoever reads it.
 _DECISIONS: dict[Decision, str] = {
     "accepted": "good",
-    "needs_review": "not sure, a person should look",
+    "needs_review": "not sure, so have a look at it",
     "retry": "not good enough, tried again",
     "best_effort": "not good enough, but the last attempt there was",
-    "partial": "partly what the person wanted",
-    "rejected": "rejected by the person",
+    "partial": "right in part, as you said",
+    "rejected": "not what you wanted",
     "unreviewed": "nobody has looked at it",
 }
+
+#: What the figures mean, where they stand.
+ALIGNMENT = (
+    "Alignment says how far the result is as asked, from 0 to 1: what was to change has changed, and nothing else has. "
+    "From 0.80 on it is taken for good, under 0.60 it is tried again."
+)
+QUALITY = "Quality says how exactly the prompt tells what to do and what to leave alone; 1 is the best."
+DELTA_E = "ΔE is how much its colours changed on average (CIEDE2000): under 2 is hardly seen, over 10 is plain."
 
 #: What is being done while the next boundary is on its way.
 _DOING = {
@@ -56,6 +64,11 @@ def standing(session: SessionData) -> str:
 def decision_in_words(decision: Decision) -> str:
     """A decision as half a sentence."""
     return _DECISIONS[decision]
+
+
+def fit(score: float) -> str:
+    """An alignment score for whoever does not know the word: "89 % as asked"."""
+    return f"{100 * score:.0f} % as asked"
 
 
 def found(entities: Sequence[EntityData]) -> str:
@@ -227,10 +240,10 @@ def headline(history: SessionHistory) -> str:
 
 def _ended(history: SessionHistory, kept: int) -> str:
     session, tried = history.session, len(history.validations)
-    score = "" if session.final_alignment_score is None else f", alignment {session.final_alignment_score:.2f}"
+    score = "" if session.final_alignment_score is None else f" Measured: {fit(session.final_alignment_score)}."
     verdict = decision_in_words(session.decision) if session.decision else "edited"
     which = f" (attempt {kept} of {tried} was kept)" if tried > 1 else ""
-    return f"Done: {verdict}{score}{which}."
+    return f"Done: {verdict}{which}.{score}"
 
 
 def question_of(history: SessionHistory) -> Question | None:
@@ -246,5 +259,6 @@ def _waiting(history: SessionHistory, for_what: WaitingFor | None) -> str:
         return f"Waiting for your answer: {question.text}"
     if for_what == "review" and history.validations:
         newest = max(history.validations, key=lambda scored: scored.attempt_number)
-        return f"Waiting for your verdict on attempt {newest.attempt_number}, alignment {newest.alignment_score:.2f}."
+        measured = fit(newest.alignment_score)
+        return f"Waiting for your verdict on attempt {newest.attempt_number}. Measured: {measured}."
     return "Not finished."

@@ -212,7 +212,7 @@ def _back_to_default(change: Change) -> str:
         return f"{_where(now)}: {usual} again, in {chance} of edits {before}: it was {liked}."
     kept = "One rating is little, so it" if now.default.verdicts == 1 else "It"
     others = ", ".join(f"{_called(now.what, one.name)} {percent(one.chance)}" for one in now.others)
-    rest = f"the rest tries others ({others}), to learn whether you like one better"
+    rest = f"the rest tries others (such as {others}), to learn whether you like one better"
     return f"{_where(now)}: {usual} was {liked}. {kept} stays the main choice, in {chance} of edits {before}; {rest}."
 
 

@@ -1,11 +1,13 @@
 """Pictures of the UI as a person sees it: `python -m tests.browser.screenshots FOLDER`.
 
 Starts an `edi serve` of its own and lives one person's story: the form, the page of a run, the artifact of its session,
-the dialog of a run that waits, what was learned, and a run that was killed and healed. Six PNG files.
+EDI's own page of it, the dialog of a run that waits, what was learned, a run that was killed and healed, and the page
+of all photos and edits. Eight PNG files.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +20,9 @@ from tests.browser.ui import STARS, VERDICT, Ui, shown
 from tests.flows.conftest import PALACE
 from tests.flows.control import Control, serving
 
+#: Milliseconds after which Prefect's graph is drawn.
+_DRAWN = 4000
+
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -27,11 +32,14 @@ def main(folder: Path) -> None:
         _dialog(ui, folder)
         _learned(ui, folder)
         _healed(ui, folder, served)
+        _photos(ui, folder, served)
 
 
 def _shoot(ui: Ui, folder: Path, name: str) -> None:
     # Notes that pop up would lie on top.
     ui.page.get_by_role("link", name="View run").wait_for(state="hidden")
+    # Prefect's graph is drawn bit by bit.
+    ui.page.wait_for_timeout(_DRAWN)
     ui.page.screenshot(path=folder / f"{name}.png", animations="disabled")
     sys.stdout.write(f"{folder / name}.png\n")
 
@@ -48,6 +56,9 @@ def _edit(ui: Ui, folder: Path) -> None:
     artifact = ui.open_artifact("make the sky dramatic")
     shown(artifact, "after")
     _shoot(ui, folder, "artifact")
+    ui.page.goto(f"{ui.address}/edi/{run}")
+    shown(ui.page.locator("body"), "after")
+    _shoot(ui, folder, "page")
 
 
 def _dialog(ui: Ui, folder: Path) -> None:
@@ -78,6 +89,13 @@ def _healed(ui: Ui, folder: Path, served: Control) -> None:
     ui.open_run(run)
     ui.tab("Logs").get_by_text("restored").first.wait_for()
     _shoot(ui, folder, "healed")
+
+
+def _photos(ui: Ui, folder: Path, served: Control) -> None:
+    shutil.copy(PALACE, served.home / "images")
+    ui.page.goto(f"{ui.address}/edi")
+    shown(ui.page.locator("body"), PALACE.name)
+    _shoot(ui, folder, "photos")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def test_a_person_can_watch_a_session_grow(edi: Edi, server: str) -> None:
     assert found.startswith("## Working out what the prompt means.")
     assert set(pictures(found)) == {"before", "what was found"}
     assert "not yet" in found
-    assert ended.startswith(f"## Done: good, alignment {done['alignment_score']:.2f}.")
+    assert ended.startswith(f"## Done: good. Measured: {100 * done['alignment_score']:.0f} % as asked.")
     shown = pictures(ended)
     assert set(shown) == {"before", "after", "what was found", "what changed"}
     assert shown["before"].size == shown["after"].size == (384, 256)
@@ -94,14 +94,13 @@ def test_the_page_says_what_the_rows_say(store: Store, server: str) -> None:
     result = edit("exact")
     page = pages(server, "exact")[-1]
     history = store.database.load_session("exact")
-    shown = {cells[-1]: cells for cells in rows(page, "no.")}
-    assert set(shown) == {f"`{entity.entity_id}`" for entity in history.entities}
-    for entity in history.entities:
-        _, what, share, certainty, _, became, _ = shown[f"`{entity.entity_id}`"]
+    shown = rows(page, "no.")
+    for entity, cells in zip(words.largest_first(history.entities), shown, strict=True):
+        _, what, share, certainty, became = cells
         assert (what, share) == (entity.label, words.percent(entity.area_percent))
         assert certainty == f"{100 * entity.confidence:.0f} %"
         assert ("changed as asked" in became) == (entity.entity_id in result["intent"]["target_entities"])
-    assert [cells[0] for cells in rows(page, "no.")] == [str(number) for number in range(1, len(shown) + 1)]
+    assert [cells[0] for cells in shown] == [str(number) for number in range(1, len(shown) + 1)]
     assert " → ".join(f"{prompt.quality_score or 0:.2f}" for prompt in history.prompts) in page
     assert plain(history.prompts[-1].positive_prompt) in page
     assert page.count("<tr>") == 1 + len(history.prompts)
@@ -176,7 +175,7 @@ def test_a_question_is_asked_in_the_artifact_with_its_choices(store: Store, serv
 
 def test_a_verdict_is_waited_for_in_the_artifact(store: Store, server: str) -> None:
     edit("judged", review="ask")
-    assert pages(server, "judged")[-1].startswith("## Waiting for your verdict on attempt 1, alignment ")
+    assert pages(server, "judged")[-1].startswith("## Waiting for your verdict on attempt 1. Measured: ")
 
 
 def test_a_session_that_fails_says_why(store: Store, server: str) -> None:
@@ -218,7 +217,7 @@ def test_each_attempt_has_its_line(edi: Edi, server: str) -> None:
     edi("feedback", "twice", "reject", "--reason", "too strong")
     edi("resume", "twice", expect=3)
     page = pages(server, "twice")[-1]
-    assert page.startswith("## Waiting for your verdict on attempt 2, alignment ")
+    assert page.startswith("## Waiting for your verdict on attempt 2. Measured: ")
     assert re.findall(r"^- Attempt (\d), dramatic sky on sky: alignment \*\*\d", page, re.MULTILINE) == ["1", "2"]
     assert re.search(r"version by version: attempt 1: [\d. →]+; attempt 2: [\d. →]+\.", page)
     assert "<summary>All 8 versions</summary>" in page
@@ -408,10 +407,10 @@ def test_the_log_tells_the_story(
         r"Found sky \(\d+ %\), .*\.",
         r"Understood: dramatic sky on sky, with confidence 0\.\d\d\.",
         r"To be kept as they are: .*building.*\.",
-        r"Refined the prompt in 4 steps; its quality: [\d., ]+\.",
+        r"Refined the prompt in 4 steps; its quality \(1 is the best\): [\d., ]+\.",
         r"Edited: dramatic sky on sky\.",
-        r"Alignment 1\.00 = 0\.4 x 4/4 kept \+ 0\.4 x 1/1 changed as asked \+ 0\.2 x .*: good\.",
-        r"Done: attempt 1 is kept, alignment 1\.00, good\.",
+        r"Measured: 100 % as asked, good\. Alignment 1\.00 = 0\.4 x 4/4 kept \+ 0\.4 x 1/1 .* \+ 0\.2 x .*\.",
+        r"Done: attempt 1 is kept \(100 % as asked\): good\.",
     ]
     assert len(told) == len(expected), told
     for sentence, pattern in zip(told, expected, strict=True):

@@ -192,7 +192,7 @@ def test_bad_input_to_a_batch_is_one_sentence(edi: Edi, folder: Path, arguments:
 
 def test_photos_are_found_in_folders_and_the_inbox_each_once(tmp_path: Path, folder: Path) -> None:
     settings = Settings(home=tmp_path / "home")
-    with pytest.raises(InputError, match="no photos in the inbox"):
+    with pytest.raises(InputError, match="no photos in the folder for photos"):
         find_photos([], settings)
     (settings.home / "images" / "beach.jpg").write_bytes(PALACE.read_bytes())
     inside = [str(folder / name) for name in PHOTOS]

@@ -44,8 +44,53 @@ def test_a_session_has_a_page_with_the_slider_and_links(control: Control, edited
 def test_the_newest_sessions_are_listed(control: Control, edited: str) -> None:
     listed = look(control, "/edi").text
     assert f'<a href="/edi/{edited}">make it warmer</a>' in listed
+    assert f'<a href="/edi/{edited}"><img loading="lazy" src="/edi/{edited}/small" alt=""></a>' in listed
     assert "<td>palace.jpg</td>" in listed
-    assert "<td>completed</td>" in listed
+    assert "<td>completed, 100 % as asked</td><td></td>" in listed
+
+
+def test_a_list_has_small_pictures_of_the_results(control: Control, edited: str) -> None:
+    answer = look(control, f"/edi/{edited}/small")
+    assert (answer.headers["content-type"], Image.open(io.BytesIO(answer.content)).size) == ("image/jpeg", (480, 320))
+    full = Image.open(io.BytesIO(look(control, f"/edi/{edited}/result").content)).convert("RGB").resize((1, 1))
+    small = Image.open(io.BytesIO(answer.content)).resize((1, 1))
+    near = zip(_colour(small), _colour(full), strict=True)
+    assert all(abs(one - other) <= 6 for one, other in near), "it is the result, not the photo"
+    url = control.api.removesuffix("/api") + f"/edi/{edited}/small"
+    again = httpx.get(url, headers={"If-None-Match": answer.headers["etag"]}, timeout=60)
+    assert (again.status_code, again.content) == (httpx.codes.NOT_MODIFIED, b"")
+
+
+def _colour(pixel: Image.Image) -> tuple[int, int, int]:
+    colour = pixel.getpixel((0, 0))
+    assert isinstance(colour, tuple)
+    return colour
+
+
+def test_the_result_is_saved_in_the_photos_own_format_and_name(control: Control, edited: str) -> None:
+    assert f'href="/edi/{edited}/saved" download="palace-edited.jpg"' in look(control, f"/edi/{edited}").text
+    saved = look(control, f"/edi/{edited}/saved")
+    assert saved.headers["content-type"] == "image/jpeg"
+    picture = Image.open(io.BytesIO(saved.content))
+    assert (picture.format, picture.size) == ("JPEG", (640, 427))
+
+
+def test_the_same_photo_is_edited_again_from_the_filled_in_form(control: Control) -> None:
+    photo = control.home / "images" / "again.jpg"
+    photo.write_bytes(PALACE.read_bytes())
+    asked = {"prompt": "make it warmer", "strength": "strong", "protect": "sky", "region": "0,0,100,50"}
+    run = control.start("edit-image", image_path=photo.name, **asked)
+    wait_until(lambda: control.state(run) == "Completed", "the edit")
+    form = urlsplit(look(control, f"/edi/{run}/again").headers["location"])
+    assert form.path == f"/v2/deployments/deployment/{control.deployment('edit-image')['id']}/run"
+    assert json.loads(parse_qs(form.query)["parameters"][0]) == {"image_path": "again.jpg", **asked}
+
+
+def test_what_was_said_stands_in_the_list(control: Control, edited: str) -> None:
+    run = control.start("record-feedback", session_id=edited, verdict="partial", rating=4)
+    wait_until(lambda: control.state(run) == "Completed", "the verdict")
+    assert "<td>right in part ★★★★</td>" in look(control, "/edi").text
+    assert "You said: right in part ★★★★. Change it:" in look(control, f"/edi/{edited}").text
 
 
 def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control) -> None:
@@ -85,6 +130,8 @@ def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None
 
 
 def test_a_verdict_leads_to_the_filled_in_form(control: Control, edited: str) -> None:
+    with control.database() as database:
+        said = database.get_feedback(edited)
     answer = look(control, f"/edi/{edited}/rate?verdict=partial&stars=4")
     assert answer.status_code == httpx.codes.SEE_OTHER
     form = urlsplit(answer.headers["location"])
@@ -92,7 +139,7 @@ def test_a_verdict_leads_to_the_filled_in_form(control: Control, edited: str) ->
     filled = json.loads(parse_qs(form.query)["parameters"][0])
     assert filled == {"verdict": "partial", "rating": 4, "session_id": edited}
     with control.database() as database:
-        assert database.get_feedback(edited) == [], "only the form that is sent says anything"
+        assert database.get_feedback(edited) == said, "only the form that is sent says anything"
 
 
 @pytest.mark.parametrize(
