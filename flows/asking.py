@@ -115,10 +115,7 @@ def _judge(store: Store, result: dict[str, Any]) -> None:
     session_id, attempt = result["session_id"], result["attempts"]
     measured = fit(result["alignment_score"])
     said = f"Attempt {attempt} is made (measured: {measured}). What do you think of it?"
-    text = (
-        f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id)}\n\n"
-        f"Attempt {attempt}, measured: {measured}. It is tried again only if you reject it."
-    )
+    text = f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id, f'Measured: {measured}.')}"
     given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said)
     log.info("Your verdict: %s.", given.verdict)
     give_verdict(
@@ -132,7 +129,7 @@ def _verdict_on(attempt: int) -> Any:
     only: Any = Annotated[
         Literal[this],
         WithJsonSchema({"type": "string", "enum": [this]}),
-        form.shown("Your verdict is on", "The pictures above."),
+        form.shown("Attempt", "The one in the pictures above."),
     ]
     return create_model("Verdict", __base__=Verdict, about=(only, this))
 
@@ -155,12 +152,12 @@ def _is_answered(key: str) -> bool:
     return read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"]) is not None
 
 
-def _pictures(store: Store, session_id: str) -> str:
+def _pictures(store: Store, session_id: str, said: str = "") -> str:
+    """Before and after, or the photo as long as there is nothing else; on one line below, what is `said` of it."""
     history = store.database.load_session(session_id)
     pictures = album(store, history, _LONGEST)
     if pictures.after is None and pictures.before is not None:
         return f"![photo]({data_uri(pictures.before, _LONGEST)})"
-    shown = before_and_after(history, pictures, _LONGEST)
-    if viewer_address(load_settings()):
-        shown.append(f"[Look at it at full size]({session_link(session_id)})")
-    return "\n\n".join(shown)
+    is_served = bool(viewer_address(load_settings()))
+    look = f"[Look at it at full size]({session_link(session_id)})" if is_served else ""
+    return "\n\n".join([*before_and_after(history, pictures, _LONGEST), f"{said} {look}".strip()])

@@ -178,7 +178,7 @@ Verdict = Annotated[
     FeedbackType,
     shown(
         "Your verdict",
-        "accept: keep it. partial: right in part, keep it. reject: not what you wanted; it may try again.",
+        "accept: keep it. partial: keep it, right in part. reject: not what you wanted; only then it is tried again.",
     ),
 ]
 Rating = Annotated[int, shown("Stars", "1 (poor) to 5 (excellent). 0: no rating.", ge=0, le=5)]
