@@ -451,6 +451,21 @@ def test_a_changed_verdict_replaces_the_old_one_in_what_was_learned(database: ED
     assert (cell.accepted, cell.rejected, cell.rating_sum, cell.rating_count) == (0, 1, 1, 1)
 
 
+def test_a_list_of_sessions_tells_what_was_said_last_of_each(database: EDIDatabase) -> None:
+    ids = ["unrated", "rated", "rated-twice"]
+    for name in ids:
+        database.save_session({**SESSION.model_dump(), "session_id": name})
+    said = [("rated", 1, 4, NOON), ("rated-twice", 2, 5, NOON + timedelta(hours=1)), ("rated-twice", 1, 2, NOON)]
+    for name, attempt, rating, when in said:
+        verdict = {"feedback_type": "accept", "rating": rating, "feedback_key": f"attempt-{attempt}"}
+        database.save_feedback(name, {**verdict, "created_at": when})
+    assert {name: verdict.rating for name, verdict in database.verdicts_on(ids).items()} == {
+        "rated": 4,
+        "rated-twice": 5,
+    }
+    assert database.verdicts_on([]) == database.verdicts_on(["unrated"]) == {}
+
+
 def test_deleting_a_session_takes_its_feedback_out_of_what_was_learned(database: EDIDatabase) -> None:
     edited_session(database)
     database.save_feedback(SESSION.session_id, {"feedback_type": "partial", "rating": 3})
