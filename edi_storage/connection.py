@@ -294,7 +294,7 @@ def _begin(connection: Connection) -> None:
     raw = connection.connection.dbapi_connection
     assert raw is not None
     raw.execute(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    raw.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
     try:
         # Under the lock: a newer EDI may have migrated the database while this process held a connection.
         refuse_newer(connection.engine.url.database, raw.execute("PRAGMA user_version").fetchone()[0])

@@ -41,7 +41,16 @@ from edi_storage.models import (
     ValidationData,
     now_utc,
 )
-from edi_storage.rows import TABLES, read_session, records, session_values, upsert, values_of
+from edi_storage.rows import (
+    TABLES,
+    commit_values,
+    read_session,
+    records,
+    row_values,
+    session_values,
+    upsert,
+    values_of,
+)
 from edi_storage.state import (
     MAX_STATE_BYTES,
     Rows,
@@ -261,6 +270,8 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
         """
         rows = rows_of(commit.state_delta)
         mine = commit.model_copy(update={"fence": lease.fence})
+        # Made before the transaction, which keeps all other writers waiting.
+        boundary, groups = commit_values(mine), row_values(commit.session_id, rows)
         try:
             with writing(self.engine, commit.session_id) as connection:
                 reach("commit.after_begin")
@@ -268,9 +279,9 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
                 reach("commit.after_lease")
                 if stored := queries.stored_boundary(connection, mine):
                     return stored
-                queries.save_rows(connection, commit.session_id, rows)
+                queries.save_values(connection, groups)
                 reach("commit.after_rows")
-                queries.insert_commit(connection, mine)
+                queries.insert_values(connection, boundary)
                 reach("commit.after_insert")
                 queries.touch_session(connection, mine, rows.session)
                 reach("commit.before_commit")

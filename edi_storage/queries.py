@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
@@ -44,7 +45,7 @@ from edi_storage.models import (
     UserFeedback,
     now_utc,
 )
-from edi_storage.rows import TABLES, commit_values, read, read_session, records, upsert, values_of
+from edi_storage.rows import TABLES, RowValues, commit_values, read, read_session, records, row_values, upsert
 from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
 from edi_storage.statements import Prepared
 from edi_storage.tables import FeedbackRow, LeaseRow, SessionRow, StageCommitRow
@@ -65,7 +66,10 @@ _RENEW = (
     )
     .values(expires_at=bindparam("expires_at"), renewed_at=bindparam("renewed_at"))
 )
-_COMMITS_SINCE = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq >= bindparam("since"))
+# Without their deltas, which may be long: they are needed only where the boundary is there already.
+_SEQS_SINCE = select(_COMMITS.c.seq).where(
+    _COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq >= bindparam("since")
+)
 _INSERT_COMMIT = insert(_COMMITS)
 
 
@@ -189,10 +193,10 @@ def free(connection: Connection, session_id: str, owner: str, fence: int) -> boo
 def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit | None:
     """The boundary when it is there already; StaleBoundaryError when it is not this session's next one."""
     asked = {"of": commit.session_id, "since": commit.seq - 1}
-    rows = _prepared(_COMMITS_SINCE, tuple(asked), connection.dialect).rows(connection, asked)
-    near = {row["seq"]: row for row in rows}
+    rows = _prepared(_SEQS_SINCE, tuple(asked), connection.dialect).rows(connection, asked)
+    near = {row["seq"] for row in rows}
     if commit.seq in near:
-        stored = _read_commit(near[commit.seq])
+        (stored,) = commits(connection, commit.session_id, StageCommitRow.seq == commit.seq)
         if stored.key == commit.key:
             return stored
     elif commit.seq == 1 or commit.seq - 1 in near:
@@ -204,18 +208,22 @@ def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit 
 
 
 def insert_commit(connection: Connection, commit: StageCommit) -> None:
-    values = commit_values(commit)
+    insert_values(connection, commit_values(commit))
+
+
+def insert_values(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Insert a boundary, as `rows.commit_values` gives it."""
     _prepared(_INSERT_COMMIT, tuple(values), connection.dialect).run(connection, values)
 
 
 def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
-    """Upsert the business rows on their natural keys."""
-    intents = [rows.intent] if rows.intent else []
-    groups = (rows.entities, intents, rows.prompts, rows.decisions, rows.validations, rows.feedback, rows.artifacts)
-    for group in groups:
-        if group:
-            table, keys = TABLES[type(group[0])]
-            upsert(connection, table, [values_of(session_id, record) for record in group], keys)
+    save_values(connection, row_values(session_id, rows))
+
+
+def save_values(connection: Connection, groups: Sequence[RowValues]) -> None:
+    """Upsert the business rows, as `rows.row_values` gives them, on their natural keys."""
+    for table, keys, values in groups:
+        upsert(connection, table, values, keys)
 
 
 def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:

@@ -22,7 +22,7 @@ from edi_storage.models import (
     UserFeedback,
     ValidationData,
 )
-from edi_storage.state import canonical
+from edi_storage.state import Rows, canonical
 from edi_storage.statements import Prepared
 from edi_storage.tables import (
     ArtifactRow,
@@ -47,6 +47,9 @@ TABLES: dict[type[Record], tuple[type[Base], tuple[str, ...]]] = {
     LoggedDecision: (DecisionRow, ("session_id", "attempt")),
 }
 
+#: Rows of one table: the table, the columns that make two rows the same one, and the values of each row.
+RowValues = tuple[type[Base], tuple[str, ...], list[dict[str, Any]]]
+
 #: A seed database has NULL where the models have a value; it reads as nothing or 0.
 _NULL_READS_AS: dict[str, Any] = {
     "positive_prompt": "",
@@ -66,6 +69,13 @@ def values_of(session_id: str, record: Record) -> dict[str, Any]:
     if isinstance(record, LoggedDecision):
         values |= {"holdout": int(record.holdout), "seed": str(record.seed)}
     return {"session_id": session_id, **values}
+
+
+def row_values(session_id: str, rows: Rows) -> list[RowValues]:
+    """All business rows of a session, table by table."""
+    intents = [rows.intent] if rows.intent else []
+    groups = (rows.entities, intents, rows.prompts, rows.decisions, rows.validations, rows.feedback, rows.artifacts)
+    return [(*TABLES[type(group[0])], [values_of(session_id, record) for record in group]) for group in groups if group]
 
 
 def read(model: type[ModelT], row: RowMapping) -> ModelT:
