@@ -63,6 +63,12 @@ class Peer:
         except metadata.PackageNotFoundError:
             return None
 
+    @property
+    def name(self) -> str:
+        """The title with the version, if it has one: "LangGraph 3.1.2 put"."""
+        first, _, rest = self.title.partition(" ")
+        return " ".join(filter(None, (first, self.version, rest))) if self.version else self.title
+
 
 PEERS: dict[str, Peer] = {
     _EDI: Peer("EDI", "lease, rows, what changed, its digest", edi),
@@ -104,7 +110,7 @@ def _line(name: str, found: Found | None) -> str:
         return f"| {peer.title} | {stores} | not installed ({peer.package}) | | {bar} | | |"
     measured = f"{found.micros / 1000:.2f} | {found.ratio:.2f} | {bar} | {_met(peer, found)}"
     counted = f"{statistics.mean(found.syncs):.1f}" if found.syncs else "not counted"
-    return f"| {f'{peer.title} {peer.version}'.strip()} | {stores} | {measured} | {counted} |"
+    return f"| {peer.name} | {stores} | {measured} | {counted} |"
 
 
 def _met(peer: Peer, found: Found) -> str:
