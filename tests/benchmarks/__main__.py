@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("boundary", "history", "learning", "editing", "orchestration", "batch", "memory")
+NAMES = ("boundary", "peers", "history", "learning", "editing", "orchestration", "batch", "memory")
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from edi_storage import state as changes
@@ -40,7 +41,11 @@ from tests.benchmarks.machine import machine
 THEN = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)
 _ENTITIES, _PAD = 25, "the clouds stand dark and layered over the roofs; " * 60
 
-Store = Callable[[str, list[StageCommit], list[Json]], Iterator[object]]
+#: Stores the boundaries of one session, given with the state after each; calls the last argument when it is ready for
+#: the first of them, and whenever one is stored.
+Store = Callable[[str, list[StageCommit], list[Json], Callable[[], object]], None]
+#: Makes a store in an empty folder.
+Contender = Callable[[Path], Store]
 
 
 # --- The work ----------------------------------------------------------------------------------------
@@ -134,7 +139,7 @@ def session(session_id: str) -> SessionData:
     return SessionData(session_id=session_id, created_at=THEN, image_path="/photos/a.jpg", naive_prompt="make it so")
 
 
-# --- Contenders: each stores one boundary per step of its iterator -------------------------------------
+# --- Contenders --------------------------------------------------------------------------------------
 
 
 def fdatasync(folder: Path) -> Store:
@@ -142,11 +147,12 @@ def fdatasync(folder: Path) -> Store:
     fd = os.open(folder / "bare", os.O_WRONLY | os.O_CREAT)
     os.posix_fallocate(fd, 0, 64 << 20)
 
-    def store(_: str, commits: list[StageCommit], __: list[Json]) -> Iterator[None]:
+    def store(_: str, commits: list[StageCommit], __: list[Json], done: Callable[[], object]) -> None:
+        done()
         for _commit in commits:
             os.write(fd, b"x" * 8192)
             os.fdatasync(fd)
-            yield
+            done()
 
     return store
 
@@ -174,7 +180,8 @@ def raw(folder: Path) -> Store:
     database.execute("PRAGMA synchronous=FULL")
     database.executescript(_FLOOR)
 
-    def store(session_id: str, commits: list[StageCommit], states: list[Json]) -> Iterator[None]:
+    def store(session_id: str, commits: list[StageCommit], states: list[Json], done: Callable[[], object]) -> None:
+        done()
         for commit, state in zip(commits, states, strict=True):
             text, rows = canonical(state), rows_of(commit.state_delta)
             entities = [
@@ -191,7 +198,7 @@ def raw(folder: Path) -> Store:
             values = (session_id, commit.seq, commit.stage, text, commit.sha256)
             database.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?)", values)
             database.execute("COMMIT")
-            yield
+            done()
 
     return store
 
@@ -202,15 +209,18 @@ def edi(folder: Path) -> Store:
 
     database = EDIDatabase(str(folder / "edi.db"))
 
-    def store(session_id: str, commits: list[StageCommit], _: list[Json]) -> Iterator[object]:
+    def store(session_id: str, commits: list[StageCommit], _: list[Json], done: Callable[[], object]) -> None:
         # To begin a session is a transaction of its own, and no boundary.
         lease = database.begin_session(session(session_id), "bench:1:x", 600)
-        return (database.commit_stage(lease, commit, 600) for commit in commits)
+        done()
+        for commit in commits:
+            database.commit_stage(lease, commit, 600)
+            done()
 
     return store
 
 
-CONTENDERS: dict[str, Callable[[Path], Store]] = {"fdatasync": fdatasync, "raw": raw, "edi": edi}
+CONTENDERS: dict[str, Contender] = {"fdatasync": fdatasync, "raw": raw, "edi": edi}
 
 
 # --- Rounds ------------------------------------------------------------------------------------------
@@ -218,17 +228,17 @@ CONTENDERS: dict[str, Callable[[Path], Store]] = {"fdatasync": fdatasync, "raw":
 
 def measure(name: str, sessions: int) -> float:
     """Microseconds of a boundary: the median of all, each kind of boundary counting alike; in this process."""
-    times: list[list[float]] = [[] for _ in range(10)]
     with tempfile.TemporaryDirectory() as folder:
         store = CONTENDERS[name](Path(folder))
-        for number in range(sessions):
-            session_id = f"s-{number}"
-            steps = store(session_id, *boundaries(session_id))
-            for of_kind in times:
-                started = time.perf_counter()
-                next(steps)
-                of_kind.append(time.perf_counter() - started)
-    return 1e6 * statistics.mean(map(statistics.median, times))
+        times = [timed(store, f"s-{number}") for number in range(sessions)]
+    return statistics.mean(map(statistics.median, zip(*times, strict=True)))
+
+
+def timed(store: Store, session_id: str) -> list[float]:
+    """Microseconds of each boundary of a session."""
+    moments: list[float] = []
+    store(session_id, *boundaries(session_id), lambda: moments.append(time.perf_counter()))
+    return [1e6 * (after - before) for before, after in pairwise(moments)]
 
 
 def main() -> None:
