@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-NAMES = ("boundary", "peers", "history", "learning", "editing", "orchestration", "batch", "memory")
+NAMES = ("boundary", "peers", "history", "learning", "editing", "orchestration", "batch", "memory", "scale")
 
 
 def main() -> int:
