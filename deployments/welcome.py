@@ -24,10 +24,10 @@ def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, vi
     form, pages = _edit_form(ui, url), f"{ui}{PREFIX}" if viewer else ""
     announce(f"EDI is ready: {ui} (Ctrl-C ends it)")
     if form:
-        announce(f"  Edit a photo:     {form}")
-        announce(f"  Put photos into:  {make_inbox(settings)}")
         if pages:
             announce(f"  Photos and edits: {pages}")
+        announce(f"  Put photos into:  {make_inbox(settings)}")
+        announce(f"  Edit a photo:     {form}")
     if open_ui:
         # In a thread: some browsers' starters return only when the browser is closed.
         threading.Thread(target=_show, args=(pages or form or ui, announce), daemon=True).start()

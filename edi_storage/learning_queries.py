@@ -45,7 +45,7 @@ from edi_storage.models import EntityData, Intent, LearningRun, SessionData, Use
 from edi_storage.rows import records
 from edi_storage.state import attempt_of, canonical
 from edi_storage.tables import Base, SessionRow
-from edi_storage.wording import reasons_of, terms_of
+from edi_storage.wording import OTHER, reasons_of, terms_of
 
 #: The rules by which events are counted into cells; after a change of them all are counted again.
 COUNTING: Final = "2"
@@ -90,6 +90,8 @@ def add_event(connection: Connection, session: SessionData, verdict: UserFeedbac
     if session.consent == "none":
         return
     reasons = reasons_of(verdict.comments or "", verdict.reasons)
+    if verdict.feedback_type == "accept":
+        reasons = [reason for reason in reasons if reason != OTHER]  # a kind word is no complaint
     event = {
         "session_id": session.session_id,
         "feedback_key": verdict.feedback_key,

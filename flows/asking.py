@@ -26,7 +26,7 @@ from flows import form
 from flows.album import SMALL, album
 from flows.engines.choices import read_choice
 from flows.links import session_link, viewer_address
-from flows.markdown import before_and_after, plain
+from flows.markdown import before_and_after, found_in, plain
 from flows.pictures import data_uri
 from flows.plain import let_be_seen
 from flows.runs import is_deployed
@@ -37,8 +37,8 @@ log = logging.getLogger("edi")
 
 #: Prefect's page hides it in a menu.
 _HOW = (
-    "It waits for you. To answer, choose Resume in the menu (⋮) at the top right of this page; or give it on the "
-    "page of this edit; or use `edi review` in a terminal."
+    "It waits for you. To answer, choose Resume in the menu (⋮) at the top right of this page; or use `edi review` in "
+    "a terminal."
 )
 
 #: Pixels of the longer side of a picture in the dialog, which is not wide.
@@ -56,8 +56,9 @@ class Verdict(RunInput):
 
     verdict: form.Verdict
     rating: form.Rating = 0
-    reasons: form.Reasons = []  # noqa: RUF012 - pydantic copies it
     comment: form.Comment = ""
+    # Last: its list opens over what is below it.
+    reasons: form.Reasons = []  # noqa: RUF012 - pydantic copies it
 
 
 def can_suspend() -> bool:
@@ -113,9 +114,9 @@ def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
 
 def _judge(store: Store, result: dict[str, Any]) -> None:
     session_id, attempt = result["session_id"], result["attempts"]
-    measured = fit(result["alignment_score"])
-    said = f"Attempt {attempt} is made (measured: {measured}). What do you think of it?"
-    text = f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id, f'Measured: {measured}.')}"
+    measured = f"By EDI's own measure {fit(result['alignment_score'])}."
+    said = f"Attempt {attempt} is made. {measured} What do you think of it?"
+    text = f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id, measured)}"
     given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said)
     log.info("Your verdict: %s.", given.verdict)
     give_verdict(
@@ -153,11 +154,11 @@ def _is_answered(key: str) -> bool:
 
 
 def _pictures(store: Store, session_id: str, said: str = "") -> str:
-    """Before and after, or the photo as long as there is nothing else; on one line below, what is `said` of it."""
+    """Before and after, or the photo and what is seen in it; on one line below, what is `said` of a result."""
     history = store.database.load_session(session_id)
     pictures = album(store, history, _LONGEST)
     if pictures.after is None and pictures.before is not None:
-        return f"![photo]({data_uri(pictures.before, _LONGEST)})"
+        return found_in(history, pictures, _LONGEST)
     is_served = bool(viewer_address(load_settings()))
     look = f"[Look at it at full size]({session_link(session_id)})" if is_served else ""
     return "\n\n".join([*before_and_after(history, pictures, _LONGEST), f"{said} {look}".strip()])

@@ -36,7 +36,7 @@ from flows.stages import run_as_task, run_in_batch
 log = logging.getLogger("edi")
 
 #: What a person who watches the run in the UI wants to know next: where `edi serve` has a page of the session ...
-_LOOK = "The page of this edit, with before and after at full size, and where you rate it: %s"
+_LOOK = "Watch it on its own page, where before and after are at full size and you rate it: %s"
 #: ... and on another server.
 _WHERE = (
     "Before and after: on the tab Artifacts of this page. At full size: %s. To rate it, run the deployment "

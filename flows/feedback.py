@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from flows.artifacts import show_stored
 from flows.links import session_link, viewer_address
 from flows.names import verdict_name
 from flows.plain import in_plain_words, let_be_seen
+from flows.reviving import hand_back
 from flows.runs import is_deployed
 from flows.session import log
 from flows.sessions import find_session, newest_with_result
@@ -46,8 +48,9 @@ def _meant(database: EDIDatabase, name: str) -> SessionData:
 def record_feedback(
     verdict: form.Verdict,
     rating: form.Rating = 0,
-    reasons: form.Reasons = [],  # noqa: B006 - never changed; a list is what Prefect's form starts from
     comment: form.Comment = "",
+    # Late: its list opens over what is below it.
+    reasons: form.Reasons = [],  # noqa: B006 - never changed; a list is what Prefect's form starts from
     session_id: form.SessionToRate = "",
 ) -> dict[str, Any]:
     """Rate an edit. Rating the same result again replaces what was said before."""
@@ -58,12 +61,29 @@ def record_feedback(
         saved = give_verdict(store, session.session_id, verdict, rating=rating or None, comment=comment, reasons=chosen)
         show_stored(store, session.session_id)
     photo = Path(session.image_path).name
-    told = f"{verdict}, {rating} of 5" if rating else verdict
+    told = _in_words(verdict, rating, chosen, comment)
     log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, told)
     if is_deployed():
+        _hand_on(settings, session.session_id)
         _show_that_it_is_stored(settings, session, f"{verdict} {rating or ''}".strip())
         let_be_seen()
     return saved.model_dump(mode="json")
+
+
+def _in_words(verdict: str, rating: int, reasons: Sequence[str], comment: str) -> str:
+    """All that was said, for whoever wants to see that it was taken as it was meant."""
+    parts = [verdict, f"{rating} of 5" if rating else "", ", ".join(reasons)]
+    return ", ".join(filter(None, parts)) + (f": “{' '.join(comment.split())}”" if comment.strip() else "")
+
+
+def _hand_on(settings: Settings, session_id: str) -> None:
+    """Have a run that waited for this verdict taken up at once; `resume-interrupted` would do so within a minute."""
+    try:
+        with open_store(settings) as store, get_client(sync_client=True) as client:
+            if run := hand_back(client, store, session_id):
+                log.info("The edit goes on with that in its own run, %s.", run.name)
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning("The edit goes on within a minute: %s", error)
 
 
 def _show_that_it_is_stored(settings: Settings, session: SessionData, said: str) -> None:

@@ -61,8 +61,8 @@ Photo = Annotated[
     str,
     shown(
         "Photo",
-        "Name of a photo in the folder for photos (`edi serve` says where that is), or its path on the machine that "
-        "edits. PNG, JPEG or WebP. It is never changed.",
+        "Name of a photo in the folder for photos (the page /edi shows what is in it), or its path on the machine "
+        "that edits. PNG, JPEG or WebP. It is never changed.",
         min_length=1,
     ),
 ]
@@ -182,7 +182,7 @@ Verdict = Annotated[
     ),
 ]
 Rating = Annotated[int, shown("Stars", "1 (poor) to 5 (excellent). 0: no rating.", ge=0, le=5)]
-Reasons = Annotated[list[Reason], shown("What was wrong", "Leave it empty if nothing was.")]
+Reasons = Annotated[list[Reason], shown("What was wrong", "One or several. Leave it empty if nothing was.")]
 Comment = Annotated[str, shown("Comment", "In your own words.", max_length=2000)]
 SessionToRate = Annotated[
     str,

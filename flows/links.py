@@ -31,6 +31,8 @@ RATINGS: Sequence[Rating] = (
 
 #: The pictures that can be opened at full size, as the last part of their address.
 PICTURES = ("photo", "result", "changes")
+#: The page of what was learned.
+LEARNED = f"{PREFIX}/-/learned"
 #: A small one for lists, and the result as a file to give away: in the photo's own format, with its camera and time.
 THUMBNAIL, SAVED = "small", "saved"
 
@@ -48,6 +50,11 @@ def rating_link(session_id: str, rating: Rating) -> str:
 def again_link(session_id: str) -> str:
     """The form of `edit-image`, filled in as it was for this session."""
     return session_link(session_id, "again")
+
+
+def run_link(flow_run_id: str) -> str:
+    """The page of a run in Prefect's UI."""
+    return f"/v2/runs/flow-run/{flow_run_id}"
 
 
 def edit_link(photo: str = "") -> str:

@@ -97,6 +97,20 @@ def before_and_after(history: SessionHistory, album: Album, side: int = _SIDE) -
     return [table(["before", "after"], [[before, after]])]
 
 
+def found_in(history: SessionHistory, album: Album, side: int) -> str:
+    """The photo, and beside it what was found in it, by number; below, what the numbers are called."""
+    assert album.before is not None
+    numbered = dict(enumerate(words.largest_first(history.entities), 1))
+    masks = {number: album.masks[e.entity_id] for number, e in numbered.items() if e.entity_id in album.masks}
+    photo = _picture("photo", data_uri(album.before, side))
+    if not masks:
+        return photo
+    seen = _picture("what was found", data_uri(labelled(album.before, masks), side))
+    names = words.names_of(history.entities)
+    listed = ", ".join(f"{number} {plain(names[entity.entity_id])}" for number, entity in numbered.items())
+    return f"{table(['photo', 'what EDI sees in it'], [[photo, seen]])}\n\n{listed}"
+
+
 def _links(history: SessionHistory) -> list[str]:
     """What a person wants next: a closer look, and to say what it is worth."""
     if not has_result(history):
@@ -105,7 +119,7 @@ def _links(history: SessionHistory) -> list[str]:
     session_id = history.session.session_id
     look, again = (
         f"**[Look at it at full size]({session_link(session_id)})**",
-        f"[edit it again]({again_link(session_id)})",
+        f"[edit the original again]({again_link(session_id)})",
     )
     return [f"{look} · Rate it: {ratings} · Or {again}"]
 

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Final
 
 from edi_storage.models import Operation, SessionData, SessionHistory, StageCommit, UserFeedback
-from edi_storage.state import step_of
+from edi_storage.state import feedback_key, last_attempt, step_of
 from edi_storage.store import Store
 from edi_storage.variations import variations_of
 from flows import words
 from flows.album import Album, album
+from flows.engines.base import Pixels
 from flows.engines.heat import LEGEND
 from flows.engines.photo import SUFFIXES, PhotoFormat
 from flows.engines.wishes import Wishes
 from flows.links import (
+    LEARNED,
     PICTURES,
     PREFIX,
     RATINGS,
@@ -32,6 +34,7 @@ from flows.links import (
     has_result,
     inbox_link,
     rating_link,
+    run_link,
     session_link,
 )
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
@@ -40,6 +43,12 @@ from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 _LARGE: Final = 1600
 _MIDDLE: Final = 900
 _SMALL: Final = 360
+
+#: Seconds after which the page of an edit that goes on is loaded anew.
+_RELOADED: Final = 10
+
+#: What the pictures at full size are called.
+_CALLED: Final = {"photo": "photo", "result": "result", "changes": "map of the changes"}
 
 #: Photos of the inbox that are shown.
 _IN_INBOX: Final = 200
@@ -61,7 +70,8 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
 .grid.inbox img { aspect-ratio: 3 / 2; object-fit: cover; } .grid.inbox figcaption { overflow-wrap: anywhere; }
 .list td:first-child { width: 7rem; padding-bottom: .35rem; }
-.list img { aspect-ratio: 3 / 2; object-fit: cover; background: var(--line); }
+.list img { aspect-ratio: 3 / 2; object-fit: contain; background: var(--line); }
+details { margin-top: 2.2rem; } summary { cursor: pointer; font-weight: 600; } .ask { font-size: 1.1rem; }
 .grid.wider { grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top; }
@@ -93,17 +103,38 @@ def page(store: Store, history: SessionHistory, *, served: bool = False) -> str:
         f"session {escape(session.session_id)}</p>",
         f'<p class="standing">{escape(words.headline(history))}</p>',
         *_around(session, store.database.forks_of(session.session_id)),
+        *(_asked(history) if served else ()),
         *_pictures(history, shown),
         *(_links(history) if served else ()),
         *_variations(history, shown),
-        *_entities(history, shown),
-        *_understood(history),
-        *_prompts(history),
-        *_scores(history, shown),
-        *_stages(history.commits),
         *_feedback(history),
+        *_understood(history),
+        *_entities(history, shown),
+        *_scores(history, shown),
+        *_engineering(history),
     ]
-    return _document(title, "\n".join(body))
+    # As long as it may change; a page in a file stays as it is.
+    goes_on = served and session.status == "in_progress"
+    return _document(title, "\n".join(body), reload=_RELOADED if goes_on else 0)
+
+
+def _engineering(history: SessionHistory) -> list[str]:
+    """What few people want to see: the prompts as they were written, and who did what and when."""
+    parts = [*_prompts(history), *_stages(history.commits)]
+    return [f"<details><summary>How it was done, in detail</summary>{''.join(parts)}</details>"] if parts else []
+
+
+def _asked(history: SessionHistory) -> list[str]:
+    """What is asked of a person, and where they answer it."""
+    session = history.session
+    run = history.commits[-1].flow_run_id if history.commits else session.flow_run_id
+    if not session.waiting_for or not run:
+        return []
+    question = words.question_of(history)
+    choices = "".join(f"<li>{escape(choice)}</li>" for choice in question.choices) if question else ""
+    run_page = _link(run_link(run), "Answer it on the page of its run")
+    how = f"{run_page}: choose <b>Resume</b> in the menu (⋮) at the top right."
+    return [f'<div class="ask">{f"<ol>{choices}</ol>" if choices else ""}<p>{how}</p></div>']
 
 
 def index(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inbox: Path, photos: Sequence[str]) -> str:
@@ -111,7 +142,13 @@ def index(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inb
 
     `said` is what a person has said of the sessions, by their ids.
     """
-    links = f"{_link(edit_link(), 'Edit another photo')} · {_link('/', 'The control room')}"
+    links = " · ".join(
+        [
+            _link(edit_link(), "Edit another photo"),
+            _link(LEARNED, "What EDI has learned"),
+            _link("/", "The control room"),
+        ]
+    )
     body = [f'<h1>Photos and edits</h1><p class="links">{links}</p>', *_inbox(inbox, photos), *_listed(sessions, said)]
     return _document("Photos and edits", "\n".join(body), pictures="'self'")
 
@@ -180,14 +217,20 @@ def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
     return [f"<p>{'<br>'.join(lines)}</p>"] if lines else []
 
 
-def _document(title: str, body: str, pictures: str = "data:") -> str:
+def _document(title: str, body: str, pictures: str = "data:", reload: int = 0) -> str:
+    """A whole page. `reload`: after so many seconds it is loaded anew."""
     policy = f"default-src 'none'; img-src {pictures}; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{_again_after(reload)}"
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n<script>{_SCRIPT}</script>\n</body></html>\n"
     )
+
+
+def _again_after(seconds: int) -> str:
+    return f'<meta http-equiv="refresh" content="{seconds}">\n' if seconds else ""
 
 
 def _pictures(history: SessionHistory, shown: Album) -> list[str]:
@@ -197,36 +240,56 @@ def _pictures(history: SessionHistory, shown: Album) -> list[str]:
     if shown.after is None:
         lost = history.state is not None and history.state.edited_image_path is not None
         why = "The result is not in the store: `edi doctor --repair` makes it again." if lost else "No result yet."
-        return [f"<figure>{parts[0]}</figure>", f"<p>{why}</p>"]
+        return [f'<figure style="{_fit(shown.before)}">{parts[0]}</figure>', f"<p>{why}</p>"]
     parts += [
         f'<img class="after" src="{data_uri(shown.after, _LARGE)}" alt="after">',
         '<i></i><b style="left: .6rem">before</b><b style="right: .6rem">after</b>',
         '<input type="range" min="0" max="100" value="50" aria-label="how much of the original is shown">',
     ]
-    height, width = shown.before.shape[:2]
-    # Never taller than most of the window, so that what follows is seen.
-    fit = f"max-width: calc(72vh * {width / height:.4f})"
-    return [f'<figure class="slider" style="{fit}">{"".join(parts)}</figure>']
+    return [f'<figure class="slider" style="{_fit(shown.before)}">{"".join(parts)}</figure>']
+
+
+def _fit(picture: Pixels) -> str:
+    """Never taller than most of the window, so that what follows is seen."""
+    height, width = picture.shape[:2]
+    return f"max-width: calc(72vh * {width / height:.4f})"
 
 
 def _links(history: SessionHistory) -> list[str]:
     """Where the full-size pictures are, and where it is rated."""
     session_id = history.session.session_id
+    elsewhere = f"{_link(PREFIX, 'Photos and edits')} · {_link('/', 'The control room')}"
     if not has_result(history):
-        return [f'<p class="links">At full size: {_link(session_link(session_id, "photo"), "photo")}</p>']
-    sizes = " · ".join(_link(session_link(session_id, picture), picture) for picture in PICTURES)
+        return _lines(f"At full size: {_beside(session_link(session_id, 'photo'), 'photo')}", elsewhere)
+    sizes = " · ".join(_beside(session_link(session_id, picture), _CALLED[picture]) for picture in PICTURES)
     saved = escape(session_link(session_id, SAVED))
     save = f'<a href="{saved}" download="{escape(saved_as(history))}">save the result</a>'
-    ratings = " · ".join(_link(rating_link(session_id, rating), rating.words) for rating in RATINGS)
-    said = "; ".join(_verdict(one) for one in history.feedback)
-    asked = f"You said: {escape(said)}. Change it:" if said else "What do you think of it?"
-    lines = [
-        f"At full size: {sizes} · {save}",
-        f"{asked} {ratings}",
-        f"Not there yet? {_link(again_link(session_id), 'Edit it again, in other words or stronger')}",
-        f"{_link(PREFIX, 'Photos and edits')} · {_link('/', 'The control room')}",
-    ]
+    again = _link(again_link(session_id), "Edit the original again, in other words or stronger")
+    return _lines(f"At full size: {sizes} · {save}", _opinion(history), f"Not there yet? {again}", elsewhere)
+
+
+def _lines(*lines: str) -> list[str]:
     return [f'<p class="links">{"<br>".join(lines)}</p>']
+
+
+def _opinion(history: SessionHistory) -> str:
+    """What a person has said of the attempt that is shown, and the links by which they say it.
+
+    None while another attempt is being made: what is said then would be said of that.
+    """
+    assert history.state
+    if history.session.status == "in_progress" and history.session.waiting_for != "review":
+        return "The next attempt is being made; this is the one before."
+    key = feedback_key(last_attempt(history.state.model_dump(mode="json")))
+    said = [_verdict(one) for one in history.feedback if one.feedback_key == key]
+    asked = f"You said: {escape(said[-1])}. Change it:" if said else "What do you think of it?"
+    ratings = (_link(rating_link(history.session.session_id, rating), rating.words) for rating in RATINGS)
+    return f"{asked} {' · '.join(ratings)}"
+
+
+def _beside(address: str, text: str) -> str:
+    """A link that opens beside the page: a picture has no way back."""
+    return f'<a href="{escape(address)}" target="_blank" rel="noopener">{escape(text)}</a>'
 
 
 def saved_as(history: SessionHistory) -> str:

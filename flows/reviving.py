@@ -173,6 +173,18 @@ def revive(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
     client.set_flow_run_state(run.id, again, force=True)
 
 
+def hand_back(client: SyncPrefectClient, store: Store, session_id: str) -> FlowRun | None:
+    """Have a session that a person has just spoken of go on in its own run; None where it has nothing to go on with."""
+    session = store.database.get_session(session_id)
+    if session is None or session.status != "in_progress" or session.waiting_for:
+        return None
+    run = run_of(client, store, session_id)
+    if run is None or run.state_type != StateType.PAUSED or store.database.lease_of(session_id) is not None:
+        return None
+    revive(client, run, "It goes on with what you said.")
+    return run
+
+
 def close(client: SyncPrefectClient, run: FlowRun, session: SessionData) -> None:
     """End a run that has nothing left to do: its session is over."""
     over: State[Any] = Cancelled(message=f"Its session has failed: {session.failure_reason}.")

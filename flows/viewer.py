@@ -27,13 +27,17 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from edi_storage.errors import EdiError, InputError, NotFoundError
+from edi_storage.learning import Learned
+from edi_storage.learning.evidence import report_on
 from edi_storage.models import SessionHistory
 from edi_storage.settings import Settings, load_settings
 from edi_storage.state import last_attempt
 from edi_storage.store import Store, open_store
 from flows.engines.wishes import STRENGTHS, Wishes
 from flows.inbox import inbox_of, photos_in
-from flows.links import PICTURES, PREFIX, RATINGS, SAVED, THUMBNAIL, has_result
+from flows.learned.kinds import kinds
+from flows.learned.page import page as learned_page
+from flows.links import LEARNED, PICTURES, PREFIX, RATINGS, SAVED, THUMBNAIL, has_result
 from flows.output import FORMATS, given_away
 from flows.page import index, page, saved_as
 from flows.pictures import thumbnail
@@ -71,7 +75,7 @@ def _pages(password: str) -> Starlette:
     shown = {"": _page, "rate": _rate, "again": _again, THUMBNAIL: _small, SAVED: _saved}
     shown |= dict.fromkeys(PICTURES, _picture)
     # No session is called "-".
-    mine = {PREFIX: _index, f"{PREFIX}/-/edit": _edit, f"{PREFIX}/-/photo": _thumbnail}
+    mine = {PREFIX: _index, f"{PREFIX}/-/edit": _edit, f"{PREFIX}/-/photo": _thumbnail, LEARNED: _learned}
     routes = [Route(path, _shown(answer, password)) for path, answer in mine.items()]
     routes += [
         Route("/".join(filter(None, (PREFIX, "{session}", name))), _shown(_of_a_session(answer), password))
@@ -131,6 +135,13 @@ def _thumbnail(_: Store, request: Request) -> Response:
                 small = thumbnail(path, _THUMBNAIL, path.name)
             return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
     raise NotFoundError("There is no such photo in the folder for photos.")
+
+
+def _learned(store: Store, _: Request) -> Response:
+    """What the report says, as of the last time that the flow `learn-from-feedback` counted the ratings."""
+    nothing_new = Learned(new_events=0, watermark=0)
+    report = report_on(store.database, kinds(), nothing_new, is_on=load_settings().learning == "on")
+    return HTMLResponse(learned_page(report))
 
 
 def _edit(_: Store, request: Request) -> Response:

@@ -22,6 +22,8 @@ from edi_storage.models import (
 from edi_storage.state import Json, Step, last_attempt, next_step
 from edi_storage.variations import chosen_of, open_question, variations_of
 from flows.engines.scoring import count
+from flows.engines.steps import Step as MeantStep
+from flows.engines.steps import steps_of
 
 #: What a decision means for whoever reads it.
 _DECISIONS: dict[Decision, str] = {
@@ -37,10 +39,14 @@ _DECISIONS: dict[Decision, str] = {
 #: What the figures mean, where they stand.
 ALIGNMENT = (
     "Alignment says how far the result is as asked, from 0 to 1: what was to change has changed, and nothing else has. "
-    "From 0.80 on it is taken for good, under 0.60 it is tried again."
+    "From 0.80 on it is taken for good, under 0.60 it is tried again. It is measured in the regions found in the "
+    "photo: what was not told apart there is not seen."
 )
 QUALITY = "Quality says how exactly the prompt tells what to do and what to leave alone; 1 is the best."
-DELTA_E = "ΔE is how much its colours changed on average (CIEDE2000): under 2 is hardly seen, over 10 is plain."
+DELTA_E = (
+    "ΔE is how much its colours changed on average (CIEDE2000): under 2 is hardly seen, over 10 is plain; "
+    "a blur changes the sharpness rather than the colours."
+)
 
 #: What is being done while the next boundary is on its way.
 _DOING = {
@@ -82,11 +88,6 @@ def percent(share: float | None) -> str:
     return "?" if share is None else (f"{share:.0f} %" if share >= 0.5 or not share else "under 1 %")
 
 
-def look_of(intent: Intent) -> str:
-    """The look asked for: "dramatic sky"."""
-    return intent.action.replace("_", " ") or intent.edit_type
-
-
 def largest_first(entities: Iterable[EntityData]) -> list[EntityData]:
     """In the order in which they are numbered for a person."""
     return sorted(entities, key=lambda entity: (-(entity.area_percent or 0), entity.entity_id))
@@ -111,9 +112,15 @@ def called(entity_ids: Iterable[str], entities: Iterable[EntityData]) -> str:
 
 
 def understood(intent: Intent, entities: Iterable[EntityData]) -> str:
-    """ "dramatic sky on sky, with confidence 0.92"."""
-    where = called(intent.target_entities, entities) if intent.preserve_entities else "the whole picture"
-    return f"{look_of(intent)} on {where}, with confidence {intent.confidence:.2f}"
+    """ "dramatic sky on sky; warmth on building, with confidence 0.92"."""
+    known = list(entities)
+    meant = "; ".join(_meant(step, intent, known) for step in steps_of(intent))
+    return f"{meant}, with confidence {intent.confidence:.2f}"
+
+
+def _meant(step: MeantStep, intent: Intent, entities: Sequence[EntityData]) -> str:
+    look = step.action.replace("_", " ") or intent.edit_type
+    return f"{look} on {'the whole picture' if step.scope == 'whole' else called(step.targets, entities)}"
 
 
 def operations(done: Iterable[Operation], entities: Iterable[EntityData]) -> str:
@@ -240,7 +247,9 @@ def headline(history: SessionHistory) -> str:
 
 def _ended(history: SessionHistory, kept: int) -> str:
     session, tried = history.session, len(history.validations)
-    score = "" if session.final_alignment_score is None else f" Measured: {fit(session.final_alignment_score)}."
+    score = (
+        "" if session.final_alignment_score is None else f" By EDI's own measure {fit(session.final_alignment_score)}."
+    )
     verdict = decision_in_words(session.decision) if session.decision else "edited"
     which = f" (attempt {kept} of {tried} was kept)" if tried > 1 else ""
     return f"Done: {verdict}{which}.{score}"
@@ -259,6 +268,6 @@ def _waiting(history: SessionHistory, for_what: WaitingFor | None) -> str:
         return f"Waiting for your answer: {question.text}"
     if for_what == "review" and history.validations:
         newest = max(history.validations, key=lambda scored: scored.attempt_number)
-        measured = fit(newest.alignment_score)
-        return f"Waiting for your verdict on attempt {newest.attempt_number}. Measured: {measured}."
+        measured = f"By EDI's own measure {fit(newest.alignment_score)}."
+        return f"Waiting for your verdict on attempt {newest.attempt_number}. {measured}"
     return "Not finished."

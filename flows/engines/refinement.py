@@ -165,6 +165,19 @@ def _quality(scene: SceneAnalysis, intent: Intent, steps: Sequence[Step], hints:
 _LAYERS: Final = (_base, _preservation, _technique, _quality)
 
 
+#: What a person's reasons ask for: of an editor more of something, or less.
+_ASKED_FOR: Final = {
+    "stronger": "stronger than the attempt before",
+    "weaker": "weaker than the attempt before",
+    "too weak": "stronger than the attempt before",
+    "too strong": "weaker than the attempt before",
+    "edges": "clean edges",
+    "colour": "natural colours",
+    "tone": "balanced tones",
+}
+_UNWANTED: Final = {"wrong region": "changes beside what is meant", "artifact": "visible traces of the edit"}
+
+
 def _from_hints(hints: Sequence[str], scene: SceneAnalysis) -> Clauses:
     """What earlier attempts got wrong, as clauses."""
     positive, negative = [], []
@@ -173,8 +186,10 @@ def _from_hints(hints: Sequence[str], scene: SceneAnalysis) -> Clauses:
             name = hint.removeprefix("protect ")
             entity = next((entity for entity in scene.entities if entity.entity_id == name), None)
             negative.append(f"spill onto {_called(entity, scene) if entity else name}")
+        elif hint in _UNWANTED:
+            negative.append(_UNWANTED[hint])
         else:
-            positive.append(f"{hint} than the attempt before" if hint in ("stronger", "weaker") else hint)
+            positive.append(_ASKED_FOR.get(hint, hint))
     return positive, negative
 
 

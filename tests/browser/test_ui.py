@@ -81,7 +81,7 @@ def test_a_killed_edit_heals_in_its_own_run_which_shows_its_history(ui: Ui, serv
     run = ui.submit()
     kill_and_heal(ui, served, run)
     expect(ui.tab("Logs").get_by_text("restored").first).to_be_visible()
-    expect(ui.tab("Logs").get_by_text("The page of this edit")).to_have_count(1)
+    expect(ui.tab("Logs").get_by_text("Watch it on its own page")).to_have_count(1)
     details = ui.tab("Details")
     expect(details).to_contain_text("Run Count2")
     with served.database() as database:

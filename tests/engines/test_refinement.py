@@ -53,6 +53,14 @@ def test_an_iteration_written_anew_equals_one_continued(iteration: int) -> None:
     assert anew.negative_prompt == continued.negative_prompt
 
 
+def test_what_a_person_complains_of_is_not_what_is_asked_for() -> None:
+    first = pairs("make the sky dramatic", ["wrong region", "too strong", "artifact"])[0]
+    assert "wrong region" not in first.positive_prompt
+    assert "too strong" not in first.positive_prompt
+    assert "weaker than the attempt before" in first.positive_prompt
+    assert "changes beside what is meant; visible traces of the edit" in first.negative_prompt
+
+
 def test_hints_of_earlier_attempts_are_in_the_prompts() -> None:
     record = pairs("make the sky dramatic", ["stronger", "protect building_0"])[0]
     assert "stronger than the attempt before" in record.positive_prompt

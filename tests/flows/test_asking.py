@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -91,14 +92,47 @@ def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(cont
 
 def test_a_question_is_answered_by_a_choice(control: Control) -> None:
     run = suspended(control, prompt="make it better ![x](http://127.0.0.1:9/x.png)")
-    assert "![x]" not in form_of(control, run, "description"), "a prompt is text"
+    description = form_of(control, run, "description")
+    assert "![x]" not in description, "a prompt is text"
+    assert description.count("data:image/jpeg;base64,") == 2, "the photo, and what is seen in it"
+    assert "1 sky, 2 " in description
+    page = _page(control, run)
+    assert f'<a href="/v2/runs/flow-run/{run}">Answer it on the page of its run</a>' in page
+    assert "<li>warmer</li>" in page
+    assert 'http-equiv="refresh"' in page
     choices = form_of(control, run, "schema")["properties"]["answer"]["enum"]
     answer(control, run, answer=choices[1])
     assert ended(control, run).status == "completed"
+    assert 'http-equiv="refresh"' not in _page(control, run)
     with control.database() as database:
         intent = database.get_intent(run)
     assert intent is not None
     assert intent.answer == 2
+
+
+def _page(control: Control, session_id: str) -> str:
+    answer = httpx.get(f"{control.api.removesuffix('/api')}/edi/{session_id}", timeout=60)
+    return answer.raise_for_status().text
+
+
+def test_a_verdict_from_the_form_lets_the_run_that_waits_go_on_at_once(control: Control) -> None:
+    run = suspended(control, review="ask")
+    said = {"verdict": "reject", "rating": 2, "reasons": ["too strong"], "comment": "like a\nsunburn"}
+    verdict = control.start("record-feedback", session_id=run, **said)
+    wait_until(lambda: control.state(verdict) == "Completed", "the verdict")
+    told = [line["message"] for line in control.call("/logs/filter", logs={"flow_run_id": {"any_": [verdict]}})]
+    assert any("is rated reject, 2 of 5, too strong: “like a sunburn”." in line for line in told), told
+    wait_until(lambda: _asked_again(control, run), "the second question")
+    history = [state["message"] or "" for state in control.read(f"/flow_run_states/?flow_run_id={run}")]
+    assert any("It goes on with what you said." in message for message in history), history
+    assert "What do you think of it?" in _page(control, run), "of the second attempt nothing was said"
+    answer(control, run, verdict="accept", about="attempt 2")
+    assert ended(control, run).decision == "accepted"
+
+
+def _asked_again(control: Control, run: str) -> bool:
+    with control.database() as database:
+        return len(database.get_validations(run)) == 2 and control.state(run) == "Suspended"
 
 
 def test_variations_are_shown_in_one_picture_and_blended_as_the_dialog_says(control: Control) -> None:
@@ -111,6 +145,7 @@ def test_variations_are_shown_in_one_picture_and_blended_as_the_dialog_says(cont
     assert "I do not see 'unicorn' in this photo" in form_of(control, run, "description")
     answer(control, run, answer="1: dramatic, 60 %", blend="1, sky from 3")
     assert ended(control, run).status == "completed"
+    assert 'http-equiv="refresh"' not in _page(control, run)
     with control.database() as database:
         intent = database.get_intent(run)
     assert intent is not None

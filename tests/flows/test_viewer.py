@@ -93,6 +93,13 @@ def test_what_was_said_stands_in_the_list(control: Control, edited: str) -> None
     assert "You said: right in part ★★★★. Change it:" in look(control, f"/edi/{edited}").text
 
 
+def test_what_was_learned_has_a_page(control: Control, edited: str) -> None:
+    assert '<a href="/edi/-/learned">What EDI has learned</a>' in look(control, "/edi").text
+    learned = look(control, "/edi/-/learned")
+    assert learned.headers["content-type"].startswith("text/html")
+    assert "<title>What EDI has learned</title>" in learned.text
+
+
 def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control) -> None:
     inbox = control.home / "images"
     (inbox / "my beach.jpg").write_bytes(PALACE.read_bytes())

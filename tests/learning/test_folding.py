@@ -135,7 +135,10 @@ def check_by_hand(folded: Learned, said: list[tuple[str, UserFeedback]]) -> None
         assert sum(score[name] for score in folded.scores) == len(of_kind)
     assert sum(cell.rating_sum for cell in folded.cells) == sum(feedback.rating or 0 for _, feedback in said)
     reasons = [reason for _, f in said for reason in reasons_of(f.comments or "", f.reasons)]
-    for name in ("too_strong", "edges", "colour", "artifact", "other"):
+    # A comment that says nothing known beside an accept is a kind word.
+    kind = sum(f.feedback_type == "accept" and reasons_of(f.comments or "", f.reasons) == ["other"] for _, f in said)
+    assert sum(cell["other"] for cell in folded.cells) == reasons.count("other") - kind
+    for name in ("too_strong", "edges", "colour", "artifact"):
         assert sum(cell[name] for cell in folded.cells) == reasons.count(name.replace("_", " "))
     terms = [term for prompt, _ in said for term in terms_of(prompt)]
     assert sum(cell.count for cell in folded.terms) == len(terms)
