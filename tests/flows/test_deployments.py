@@ -69,6 +69,11 @@ def test_prefect_yaml_deploys_what_edi_serve_serves() -> None:
     assert {entry["version"] for entry in file["deployments"]} == {VERSION}
 
 
+def test_the_backup_is_off_where_the_database_is_on_a_server() -> None:
+    there = Settings(database_url="postgresql+psycopg://me@host/edi")
+    assert [each.name for each in deployments_for(there) if not each.active] == ["backup-database", "prune-sessions"]
+
+
 def test_the_readme_gives_the_commands_of_the_file() -> None:
     assert "\n".join(documented()) in (CHECKOUT / "README.md").read_text()
 
