@@ -64,7 +64,7 @@ class Served:
 
 def deployments_for(settings: Settings) -> tuple[Served, ...]:
     """The deployments that `edi serve` serves."""
-    often = settings.resume_seconds
+    often, in_a_file = settings.resume_seconds, settings.database_url.startswith("sqlite")
     return (
         Served("edit-image", "flows.edit.edit_image"),
         Served("edit-batch", "flows.batch.edit_batch"),
@@ -79,7 +79,8 @@ def deployments_for(settings: Settings) -> tuple[Served, ...]:
             tidied=True,
         ),
         Served("learn-from-feedback", "flows.learn.learn_from_feedback", interval=3600, alone=True),
-        Served("backup-database", "flows.backup.backup_database", interval=7 * 24 * 3600, alone=True),
+        # Off where the database is on a server, which its own tools back up: every run would fail.
+        Served("backup-database", "flows.backup.backup_database", interval=7 * 24 * 3600, active=in_a_file, alone=True),
         # Off, because what it deletes is gone: a person switches it on.
         Served("prune-sessions", "flows.prune.prune_sessions", interval=24 * 3600, active=False, alone=True),
     )

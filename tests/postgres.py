@@ -1,9 +1,9 @@
 """A private PostgreSQL server, made from Debian's binaries and gone afterwards.
 
 `with server() as running:` gives one to a test. `python -m tests.postgres -- COMMAND` runs a command beside one, with
-EDI_TEST_DATABASE_URL set; without a command it prints the URL and waits. The server listens on 127.0.0.1 only, asks for
-a password that is made up each time, and is started again when it dies, as a service manager would do: so a test may
-kill it.
+EDI_TEST_DATABASE_URL set; without a command it prints the URL and waits. `--s3` starts the S3 server of `tests.s3` too,
+and sets EDI_TEST_S3. The server listens on 127.0.0.1 only, asks for a password that is made up each time, and is
+started again when it dies, as a service manager would do: so a test may kill it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tests import s3
 
 #: Where the server is that tests are to use.
 URL = "EDI_TEST_DATABASE_URL"
@@ -190,18 +192,30 @@ def server(*, sync: bool = False) -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def _servers(*, sync: bool, with_s3: bool) -> Iterator[Mapping[str, str]]:
+    """The servers that were asked for, as the environment tells tests of them."""
+    with server(sync=sync) as running:
+        told = {URL: running.url, DATA: str(running.data)}
+        if not with_s3:
+            yield told
+            return
+        with s3.server() as files:
+            yield {**told, s3.URL: files.url, **files.environment}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.postgres", description=__doc__)
     parser.add_argument("--sync", action="store_true", help="with fsync, as durable as a real server")
+    parser.add_argument("--s3", action="store_true", help="with an S3 server, too")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run beside it")
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     try:
-        with server(sync=options.sync) as running:
+        with _servers(sync=options.sync, with_s3=options.s3) as told:
             if command:
-                environment = {**os.environ, URL: running.url, DATA: str(running.data)}
-                return subprocess.run(command, env=environment, check=False).returncode
-            print(f"{URL}={running.url}\nCtrl-C stops it.", flush=True)
+                return subprocess.run(command, env={**os.environ, **told}, check=False).returncode
+            print(*(f"{name}={value}" for name, value in told.items()), "Ctrl-C stops it.", sep="\n", flush=True)
             with suppress(KeyboardInterrupt):
                 signal.pause()
             return 0

@@ -17,6 +17,9 @@ from uuid import uuid4
 
 from tests.waiting import wait_until
 
+#: Where the server is that tests are to use.
+URL = "EDI_TEST_S3"
+
 
 @dataclass(frozen=True)
 class Server:

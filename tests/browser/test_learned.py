@@ -10,11 +10,11 @@ import pytest
 
 from edi_storage.learning import learn
 from edi_storage.learning.evidence import report_on
-from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from flows.learned import words
 from flows.learned.kinds import kinds
 from flows.learned.page import page
+from tests import homes
 from tests.browser.chromium import chromium, missing
 from tests.browser.conftest import NEEDED
 from tests.browser.ui import shown
@@ -27,7 +27,7 @@ with contextlib.suppress(ImportError):
 def test_a_stranger_sees_first_whether_it_helps_and_what_changed(tmp_path: Path) -> None:
     if why := missing():
         (pytest.fail if os.environ.get(NEEDED) else pytest.skip)(f"THE PAGE IS NOT LOOKED AT: {why}")
-    with open_store(Settings(home=tmp_path)) as store:
+    with open_store(homes.settings_of(tmp_path)) as store:
         live(store, 120)
         report = report_on(store.database, kinds(), learn(store.database))
     (tmp_path / "learned.html").write_text(page(report), encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edi_storage.settings import Settings
+from tests import homes
 
 if TYPE_CHECKING:
     from tests.flows.control import Control
@@ -45,7 +46,7 @@ class Edi:
         assert done.returncode == -signal.SIGKILL, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "EDI_HOME": str(self.home), **self.environment}
+        environment = {**os.environ, **homes.environment(self.home), **self.environment}
         return subprocess.run(
             command,
             env=environment,

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from edi_storage.database import EDIDatabase
+from tests import homes
 from tests.flows.conftest import PALACE
 from tests.flows.csrf import csrf_headers
 from tests.waiting import PATIENCE, wait_until
@@ -77,7 +78,7 @@ class Control:
             return None
 
     def database(self) -> EDIDatabase:
-        return EDIDatabase(str(self.home / "edi_sessions.db"))
+        return homes.database(self.home)
 
 
 class Serve:
@@ -95,7 +96,7 @@ class Serve:
         browser = self.home / "browser"
         browser.write_text(f'#!/bin/sh\necho "$@" > {self.home / "opened"}\n')
         browser.chmod(0o700)
-        environment = {**os.environ, "EDI_HOME": str(self.home), "BROWSER": str(browser), **self._settings}
+        environment = {**os.environ, **homes.environment(self.home), "BROWSER": str(browser), **self._settings}
         environment.pop("PREFECT_API_URL", None)
         with self.log.open("w") as log:
             self._process = subprocess.Popen(

@@ -23,6 +23,7 @@ from edi_storage.state import Step
 from edi_storage.store import Store, open_store
 from flows import words
 from flows.markdown import bare, plain
+from tests import homes
 from tests.flows.conftest import PALACE, Edi
 
 Artifact = dict[str, Any]
@@ -33,7 +34,7 @@ MOST = 200_000
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> Iterator[Store]:
-    monkeypatch.setenv("EDI_HOME", str(tmp_path / "home"))
+    homes.enter(monkeypatch, tmp_path / "home")
     with open_store(Settings()) as opened:
         yield opened
 
@@ -236,7 +237,7 @@ def test_pictures_that_are_lost_do_not_cost_the_session(store: Store, server: st
     edit("faded", review="ask")
     history = store.database.load_session("faded")
     for artifact in history.artifacts:
-        Path(store.files.full_path(artifact.path)).write_bytes(b"no picture")
+        store.files.write_whole(artifact.path, b"no picture")
     store.database.save_feedback("faded", {"feedback_type": "accept"})
     assert edit("faded")["waiting_for"] == "review"
     page = pages(server, "faded")[-1]

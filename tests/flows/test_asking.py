@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import update
 
+from edi_storage.connection import writing
 from edi_storage.database import EDIDatabase
 from edi_storage.models import SessionData
 from edi_storage.recovery import delete_session, end_session, give_verdict
-from edi_storage.settings import Settings
 from edi_storage.store import open_store
+from edi_storage.tables import SessionRow
+from tests import homes
 from tests.flows.conftest import PALACE
 from tests.flows.control import Control
 from tests.waiting import wait_until
@@ -154,14 +157,14 @@ def test_variations_are_shown_in_one_picture_and_blended_as_the_dialog_says(cont
 
 def test_a_verdict_given_elsewhere_lets_the_suspended_run_go_on(control: Control, waiting: list[str]) -> None:
     run = waiting[0]
-    with open_store(Settings(home=control.home)) as store:
+    with open_store(homes.settings_of(control.home)) as store:
         give_verdict(store, run, "accept")
     assert ended(control, run).decision == "accepted"
 
 
 def test_a_run_whose_session_was_finished_elsewhere_waits_no_longer(control: Control, waiting: list[str]) -> None:
     run = waiting[1]
-    with open_store(Settings(home=control.home)) as store:
+    with open_store(homes.settings_of(control.home)) as store:
         give_verdict(store, run, "accept")
         end_session(store, store.database.acquire(run, "somebody", 30), "for the test")
     wait_until(lambda: control.state(run) == "Cancelled", "the end of the run")
@@ -170,7 +173,7 @@ def test_a_run_whose_session_was_finished_elsewhere_waits_no_longer(control: Con
 
 def test_a_deleted_session_is_not_made_anew_by_an_answer(control: Control, waiting: list[str]) -> None:
     run = waiting[2]
-    with open_store(Settings(home=control.home)) as store:
+    with open_store(homes.settings_of(control.home)) as store:
         delete_session(store, run)
     answer(control, run, verdict="accept")
     wait_until(lambda: control.state(run) == "Failed", "the end of the run")
@@ -209,7 +212,6 @@ def test_a_question_that_nobody_answers_gets_its_likeliest_choice(control: Contr
 
 def _age(database: EDIDatabase, session_id: str) -> None:
     """Let the session have waited for a week."""
-    with database.engine.begin() as connection:
-        connection.execute(
-            text("UPDATE sessions SET updated_at = datetime('now', '-7 days') WHERE id = :id"), {"id": session_id}
-        )
+    week_ago = datetime.now(UTC) - timedelta(days=7)
+    with writing(database.engine) as connection:
+        connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(updated_at=week_ago))

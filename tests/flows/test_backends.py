@@ -25,6 +25,7 @@ from flows.engines.comfyui_jobs import Found, Jobs
 from flows.engines.editing import EmbeddedEditor
 from flows.engines.reasoning import EmbeddedReasoner
 from flows.markdown import session_page
+from tests import homes
 from tests.engines.chat_server import GOOD, MODEL, Chat
 from tests.engines.comfyui_server import ComfyUI
 from tests.engines.servers import serving, unused_address
@@ -52,7 +53,7 @@ def started(edi: Edi, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The `edi` command, running; it is killed at the end of the block if it has not ended."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *arguments],
-        env={**os.environ, "EDI_HOME": str(edi.home), **edi.environment},
+        env={**os.environ, **homes.environment(edi.home), **edi.environment},
         cwd=PALACE.parents[2],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -152,7 +153,7 @@ def here(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Here:
     photo = tmp_path / "small.png"
     with Image.open(PALACE) as palace:
         palace.resize((240, 160)).save(photo)
-    monkeypatch.setenv("EDI_HOME", str(tmp_path / "home"))
+    homes.enter(monkeypatch, tmp_path / "home")
     return Here(monkeypatch.setenv, str(photo), tmp_path / "home")
 
 

@@ -19,6 +19,7 @@ from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from flows.batch import find_photos, session_id_of
 from flows.runners import batch_runner
+from tests import homes
 from tests.flows.conftest import PALACE, Edi
 from tests.waiting import is_alive, wait_until
 
@@ -102,15 +103,15 @@ def test_what_a_batch_was_at_when_a_person_cancelled_it_is_over_and_comes_back_w
 
     run = FlowRun(flow_id=uuid4(), parameters={})
     job = session_id_of("mine", str(folder / "a.jpg"), "make it warmer", {})
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         mine = SessionData(session_id=job, image_path=str(folder / "a.jpg"), naive_prompt="make it warmer")
         other = mine.model_copy(update={"session_id": "other"})
         store.database.begin_session(mine, owner_name(str(run.id)), 600)
         store.database.begin_session(other, owner_name(str(uuid4())), 600)
     with pytest.MonkeyPatch.context() as here:
-        here.setenv("EDI_HOME", str(edi.home))
+        homes.enter(here, edi.home)
         mark_batch_cancelled(cast("Any", None), run, cast("Any", None))
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         ended = store.database.require_session(job)
         assert (ended.status, ended.failure_reason) == ("failed", "cancelled by a person")
         assert store.database.require_session("other").status == "in_progress"
@@ -135,9 +136,11 @@ def test_processes_do_the_same_and_a_killed_one_is_told_and_made_good(
 
 
 def test_the_processes_of_a_killed_batch_end_with_it(edi: Edi, folder: Path) -> None:
-    environment = {**os.environ, **edi.environment, "EDI_HOME": str(edi.home), "EDI_TASK_RUNNER": "processes"}
+    told = {**homes.environment(edi.home), **edi.environment, "EDI_TASK_RUNNER": "processes"}
     command = [sys.executable, "-m", "flows.cli", "batch", str(folder), "--prompt", "make it warmer"]
-    running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        command, env={**os.environ, **told}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     wait_until(lambda: len(workers_of(running.pid)) >= 2, "the worker processes")
     workers = workers_of(running.pid)
     running.kill()

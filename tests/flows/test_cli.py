@@ -14,6 +14,7 @@ from PIL import Image
 from edi_storage.connection import writing
 from edi_storage.database import EDIDatabase
 from edi_storage.migrations.runner import head
+from tests import homes
 from tests.flows.conftest import PALACE, Edi
 
 
@@ -152,6 +153,7 @@ def test_a_database_url_with_a_bad_port_is_refused_without_its_password(edi: Edi
     assert "secret" not in refused.stderr
 
 
+@pytest.mark.sqlite_file("what is on servers is read without the folder of the home")
 @pytest.mark.parametrize(
     ("home", "reason"),
     [("a-file/home", "Not a directory"), ("x" * 300, "File name too long")],
@@ -178,8 +180,7 @@ def test_a_server_that_does_not_answer_is_named(edi: Edi) -> None:
 
 def stored(edi: Edi, **fields: Any) -> EDIDatabase:
     """The database of this home, with a session in it."""
-    edi.home.mkdir(parents=True, exist_ok=True)
-    database = EDIDatabase(str(edi.home / "edi_sessions.db"))
+    database = homes.database(edi.home)
     database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "p", **fields})
     return database
 
@@ -196,7 +197,7 @@ def test_a_terminal_that_cannot_show_every_letter_is_no_reason_to_fail(
     edi.environment = {"PYTHONIOENCODING": f"{encoding}:strict"}
     shown = subprocess.run(
         [sys.executable, "-m", "flows.cli", *command],
-        env={**os.environ, **edi.environment, "EDI_HOME": str(edi.home)},
+        env={**os.environ, **homes.environment(edi.home), **edi.environment},
         cwd=PALACE.parents[2],
         capture_output=True,
         check=False,
@@ -212,7 +213,7 @@ atexit.register(lambda: print(oct(os.umask(0)), file=sys.stderr))
 sys.argv = ["edi", "config"]
 runpy.run_module("flows.cli", run_name="__main__")
 """
-    environment = {**os.environ, "EDI_HOME": str(tmp_path)}
+    environment = {**os.environ, **homes.environment(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=PALACE.parents[2], capture_output=True, text=True, check=True
     )
@@ -250,6 +251,7 @@ def test_show_says_little_of_a_session_that_says_little(edi: Edi, waiting_for: s
     assert f"waiting for you ({waiting_for})" in edi("show", "mine").stdout
 
 
+@pytest.mark.sqlite_file("a server checks what a column holds")
 def test_stored_values_that_cannot_be_read_are_one_sentence(edi: Edi) -> None:
     with stored(edi) as database, writing(database.engine) as connection:
         connection.exec_driver_sql("UPDATE sessions SET created_at = 'yesterday'")
@@ -267,18 +269,22 @@ def test_deleting_asks_first(edi: Edi) -> None:
 
 
 def test_the_database_commands(edi: Edi) -> None:
+    homes.lose_database(edi.home)
     assert edi.json("db", "current") == {"revision": None, "head": head()}
     assert edi.json("db", "upgrade")["to_revision"] == head()
     assert edi.json("db", "upgrade")["backup"] is None
     assert edi.json("db", "current")["revision"] == head()
+
+
+@pytest.mark.sqlite_file("EDI makes no backups of a server's database: pg_dump does")
+def test_a_backup_is_a_file(edi: Edi) -> None:
     assert Path(edi.json("db", "backup")["backup"]).is_file()
 
 
 def test_pruning_says_first_and_deletes_then(edi: Edi) -> None:
-    from edi_storage.settings import Settings
     from edi_storage.store import open_store
 
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         for year in (2020, 2021):
             made = {"id": f"from-{year}", "created_at": f"{year}-01-01T00:00:00Z", "status": "completed"}
             store.database.save_session({**made, "image_path": "a.jpg", "naive_prompt": "p"})
@@ -291,12 +297,12 @@ def test_pruning_says_first_and_deletes_then(edi: Edi) -> None:
     edi("prune", "--older-than", "soon", expect=2)
 
 
+@pytest.mark.sqlite_file("EDI makes no backups of a server's database: pg_dump does")
 def test_a_backup_can_be_restored(edi: Edi) -> None:
-    from edi_storage.settings import Settings
     from edi_storage.store import open_store
 
     copy = edi.json("db", "backup")["backup"]
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         store.database.save_session({"id": "later", "image_path": "a.jpg", "naive_prompt": "p"})
     assert "--yes" in edi("db", "restore", copy, expect=2).stderr
     restored = edi.json("db", "restore", copy, "--yes")
@@ -307,6 +313,7 @@ def test_a_backup_can_be_restored(edi: Edi) -> None:
 
 
 def test_config_says_where_a_setting_comes_from(edi: Edi) -> None:
+    edi.environment = {"EDI_DATABASE_URL": ""}
     shown = edi.json("config")
     assert shown["EDI_HOME"] == {"value": str(edi.home), "source": "environment"}
     assert shown["EDI_DATABASE_URL"]["value"] == f"sqlite:///{edi.home}/edi_sessions.db"
@@ -335,7 +342,7 @@ def test_reading_commands_import_neither_prefect_nor_opencv(tmp_path: Path, argu
             [sys.executable, "-c", script],
             capture_output=True,
             text=True,
-            env={**os.environ, "EDI_HOME": str(tmp_path)},
+            env={**os.environ, **homes.environment(tmp_path)},
             cwd=PALACE.parents[2],
         )
     assert done.stderr.strip().splitlines()[-1] == "[]"

@@ -16,6 +16,7 @@ from edi_storage.models import FeedbackType, Reason
 from edi_storage.recovery import give_verdict
 from edi_storage.settings import Settings
 from edi_storage.store import Store, open_store
+from tests import homes
 from tests.flows.conftest import PALACE
 
 KIND = "dramatic sky"
@@ -25,7 +26,7 @@ USUAL, STORMY = f"{KIND}: usual", f"{KIND}: stormy"
 @pytest.fixture
 def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, server: str) -> Iterator[Store]:
     """A home in which a stormy sky is liked, the usual one is not, and it is said to be too strong."""
-    monkeypatch.setenv("EDI_HOME", str(tmp_path_factory.mktemp("home")))
+    homes.enter(monkeypatch, tmp_path_factory.mktemp("home"))
     with open_store(Settings()) as opened:
         opened.database.save_profile(document_of(LIKED), seq_to=1)
         yield opened

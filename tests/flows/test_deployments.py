@@ -19,10 +19,10 @@ import pytest
 import yaml
 
 from deployments.serve import deployments_for
-from edi_storage.database import EDIDatabase
 from edi_storage.settings import Settings
 from flows import VERSION
 from flows.server import start_server
+from tests import homes
 from tests.browser.photos import large_photo
 from tests.flows.conftest import PALACE
 from tests.flows.control import processes_of
@@ -69,6 +69,11 @@ def test_prefect_yaml_deploys_what_edi_serve_serves() -> None:
     assert {entry["version"] for entry in file["deployments"]} == {VERSION}
 
 
+def test_the_backup_is_off_where_the_database_is_on_a_server() -> None:
+    there = Settings(database_url="postgresql+psycopg://me@host/edi")
+    assert [each.name for each in deployments_for(there) if not each.active] == ["backup-database", "prune-sessions"]
+
+
 def test_the_readme_gives_the_commands_of_the_file() -> None:
     assert "\n".join(documented()) in (CHECKOUT / "README.md").read_text()
 
@@ -106,7 +111,7 @@ def test_an_installed_wheel_edits_on_a_work_pool_with_no_checkout(tmp_path: Path
         _until_completed(server, run, said)
         standing = json.loads(_run("edi status --json", environment, tmp_path))
         assert [worker["alive"] for worker in standing["workers"]] == [True]
-    with EDIDatabase(str(tmp_path / "home" / "edi_sessions.db")) as database:
+    with homes.database(tmp_path / "home") as database:
         assert database.require_session(run).status == "completed"
 
 
@@ -120,7 +125,7 @@ def test_an_edit_is_completed_within_two_minutes_after_its_killed_worker_is_back
         environment = _environment(tmp_path, server.url, venv)
         _run(create_pool, environment, tmp_path)
         _run("prefect deploy --all --prefect-file often.yaml", environment, tmp_path)
-        with EDIDatabase(str(tmp_path / "home" / "edi_sessions.db")) as database:
+        with homes.database(tmp_path / "home") as database:
             with _worker(start_worker, environment, tmp_path) as said:
                 run = _start(server.url, image_path=str(large_photo(tmp_path)), prompt="make the sky dramatic")
                 wait_until(lambda: database.last_seq(run) >= 2, f"the analysis: see {said}")
@@ -171,7 +176,7 @@ def _environment(folder: Path, server: str, venv: Path) -> dict[str, str]:
     return {
         **kept,
         "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "EDI_HOME": str(folder / "home"),
+        **homes.environment(folder / "home"),
         "PREFECT_API_URL": server,
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edi_storage.settings import Settings
 from edi_storage.store import open_store
+from tests import homes
 from tests.flows.conftest import PALACE, Edi, all_is_well
 
 DRAMATIC = ("edit", str(PALACE), "make the sky dramatic")
@@ -59,18 +60,17 @@ def test_the_sky_becomes_dramatic_and_the_palace_stays(edi: Edi, tmp_path: Path)
     assert result["restored_stages"] == []
     assert {entity["entity_id"] for entity in result["entities"]} >= {"sky_0"}
     assert [prompt["iteration"] for prompt in result["prompts"]] == [0, 1, 2, 3]
-    assert Path(result["edited_image_path"]).is_file()
-    assert Path(result["delta_image_path"]).is_file()
+    assert homes.read(result["delta_image_path"])[:4] == b"\x89PNG"
     assert PALACE.read_bytes() == before
-    original, edited = pixels(PALACE), pixels(Path(result["edited_image_path"]))
+    original, edited = pixels(PALACE), pixels(result["edited_image_path"])
     sky = mask(result, "sky_0")
     assert luminance(edited)[sky > 0.9].mean() < luminance(original)[sky > 0.9].mean() - 20
     assert np.abs(edited - original)[sky < 0.01].mean() < 1
     assert np.abs(pixels(output) - edited).mean() < 3  # JPEG
 
 
-def pixels(path: Path) -> Any:
-    return np.asarray(Image.open(path).convert("RGB")).astype(float)
+def pixels(path: str | Path) -> Any:
+    return np.asarray(Image.open(io.BytesIO(homes.read(str(path)))).convert("RGB")).astype(float)
 
 
 def luminance(picture: Any) -> Any:
@@ -79,7 +79,7 @@ def luminance(picture: Any) -> Any:
 
 def mask(result: dict[str, Any], entity_id: str) -> Any:
     (entity,) = (entity for entity in result["entities"] if entity["entity_id"] == entity_id)
-    return np.asarray(Image.open(entity["mask_path"])).astype(float) / 255
+    return np.asarray(Image.open(io.BytesIO(homes.read(entity["mask_path"])))).astype(float) / 255
 
 
 def test_a_session_killed_at_every_stage_ends_as_if_nothing_had_happened(edi: Edi) -> None:
@@ -136,7 +136,7 @@ def test_a_resumed_edit_names_what_it_restored(edi: Edi) -> None:
 def test_the_live_state_file_shows_the_progress_of_a_stage(edi: Edi) -> None:
     edi.environment = {**edi.environment, "EDI_AUTOSAVE_SECONDS": "0.05"}
     edi.killed("commit", "analysis", *DRAMATIC, "--session-id", "busy")
-    live = json.loads((edi.home / "sessions" / "busy.json").read_text())
+    live = json.loads(homes.read(f"{homes.settings_of(edi.home).storage_url}/busy.json"))
     seed_keys = (
         "session_id current_stage image_path naive_prompt scene_analysis intent prompts edited_image_path validation"
     )
@@ -198,14 +198,13 @@ def test_an_answer_survives_a_kill_and_the_session_goes_on_by_itself(edi: Edi) -
 def test_lost_pictures_are_made_again_and_the_verdict_stays(edi: Edi) -> None:
     result = edi.json(*DRAMATIC, "--session-id", "mended")
     edi("feedback", "mended", "accept", "--rating", "5")
-    masks = [Path(entity["mask_path"]) for entity in result["entities"]]
-    lost = [Path(result["edited_image_path"]), Path(result["delta_image_path"]), masks[0]]
-    before = [path.read_bytes() for path in lost]
+    lost = [result["edited_image_path"], result["delta_image_path"], result["entities"][0]["mask_path"]]
+    before = [homes.read(path) for path in lost]
     for path in lost:
-        path.unlink()
+        homes.remove(path)
     assert not edi.json("doctor", expect=1)["ok"]
     assert edi.json("doctor", "--repair")["ok"]
-    assert [path.read_bytes() for path in lost] == before
+    assert [homes.read(path) for path in lost] == before
     assert edi.json("show", "mended")["user_feedback"][0]["rating"] == 5
 
 
@@ -248,7 +247,7 @@ def test_feedback_and_learning_count_each_verdict_once(edi: Edi) -> None:
 def test_sessions_come_back_when_the_database_is_removed(edi: Edi) -> None:
     edi.json(*DRAMATIC, "--session-id", "kept")
     before = rows(edi, "kept")
-    (edi.home / "edi_sessions.db").unlink()
+    homes.lose_database(edi.home)
     assert not edi.json("doctor", expect=1)["ok"]
     assert edi.json("doctor", "--repair")["ok"]
     after = rows(edi, "kept")
@@ -257,24 +256,25 @@ def test_sessions_come_back_when_the_database_is_removed(edi: Edi) -> None:
 
 
 def test_two_edits_of_one_session_do_not_mix(edi: Edi) -> None:
-    settings = Settings(home=edi.home)
     from tests.storage.sessions import SESSION
 
     mine = SESSION.model_copy(
         update={"session_id": "busy", "image_path": str(PALACE), "naive_prompt": "make the sky dramatic"}
     )
-    with open_store(settings) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         store.database.begin_session(mine, "somebody-else:1:x", 600)
         held = edi(*DRAMATIC, "--session-id", "busy", expect=1)
     assert "somebody-else" in held.stderr
 
 
+@pytest.mark.local_files("in a bucket its policy says who may read")
 def test_files_are_private(edi: Edi) -> None:
     edi.json(*DRAMATIC)
     open_to_others = [path for path in edi.home.rglob("*") if path.stat().st_mode & 0o077]
     assert open_to_others == []
 
 
+@pytest.mark.sqlite_file("the rows are read without EDI, as anybody can")
 def test_every_acknowledged_row_is_in_plain_sqlite(edi: Edi) -> None:
     result = edi.json(*DRAMATIC)
     with sqlite3.connect(edi.home / "edi_sessions.db") as plain:

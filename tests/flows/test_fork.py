@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from edi_storage.settings import Settings
 from edi_storage.store import open_store
+from tests import homes
 from tests.flows.conftest import PALACE, Edi, all_is_well
 from tests.storage.sessions import SESSION, commit_all
 
@@ -21,9 +21,9 @@ AGAIN = ("fork", "first", "--from", "refinement", "--strength", "very strong", "
 
 def files_of(edi: Edi, session_id: str) -> dict[str, str]:
     """The digest of every file of a session."""
-    root = edi.home / "sessions"
-    paths = [root / f"{session_id}.json", *(path for path in (root / session_id).rglob("*") if path.is_file())]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    with open_store(homes.settings_of(edi.home)) as store:
+        paths = [f"{session_id}.json", *store.files.list(session_id)]
+        return {path: hashlib.sha256(store.files.read(path)).hexdigest() for path in paths}
 
 
 def operations(shown: dict[str, Any]) -> Any:
@@ -55,7 +55,7 @@ def test_a_stronger_sky_from_the_same_analysis_even_if_it_is_killed(edi: Edi) ->
     assert again["edited_image_path"] == result["edited_image_path"]
     assert len(edi.json("sessions")) == 2
     # The parent is remembered without a database, and outlived.
-    (edi.home / "edi_sessions.db").unlink()
+    homes.lose_database(edi.home)
     assert edi.json("doctor", "--repair")["ok"]
     assert edi.json("show", "strong")["sessions"][0]["parent_session_id"] == "first"
     edi("delete", "first", "--yes")
@@ -86,7 +86,7 @@ def test_the_deployments_flow_goes_back_too_and_another_prompt_is_understood_ane
 def kept(tmp_path: Path) -> Edi:
     """A home with the finished session s-1; nothing in it can be run, as there is no server."""
     home = tmp_path / "home"
-    with open_store(Settings(home=home)) as store:
+    with open_store(homes.settings_of(home)) as store:
         for content, suffix in (("photo", ".jpg"), ("sky_0", ".png"), ("building_0", ".png"), ("edited", ".png")):
             store.files.put(SESSION.session_id, content.encode(), suffix)
         lease = store.database.begin_session(SESSION, "test", 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from edi_storage.errors import InputError, NotFoundError, SessionFailedError
 from edi_storage.settings import Settings
 from edi_storage.store import Store, open_store
 from flows.names import batch_name, edit_name, short_prompt, verdict_name
+from tests import homes
 from tests.flows.conftest import PALACE, Edi
 
 
@@ -109,7 +111,7 @@ def test_runs_are_called_by_what_they_are_about() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> Iterator[Store]:
-    monkeypatch.setenv("EDI_HOME", str(tmp_path / "home"))
+    homes.enter(monkeypatch, tmp_path / "home")
     with open_store(Settings()) as opened:
         yield opened
 
@@ -171,7 +173,7 @@ WISHES = ("--region", "50,0,50,100", "--protect", "the palace", "--strength", "s
 
 
 def pixels(path: str | Path) -> Any:
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(homes.read(str(path)))).convert("RGB")).astype(int)
 
 
 def test_wishes_survive_a_kill_and_hold_in_the_resumed_session(edi: Edi) -> None:
@@ -189,21 +191,19 @@ def test_wishes_survive_a_kill_and_hold_in_the_resumed_session(edi: Edi) -> None
     assert changed[:, :320].max() == 0
     assert changed[:, 320:].max() > 5
     building = next(e["mask_path"] for e in result["entities"] if e["entity_id"] == "building_0")
-    assert changed[np.asarray(Image.open(building)) > 250].max() <= 1
+    assert changed[np.asarray(Image.open(io.BytesIO(homes.read(building)))) > 250].max() <= 1
 
 
 def test_a_lost_mask_of_a_region_is_made_again(edi: Edi) -> None:
     result = edi.json("edit", str(PALACE), "make it warmer", "--region", "20,20,50,50", "--session-id", "mended")
-    lost = [
-        Path(result["edited_image_path"]),
-        *(Path(e["mask_path"]) for e in result["entities"] if e["entity_id"] == "region"),
-    ]
-    before = [path.read_bytes() for path in lost]
+    masks = [entity["mask_path"] for entity in result["entities"] if entity["entity_id"] == "region"]
+    lost = [result["edited_image_path"], *masks]
+    before = [homes.read(path) for path in lost]
     assert len(before) == 2
     for path in lost:
-        path.unlink()
+        homes.remove(path)
     assert edi.json("doctor", "--repair")["ok"]
-    assert [path.read_bytes() for path in lost] == before
+    assert [homes.read(path) for path in lost] == before
 
 
 @pytest.mark.parametrize("wish", [("--strength", "mighty"), ("--region", "1,2"), ("--protect", "a\udcff")])

@@ -16,6 +16,7 @@ from edi_storage.recovery import end_session, export_checkpoints, give_verdict, 
 from edi_storage.settings import Settings
 from edi_storage.state import Json, Step, digest, fold, intent_delta, merge_patch
 from flows.history import as_text, tell
+from tests import homes
 from tests.flows.conftest import PALACE, Edi
 from tests.storage.sessions import SESSION, THEN, boundaries, put_files
 
@@ -24,7 +25,7 @@ ID = SESSION.session_id
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home")
+    return homes.settings_of(tmp_path / "home")
 
 
 @pytest.fixture
@@ -146,8 +147,7 @@ def test_what_came_back_from_checkpoints_says_so(settings: Settings, store: Stor
     export_checkpoints(store, ID)
     write_state_file(store, ID)
     store.database.close()
-    for path in settings.home.glob("edi_sessions.db*"):
-        path.unlink()
+    homes.lose_database(settings.home)
     doctor(settings, repair=True)
     with open_store(settings) as again:
         told = text(again)

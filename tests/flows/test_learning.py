@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from edi_storage.settings import Settings
+from edi_storage.connection import reading
 from edi_storage.store import open_store
 from flows.cli import app
+from tests import homes
 from tests.flows.conftest import PALACE, Edi, all_is_well
 
 PROMPT = "make the sky dramatic"
@@ -33,18 +32,18 @@ def small(tmp_path: Path) -> Path:
 
 
 def rows(edi: Edi, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(edi.home / "edi_sessions.db")) as plain:
-        return plain.execute(query).fetchall()
+    with homes.database(edi.home) as database, reading(database.engine) as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(query)]
 
 
 def decided(edi: Edi, session_id: str) -> Any:
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         return store.database.get_decisions(session_id)[0]
 
 
 def rate(edi: Edi, monkeypatch: pytest.MonkeyPatch, session_ids: list[str], *said: str) -> None:
     """`edi feedback`, in this process: thirty starts of Python would take a minute."""
-    monkeypatch.setenv("EDI_HOME", str(edi.home))
+    homes.enter(monkeypatch, edi.home)
     for session_id in session_ids:
         done = CliRunner().invoke(app, ["feedback", session_id, *said])
         assert done.exit_code == 0, done.output
@@ -95,7 +94,7 @@ def test_without_consent_nothing_is_learned(edi: Edi, small: Path) -> None:
     assert rows(edi, "SELECT consent FROM sessions") == [("none",)]
     assert rows(edi, "SELECT count(*) FROM feedback_events") == [(0,)]
     assert len(rows(edi, "SELECT id FROM user_feedback")) == 1
-    (edi.home / "edi_sessions.db").unlink()
+    homes.lose_database(edi.home)
     edi.json("doctor", "--repair")
     assert rows(edi, "SELECT consent FROM sessions") == [("none",)]
     assert rows(edi, "SELECT count(*) FROM feedback_events") == [(0,)]

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from flows import album
 from flows.page import page
+from tests import homes
 from tests.flows.conftest import PALACE, Edi
 
 
@@ -35,7 +35,7 @@ def test_a_page_shows_before_after_and_what_was_found(edi: Edi, tmp_path: Path) 
     before, after, *masks, delta = pictures(html)
     assert before.size == after.size == (640, 427)
     assert np.abs(np.asarray(before, int) - np.asarray(after, int)).mean() > 5
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         history = store.database.load_session("mine")
     assert delta.size == (640, 441), "the heat map has a scale of its colours below it"
     assert "sky changed as asked (ΔE " in html
@@ -51,7 +51,7 @@ def test_a_page_shows_before_after_and_what_was_found(edi: Edi, tmp_path: Path) 
 
 def test_a_page_tells_what_was_wished_and_where_it_comes_from(tmp_path: Path) -> None:
     wishes = {"strength": 0.3, "protect": "the palace", "region": "0,0,100,50"}
-    with open_store(Settings(home=tmp_path)) as store:
+    with open_store(homes.settings_of(tmp_path)) as store:
         database = store.database
         database.save_session({"id": "first", "image_path": "a.jpg", "naive_prompt": "warmer"})
         about = {"parent_session_id": "first", "forked_from_stage": "refine 0", "options": wishes}
@@ -65,7 +65,7 @@ def test_a_page_tells_what_was_wished_and_where_it_comes_from(tmp_path: Path) ->
 
 
 def test_a_page_is_not_written_over_a_file_unless_asked(edi: Edi, tmp_path: Path) -> None:
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         store.database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "warmer"})
     file = tmp_path / "mine.html"
     file.write_text("precious")
@@ -78,7 +78,7 @@ def test_a_page_is_not_written_over_a_file_unless_asked(edi: Edi, tmp_path: Path
 
 
 def test_a_page_is_opened_in_the_browser_from_a_private_file(edi: Edi, tmp_path: Path) -> None:
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         store.database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "warmer"})
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
@@ -99,7 +99,7 @@ def test_each_photo_is_decoded_once_for_a_page(edi: Edi, monkeypatch: pytest.Mon
 
     note("decode_photo", album.decode_photo)
     note("decode_mask", album.decode_mask)
-    with open_store(Settings(home=edi.home)) as store:
+    with open_store(homes.settings_of(edi.home)) as store:
         history = store.database.load_session("mine")
         page(store, history)
     assert Counter(decoded) == {"decode_photo": 3, "decode_mask": len(history.entities)}
@@ -107,7 +107,7 @@ def test_each_photo_is_decoded_once_for_a_page(edi: Edi, monkeypatch: pytest.Mon
 
 def test_a_page_believes_no_text(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-    with open_store(Settings(home=tmp_path)) as store:
+    with open_store(homes.settings_of(tmp_path)) as store:
         database = store.database
         database.save_session({"id": "s", "image_path": f"/{hostile}.jpg", "naive_prompt": hostile})
         database.save_prompt_history("s", [{"iteration": 0, "positive_prompt": hostile, "negative_prompt": hostile}])

@@ -31,6 +31,7 @@ from edi_storage.errors import EdiError, InputError
 from edi_storage.settings import Settings
 from flows.child import bound_child, import_environment, wait_ready
 from flows.server import ENVIRONMENT, check_host, named_server, prepare_environment, running_server, start_server
+from tests import homes
 from tests.flows.csrf import csrf_headers
 from tests.waiting import PATIENCE, is_alive, wait_until
 
@@ -77,11 +78,11 @@ with bound_child(["-c", "import os; os.read(0, 1)"], log=Path(sys.argv[1]), env=
 
 
 def python(script: str, *arguments: str, home: Path, **more: str) -> subprocess.Popen[str]:
-    """This Python in a process of its own, with an EDI_HOME and none of Prefect's variables."""
+    """This Python in a process of its own, with a home and none of Prefect's variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "EDI_"))}
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
-        env={**kept, **import_environment(), "EDI_HOME": str(home), **more},
+        env={**kept, **import_environment(), **homes.environment(home), **more},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

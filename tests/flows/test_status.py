@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edi_storage.database import EDIDatabase
 from edi_storage.owner import owner_name
 from flows.child import import_environment
+from tests import homes
 from tests.flows.conftest import PALACE
 
 #: `edi status` with the arguments; it must not take the second that Prefect's import takes.
@@ -33,7 +33,7 @@ def status(home: Path, *arguments: str, expect: int | None = 0, **more: str) -> 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "EDI_"))}
     done = subprocess.run(
         [sys.executable, "-c", STATUS, *arguments],
-        env={**kept, **import_environment(), "EDI_HOME": str(home), **more},
+        env={**kept, **import_environment(), **homes.environment(home), **more},
         capture_output=True,
         text=True,
         timeout=180,
@@ -62,7 +62,7 @@ def test_each_unfinished_session_is_in_one_list_with_the_reason(tmp_path: Path) 
     ended = subprocess.Popen(["true"])
     ended.wait()
     gone = owner_name().replace(f":{os.getpid()}:", f":{ended.pid}:")
-    with EDIDatabase(str(tmp_path / "edi_sessions.db")) as database:
+    with homes.database(tmp_path) as database:
         for name, owner in (("busy", owner_name()), ("killed", gone), ("free", gone), ("asks", gone), ("done", gone)):
             photo = {"id": name, "image_path": str(PALACE), "naive_prompt": f"make it {name}"}
             lease = database.begin_session(photo, owner, 3600)

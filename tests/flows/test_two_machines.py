@@ -54,10 +54,11 @@ def test_an_installation_moves_to_shared_servers(
     """The steps of the README, from one machine to many."""
     from tests import databases
 
-    alone = Edi(tmp_path / "alone", {"PREFECT_API_URL": server})
+    here = {"PREFECT_API_URL": server, "EDI_DATABASE_URL": "", "EDI_STORAGE_URL": ""}
+    alone = Edi(tmp_path / "alone", here)
     alone.json("edit", str(PALACE), "make it warmer", "--session-id", "moved")
     new = {**shared, "EDI_DATABASE_URL": databases.make(shared["EDI_DATABASE_URL"])}
-    moving = Edi(alone.home, {"PREFECT_API_URL": server, **shared, "EDI_DATABASE_URL": "", "EDI_STORAGE_URL": ""})
+    moving = Edi(alone.home, {**shared, **here})
     bucket = shared["EDI_STORAGE_URL"] + "-moved"
     rows = moving.json("db", "copy-to", new["EDI_DATABASE_URL"])["tables"]
     assert rows["sessions"] == {"copied": 1, "there": 0}

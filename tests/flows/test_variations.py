@@ -17,6 +17,7 @@ from edi_storage.forking import Wanted, make_fork, plan_fork
 from edi_storage.settings import Settings
 from edi_storage.store import Store, open_store
 from flows.output import history_document
+from tests import homes
 from tests.flows.conftest import PALACE, Edi
 from tests.flows.test_edit import differences, normalised, steady
 
@@ -36,7 +37,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
 def home(tmp_path_factory: pytest.TempPathFactory, server: str) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("variations") / "home"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDI_HOME", str(path))
+        homes.enter(patch, path)
         yield path
 
 
@@ -130,21 +131,20 @@ def test_lost_variations_and_a_lost_database_come_back(
 ) -> None:
     from flows.remake import remake
 
-    monkeypatch.setenv("EDI_HOME", str(tmp_path / "home"))
+    homes.enter(monkeypatch, tmp_path / "home")
     settings = Settings()
     asked = edit(photo, "lost")
-    for path in settings.home.glob("edi_sessions.db*"):
-        path.unlink()
+    homes.lose_database(settings.home)
     assert all(found.repaired for found in doctor(settings, repair=True, remake=remake))
     again = edit(photo, "lost")
     assert (again["question"], again["variations"]) == (asked["question"], asked["variations"])
     done = edit(photo, "lost", "1, sky from 3")
-    lost = [Path(done["variations"][2]["path"]), Path(done["edited_image_path"])]
-    before = [path.read_bytes() for path in lost]
+    lost = [done["variations"][2]["path"], done["edited_image_path"]]
+    before = [homes.read(path) for path in lost]
     for path in lost:
-        path.unlink()
+        homes.remove(path)
     assert all(found.repaired for found in doctor(settings, repair=True, remake=remake))
-    assert [path.read_bytes() for path in lost] == before
+    assert [homes.read(path) for path in lost] == before
     assert doctor(settings) == []
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
-from edi_storage.settings import Settings
 from edi_storage.store import open_store
+from tests import homes
 from tests.flows.conftest import PALACE, Edi
 from tests.flows.control import Control
 from tests.waiting import wait_until
@@ -121,7 +121,7 @@ def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control
 
 
 def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None:
-    with open_store(Settings(home=control.home)) as store:
+    with open_store(homes.settings_of(control.home)) as store:
         state = store.database.get_state(edited)
         assert state is not None
         stored = {
@@ -182,8 +182,8 @@ def test_another_sites_page_sees_nothing(control: Control, edited: str) -> None:
 def test_a_password_is_asked_for_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.viewer import Viewer
 
-    monkeypatch.setenv("EDI_HOME", str(tmp_path))
-    viewer = Viewer(None, Settings(home=tmp_path, auth_string=SecretStr("ann:secret")))
+    homes.enter(monkeypatch, tmp_path)
+    viewer = Viewer(None, homes.settings_of(tmp_path, auth_string=SecretStr("ann:secret")))
 
     async def ask(auth: tuple[str, str] | None, **headers: str) -> int:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(viewer), base_url="http://localhost") as client:

@@ -1,7 +1,6 @@
 """The tests of learning run on both databases, as those of the storage do."""
 
 from tests.storage.conftest import (  # noqa: F401 - fixtures
-    _where_it_applies,
     database_url,
     kind,
     migrated,

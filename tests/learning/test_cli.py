@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from flows.learned import words
+from tests import homes
 from tests.flows.conftest import Edi
 from tests.learning.household import live
 
@@ -19,7 +19,7 @@ from tests.learning.household import live
 def edi(tmp_path_factory: pytest.TempPathFactory) -> Edi:
     """The home of a household that has edited for a while. No server: what is tested here must not need one."""
     home = tmp_path_factory.mktemp("household")
-    with open_store(Settings(home=home)) as store:
+    with open_store(homes.settings_of(home)) as store:
         live(store, 130)
     return Edi(home, {"PREFECT_API_URL": "http://127.0.0.1:9/api"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,9 +21,9 @@ from edi_storage.exports import FORMATS, Exported, Format, export
 from edi_storage.exports.privacy import KEY_FILE, Pseudonyms, scrubbed
 from edi_storage.exports.writers import PARQUET
 from edi_storage.recovery import delete_session
-from edi_storage.settings import Settings
 from edi_storage.store import Store, open_store
 from flows.export_pictures import CleanPictures
+from tests import homes
 from tests.learning.histories import Attempt, Past, put
 
 SECRET = "write to anna@example.org, or see /home/anna/secret.jpg"
@@ -35,7 +36,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(home: Path) -> Any:
-    with open_store(Settings(home=home)) as opened:
+    with open_store(homes.settings_of(home)) as opened:
         yield opened
 
 
@@ -273,7 +274,7 @@ def test_an_export_that_is_killed_leaves_the_earlier_one_and_the_next_clears_up(
 import os, signal
 from pathlib import Path
 from edi_storage.exports import export
-from edi_storage.settings import Settings
+from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows.export_pictures import CleanPictures
 
@@ -285,10 +286,10 @@ class Killed(CleanPictures):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().photo(data)
 
-with open_store(Settings(home=Path({str(home)!r}))) as store:
+with open_store(load_settings()) as store:
     export(store, Path({str(home)!r}), Path({str(out)!r}), "jsonl", Killed())
 """
-    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, **homes.environment(home)}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert len(list(tmp_path.iterdir())) == 3, "what the killed one had begun"

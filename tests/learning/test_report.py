@@ -14,11 +14,11 @@ from edi_storage.learning import learn
 from edi_storage.learning.evidence import report_on
 from edi_storage.learning.report import Evidence, Kind, Report, report_of
 from edi_storage.learning_models import FirstVerdict, PresetCell, ScoreBin, TermCell
-from edi_storage.settings import Settings
 from edi_storage.store import Store, open_store
 from flows.learned import page, terminal, words
 from flows.learned.kinds import kinds
 from flows.learned.markdown import as_markdown
+from tests import homes
 from tests.learning.histories import Attempt, Past, put
 from tests.learning.household import live
 
@@ -29,7 +29,7 @@ SKY = {"sky": Kind("sky: usual", ("sky: usual", "sky: golden"))}
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A household that has edited for a while."""
-    with open_store(Settings(home=tmp_path_factory.mktemp("household"))) as store:
+    with open_store(homes.settings_of(tmp_path_factory.mktemp("household"))) as store:
         live(store, 200)
         yield store
 
@@ -77,7 +77,7 @@ CELLS = [PresetCell(edit_type="style", label="sky", preset="sky: golden", accept
 
 
 def test_nothing_learned_says_so_and_how_to_begin(tmp_path: Path) -> None:
-    with open_store(Settings(home=tmp_path)) as store:
+    with open_store(homes.settings_of(tmp_path)) as store:
         report = told(store)
     for text in (in_terminal(report), as_markdown(report), page.page(report)):
         assert "Nothing learned yet" in text
@@ -120,7 +120,7 @@ def test_what_a_household_likes_is_named_with_its_reason(lived: Store) -> None:
 
 
 def test_thirty_rejections_of_a_way_are_told_as_a_change(tmp_path: Path) -> None:
-    with open_store(Settings(home=tmp_path)) as store:
+    with open_store(homes.settings_of(tmp_path)) as store:
         live(store, 100, seed=5)
         before = told(store)
         newest = store.database.first_verdicts()[-1]
@@ -146,7 +146,7 @@ def test_thirty_rejections_of_a_way_are_told_as_a_change(tmp_path: Path) -> None
 
 
 def test_a_first_rejection_makes_other_ways_be_tried(tmp_path: Path) -> None:
-    with open_store(Settings(home=tmp_path)) as store:
+    with open_store(homes.settings_of(tmp_path)) as store:
         live(store, 1)
         first = store.database.get_decisions("edit-00000")[0]
         put(store, Past("no", [Attempt(verdict="reject", decision=first)]))

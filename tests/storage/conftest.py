@@ -2,7 +2,7 @@
 
 Those that ask for `database_url` run on both: a SQLite file, and a database of their own on a PostgreSQL server that is
 started for the tests. With EDI_TEST_DATABASE_URL set they run on that server only, and what is marked `sqlite_file` is
-skipped.
+skipped. With EDI_TEST_S3 set the files of a store are in a bucket there, and what is marked `local_files` is skipped.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tests import databases, s3
 from tests.postgres import URL, NoServer, server
 
 _ON_SERVER = bool(os.environ.get(URL))
+_ON_S3 = bool(os.environ.get(s3.URL))
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +79,9 @@ def server_database(migrated: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[s3.Server]:
     """One S3 server for all tests of this process: what speaks S3 keeps its connection from one store to the next."""
+    if _ON_S3:
+        yield s3.Server(os.environ[s3.URL])
+        return
     with s3.server() as running:
         yield running
 
@@ -92,11 +96,14 @@ def bucket_url(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A home of its own, with a database of this kind."""
+    """A home of its own, with a database of this kind; its files are in its folder or in a bucket."""
     for name in ("EDI_DATABASE_URL", "EDI_STORAGE_URL"):
         monkeypatch.delenv(name, raising=False)
     url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
-    return Settings(home=tmp_path / "home", database_url=url)
+    if not _ON_S3:
+        return Settings(home=tmp_path / "home", database_url=url)
+    bucket = request.getfixturevalue("bucket_url")
+    return Settings(home=tmp_path / "home", database_url=url, storage_url=bucket, allowed_schemes=["s3"])
 
 
 @pytest.fixture
@@ -104,12 +111,3 @@ def store(settings: Settings) -> Iterator[Store]:
     """The store of that home."""
     with open_store(settings) as opened:
         yield opened
-
-
-@pytest.fixture(autouse=True)
-def _where_it_applies(request: pytest.FixtureRequest) -> None:
-    """Skip, with its reason, what is marked `sqlite_file` where there is none."""
-    marker = request.node.get_closest_marker("sqlite_file")
-    here = request.getfixturevalue("kind") if "kind" in request.fixturenames else "postgresql" if _ON_SERVER else ""
-    if marker and here == "postgresql":
-        pytest.skip(f"NOT TESTED on PostgreSQL: {marker.args[0]}")

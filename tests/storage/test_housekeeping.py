@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,18 +14,6 @@ from edi_storage.settings import Settings
 from tests.storage.sessions import SESSION, THEN
 
 _BACKUPS = "EDI makes no backups of a server's database: pg_dump does"
-
-
-@pytest.fixture
-def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> Settings:
-    url = request.getfixturevalue("server_database") if kind == "postgresql" else ""
-    return Settings(home=tmp_path / "home", database_url=url)
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    with open_store(settings) as opened:
-        yield opened
 
 
 def make(database: EDIDatabase, name: str, days_ago: int, status: str = "completed") -> None:

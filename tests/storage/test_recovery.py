@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -205,18 +204,18 @@ def test_a_damaged_checkpoint_is_set_aside_and_written_again(
     settings: Settings, store: Store, damage: bytes | None
 ) -> None:
     finished(store)
-    path = Path(store.files.full_path(store.checkpoints.list_checkpoints(ID)[-1].path))
-    whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"dramatic", b"dramatik") if damage is None else damage)
-    damaged = path.read_bytes()
+    path = store.checkpoints.list_checkpoints(ID)[-1].path
+    damaged = store.files.read(path).replace(b"dramatic", b"dramatik") if damage is None else damage
+    store.files.write_whole(path, damaged)
     assert "checkpoint" in {finding.kind for finding in repaired(settings)}
-    assert b"dramatic" in path.read_bytes()
-    assert [kept.read_bytes() for kept in path.parent.glob("*set-aside*")] == [damaged]
+    assert b"dramatic" in store.files.read(path)
+    kept = [store.files.read(aside) for aside in store.files.list(ID) if "set-aside" in aside]
+    assert kept == [damaged]
 
 
 def test_a_damaged_state_file_is_written_again(settings: Settings, store: Store) -> None:
     finished(store)
-    Path(store.files.full_path(f"{ID}.json")).write_text("{")
+    store.files.write_whole(f"{ID}.json", b"{")
     assert {finding.kind for finding in repaired(settings)} == {"state_file"}
 
 
@@ -615,7 +614,7 @@ def test_deleting_leaves_nothing_of_a_session(settings: Settings, store: Store) 
     finished(store)
     delete_session(store, ID)
     assert store.database.get_session(ID) is None
-    assert [path for path in (settings.home / "sessions").rglob("*") if ID in path.name] == []
+    assert [entry.name for entry in store.files.entries() if ID in entry.name] == []
 
 
 def test_a_deletion_that_was_interrupted_is_finished_not_undone(settings: Settings, store: Store) -> None:
