@@ -18,7 +18,7 @@ from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
 from pydantic import Field, ValidationError, WithJsonSchema, create_model
 
 from edi_storage.errors import InputError
-from edi_storage.models import EntityData, Question
+from edi_storage.models import MAX_ATTEMPTS, EntityData, Question
 from edi_storage.recovery import give_verdict
 from edi_storage.settings import load_settings
 from edi_storage.store import Store
@@ -117,6 +117,8 @@ def _judge(store: Store, result: dict[str, Any]) -> None:
     measured = f"By EDI's own measure {fit(result['alignment_score'])}."
     said = f"Attempt {attempt} is made. {measured} What do you think of it?"
     text = f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id, measured)}"
+    if attempt >= int(store.database.require_session(session_id).options.get("max_attempts", MAX_ATTEMPTS)):
+        text += " It is the last attempt."
     given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said)
     log.info("Your verdict: %s.", given.verdict)
     give_verdict(

@@ -78,8 +78,8 @@ def edit_image(
 ) -> dict[str, Any]:
     """Edit a photo as you say it in your own words. The original is never changed.
 
-    Only the first two fields are needed. While it runs, the logs tell what is done; the result, before and after, is
-    among the run's artifacts.
+    Only the first two fields are needed. While it runs, the logs tell what is done; their first line leads to the page
+    of the edit, where you see before and after, and rate it. The page /edi has your photos and all your edits.
     """
     # For scripts, not in the form: a file to write besides (output; overwrite: even if it is there; strip: without
     # camera and time), whether to use what was learned, what may be done with a rating (else as EDI_CONSENT says), and

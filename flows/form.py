@@ -182,7 +182,12 @@ Verdict = Annotated[
     ),
 ]
 Rating = Annotated[int, shown("Stars", "1 (poor) to 5 (excellent). 0: no rating.", ge=0, le=5)]
-Reasons = Annotated[list[Reason], shown("What was wrong", "One or several. Leave it empty if nothing was.")]
+Reasons = Annotated[
+    list[Reason],
+    shown(
+        "What was wrong", "One or several; empty if nothing was. artifact: traces of the edit. tone: light and dark."
+    ),
+]
 Comment = Annotated[str, shown("Comment", "In your own words.", max_length=2000)]
 SessionToRate = Annotated[
     str,

@@ -128,8 +128,8 @@ def _asked(history: SessionHistory) -> list[str]:
     """What is asked of a person, and where they answer it."""
     session = history.session
     run = history.commits[-1].flow_run_id if history.commits else session.flow_run_id
-    if not session.waiting_for or not run:
-        return []
+    if session.waiting_for != "question" or not run:
+        return []  # a verdict is given by the links below the pictures
     question = words.question_of(history)
     choices = "".join(f"<li>{escape(choice)}</li>" for choice in question.choices) if question else ""
     run_page = _link(run_link(run), "Answer it on the page of its run")
@@ -144,7 +144,7 @@ def index(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inb
     """
     links = " · ".join(
         [
-            _link(edit_link(), "Edit another photo"),
+            _link(edit_link(), "Edit a photo by its path"),
             _link(LEARNED, "What EDI has learned"),
             _link("/", "The control room"),
         ]
@@ -280,9 +280,12 @@ def _opinion(history: SessionHistory) -> str:
     assert history.state
     if history.session.status == "in_progress" and history.session.waiting_for != "review":
         return "The next attempt is being made; this is the one before."
-    key = feedback_key(last_attempt(history.state.model_dump(mode="json")))
-    said = [_verdict(one) for one in history.feedback if one.feedback_key == key]
-    asked = f"You said: {escape(said[-1])}. Change it:" if said else "What do you think of it?"
+    asked = "What do you think of it?"
+    if history.feedback:
+        newest = max(history.feedback, key=lambda said: said.created_at)
+        mine = newest.feedback_key == feedback_key(last_attempt(history.state.model_dump(mode="json")))
+        of, then = ("", "Change it:") if mine else (f" of {newest.feedback_key.replace('-', ' ')}", "And of this one?")
+        asked = f"You said{of}: {escape(_verdict(newest))}. {then}"
     ratings = (_link(rating_link(history.session.session_id, rating), rating.words) for rating in RATINGS)
     return f"{asked} {' · '.join(ratings)}"
 

@@ -261,8 +261,9 @@ def validation(run: SessionRun, step: Step) -> None:
         unintended_count=counts.unintended,
     )
     decision = decide(counts.score, counts.applied, step.attempt, max_attempts(run))
-    if decision == "retry" and by_person(record):
-        decision = "needs_review"  # what a person has picked is not thrown away without asking them
+    if decision == "retry" and (by_person(record) or run.session.options.get("review") == "ask"):
+        # What a person has picked is not thrown away without asking them, and some want to be asked every time.
+        decision = "needs_review"
     run.tell(0.8, "drawing what it changed")
     shown = delta_picture(run.photo.pixels, edited.pixels, request.masks, result.deltas)
     delta_path = run.put_file(encode(shown), ".png")

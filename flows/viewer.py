@@ -27,7 +27,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from edi_storage.errors import EdiError, InputError, NotFoundError
-from edi_storage.learning import Learned
+from edi_storage.learning import learn
 from edi_storage.learning.evidence import report_on
 from edi_storage.models import SessionHistory
 from edi_storage.settings import Settings, load_settings
@@ -138,10 +138,9 @@ def _thumbnail(_: Store, request: Request) -> Response:
 
 
 def _learned(store: Store, _: Request) -> Response:
-    """What the report says, as of the last time that the flow `learn-from-feedback` counted the ratings."""
-    nothing_new = Learned(new_events=0, watermark=0)
-    report = report_on(store.database, kinds(), nothing_new, is_on=load_settings().learning == "on")
-    return HTMLResponse(learned_page(report))
+    """What the report says now: ratings that the flow `learn-from-feedback` has not counted yet are counted here."""
+    report = report_on(store.database, kinds(), learn(store.database), is_on=load_settings().learning == "on")
+    return HTMLResponse(learned_page(report, served=True))
 
 
 def _edit(_: Store, request: Request) -> Response:
@@ -194,7 +193,7 @@ def _again(store: Store, session_id: str, _: Request) -> Response:
     session = store.database.require_session(session_id)
     photo, wishes = Path(session.image_path), Wishes.of(session.options)
     strength = next((word for word, number in STRENGTHS.items() if number == wishes.strength), "")
-    filled = {
+    filled: dict[str, Any] = {
         "image_path": photo.name if photo.parent == inbox_of(load_settings()) else str(photo),
         "prompt": session.naive_prompt,
         "strength": strength,
@@ -202,6 +201,7 @@ def _again(store: Store, session_id: str, _: Request) -> Response:
         "region": str(wishes.region or ""),
         "mask": wishes.mask,
     }
+    filled |= {name: session.options.get(name) for name in ("review", "variations", "max_attempts")}
     return _form_of("edit-image", {name: value for name, value in filled.items() if value})
 
 

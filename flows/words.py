@@ -39,8 +39,8 @@ _DECISIONS: dict[Decision, str] = {
 #: What the figures mean, where they stand.
 ALIGNMENT = (
     "Alignment says how far the result is as asked, from 0 to 1: what was to change has changed, and nothing else has. "
-    "From 0.80 on it is taken for good, under 0.60 it is tried again. It is measured in the regions found in the "
-    "photo: what was not told apart there is not seen."
+    "From 0.80 on it is taken for good; under 0.60, or where nothing was done, it is tried again. It is measured in "
+    "the regions found in the photo: what was not told apart there is not seen."
 )
 QUALITY = "Quality says how exactly the prompt tells what to do and what to leave alone; 1 is the best."
 DELTA_E = (
@@ -264,6 +264,8 @@ def question_of(history: SessionHistory) -> Question | None:
 
 def _waiting(history: SessionHistory, for_what: WaitingFor | None) -> str:
     question = question_of(history)
+    if history.session.waiting_for is None and for_what:
+        return "Going on with what you said."
     if for_what == "question" and question:
         return f"Waiting for your answer: {question.text}"
     if for_what == "review" and history.validations:

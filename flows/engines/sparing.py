@@ -105,6 +105,7 @@ def _chain(tail: str, entities: Sequence[EntityData]) -> tuple[str, str]:
 
 def _kept_in(what: str, entities: Sequence[EntityData]) -> tuple[set[str], str, str]:
     """The ids of what is named, a thing that is not found, and what the text says beside."""
+    what = re.sub(r"\balone\b", " ", what)  # "leave the tower alone"
     named: list[Mention] = mentions(what, entities)
     ids: set[str] = set()
     unknown = ""

@@ -9,6 +9,7 @@ from typing import Final
 
 from edi_storage.learning.report import Cell, Report, kind_of
 from flows.learned import plots, words
+from flows.links import PREFIX, session_link
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --good: #2f9e58; --bad: #d6453d; --open: #c98a12; --early: #2f7fd1; }
@@ -45,11 +46,24 @@ code { font-size: .9em; }
 _MARKS: Final = {"helps": "helps", "harms": "harms", "not yet proven": "open", "too early": "early"}
 
 
-def page(report: Report) -> str:
-    """The page."""
-    body = [*_first(report), '<div class="two">', *_changed(report), *_coming(report), "</div>"]
+def page(report: Report, *, served: bool = False) -> str:
+    """The page. served: it is shown by `edi serve`, so it has links to the other pages."""
+    body = [
+        *(_elsewhere() if served else ()),
+        *_first(report),
+        '<div class="two">',
+        *_changed(report),
+        *_coming(report),
+        "</div>",
+    ]
     if report.verdicts:
-        body += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report)]
+        body += [
+            *_trend(report),
+            *_cells(report),
+            *_calibration(report),
+            *_phrases(report),
+            *_reasons(report, served=served),
+        ]
         body += [
             f'<h2>{words.HOW_COUNTED}</h2><p class="soft">{escape(words.EXPLANATION + words.not_compared(report))}</p>'
         ]
@@ -64,6 +78,10 @@ def _document(title: str, body: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def _elsewhere() -> list[str]:
+    return [f'<p><a href="{PREFIX}">Photos and edits</a> · <a href="/">The control room</a></p>']
 
 
 def _first(report: Report) -> list[str]:
@@ -163,11 +181,12 @@ def _phrases(report: Report) -> list[str]:
     return [f"<h2>{words.WORDS}</h2>", shown if rows else f"<p>{words.no_phrases(report)}</p>"]
 
 
-def _reasons(report: Report) -> list[str]:
-    rows = [
-        (why.reason, str(why.count), ", ".join(f"<code>edi show {escape(name)}</code>" for name in why.sessions))
-        for why in report.reasons
-    ]
+def _reasons(report: Report, *, served: bool) -> list[str]:
+    def shown(name: str) -> str:
+        link = f'<a href="{escape(session_link(name))}">{escape(name)}</a>'
+        return link if served else f"<code>edi show {escape(name)}</code>"
+
+    rows = [(why.reason, str(why.count), ", ".join(map(shown, why.sessions))) for why in report.reasons]
     if not rows:
         return []
     told = f'<p class="soft">{words.OF_COMPLAINTS}</p>'

@@ -25,8 +25,8 @@ STANDING: Final = {
 _LEVELS: Final = {"1": "much weaker", "2": "weaker", "3": "as usual", "4": "stronger", "5": "much stronger"}
 
 HOW_TO_RATE: Final = (
-    "Rate an edit with `edi feedback last accept --rating 5` (or reject, or partial), in the dialog of a run that "
-    "waits, or by running the deployment `record-feedback`. It counts from the next look on."
+    "Rate an edit with the links on its page, in the dialog of a run that waits, or with "
+    "`edi feedback last accept --rating 5` (or reject, or partial). It counts from the next look on, within the hour."
 )
 _NOTHING_CHANGED: Final = "Nothing that would be done otherwise: what is new agrees with what was known."
 EXPLANATION: Final = (
@@ -38,8 +38,8 @@ EXPLANATION: Final = (
 )
 #: Which complaints change more than the liking of a way.
 OF_COMPLAINTS: Final = (
-    "“Too strong” and “too weak” also move the strength of the edits that follow; for all others it is the rating that "
-    "counts."
+    "Chosen, or read out of comments. “Too strong” and “too weak” also move the strength of the edits that follow; for "
+    "all others it is the rating that counts."
 )
 #: Of the trend's picture.
 OF_TREND: Final = "Each point is a group of rated first tries up to that day; shaded: 95 % intervals."

@@ -388,6 +388,12 @@ def test_what_is_spared_is_never_a_target(prompt: str, kept: list[str]) -> None:
     assert intent.question is None
 
 
+def test_a_thing_to_leave_alone_that_is_not_seen_is_asked_for_by_its_name() -> None:
+    question = understand("make the sky dramatic but leave the mountain alone", STREET).question
+    assert question is not None
+    assert "'mountain'" in question.text
+
+
 # --- Degree, aside, and what cannot be done ----------------------------------------------------------
 
 

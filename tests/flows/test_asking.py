@@ -128,7 +128,7 @@ def test_a_verdict_from_the_form_lets_the_run_that_waits_go_on_at_once(control: 
     wait_until(lambda: _asked_again(control, run), "the second question")
     history = [state["message"] or "" for state in control.read(f"/flow_run_states/?flow_run_id={run}")]
     assert any("It goes on with what you said." in message for message in history), history
-    assert "What do you think of it?" in _page(control, run), "of the second attempt nothing was said"
+    assert "You said of attempt 1: not what I wanted ★★. And of this one?" in _page(control, run)
     answer(control, run, verdict="accept", about="attempt 2")
     assert ended(control, run).decision == "accepted"
 

@@ -83,7 +83,12 @@ def test_the_same_photo_is_edited_again_from_the_filled_in_form(control: Control
     wait_until(lambda: control.state(run) == "Completed", "the edit")
     form = urlsplit(look(control, f"/edi/{run}/again").headers["location"])
     assert form.path == f"/v2/deployments/deployment/{control.deployment('edit-image')['id']}/run"
-    assert json.loads(parse_qs(form.query)["parameters"][0]) == {"image_path": "again.jpg", **asked}
+    assert json.loads(parse_qs(form.query)["parameters"][0]) == {
+        "image_path": "again.jpg",
+        **asked,
+        "review": "unsure",
+        "max_attempts": 3,
+    }
 
 
 def test_what_was_said_stands_in_the_list(control: Control, edited: str) -> None:
