@@ -70,6 +70,7 @@ def deployments_for(settings: Settings) -> tuple[Served, ...]:
         Served("edit-batch", "flows.batch.edit_batch"),
         Served("fork-session", "flows.fork.fork_session"),
         Served("record-feedback", "flows.feedback.record_feedback"),
+        Served("answer-question", "flows.answer.answer_question"),
         Served(
             "resume-interrupted",
             "flows.resume.resume_interrupted",

@@ -35,11 +35,8 @@ from flows.words import fit
 
 log = logging.getLogger("edi")
 
-#: Prefect's page hides it in a menu.
-_HOW = (
-    "It waits for you. To answer, choose Resume in the menu (⋮) at the top right of this page; or use `edi review` in "
-    "a terminal."
-)
+#: Prefect's page hides the dialog in a menu.
+_HOW = "It waits for you. To answer, choose Resume in the menu (⋮) at the top right of this page; or use %s."
 
 #: Pixels of the longer side of a picture in the dialog, which is not wide.
 _LONGEST = 320
@@ -92,7 +89,7 @@ def _pick(store: Store, result: dict[str, Any], question: Question) -> str:
     for number in count(1):
         said = f"{wrong} {question.text}".strip()
         text = "\n\n".join([f"## {plain(result['prompt'])}", picture, f"**{plain(wrong)} {plain(question.text)}**"])
-        given = _suspend(model.with_initial_data(description=text), f"variation-{number}", said)
+        given = _suspend(model.with_initial_data(description=text), f"variation-{number}", said, result["session_id"])
         answer = given.blend.strip() or str(listed.index(given.answer) + 1)
         try:
             read_choice(answer, len(listed), entities)
@@ -107,7 +104,7 @@ def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
     choices: Any = Annotated[Literal[tuple(question.choices)], Field(title="Your choice")]
     model: Any = create_model("Answer", __base__=RunInput, answer=(choices, question.choices[0]))
     text = f"## {plain(result['prompt'])}\n\n{_pictures(store, result['session_id'])}\n\n**{plain(question.text)}**"
-    given = _suspend(model.with_initial_data(description=text), "question", question.text)
+    given = _suspend(model.with_initial_data(description=text), "question", question.text, result["session_id"])
     log.info("Your answer: %s.", given.answer)
     return question.choices.index(given.answer) + 1
 
@@ -119,7 +116,7 @@ def _judge(store: Store, result: dict[str, Any]) -> None:
     text = f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id, measured)}"
     if attempt >= int(store.database.require_session(session_id).options.get("max_attempts", MAX_ATTEMPTS)):
         text += " It is the last attempt."
-    given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said)
+    given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said, session_id)
     log.info("Your verdict: %s.", given.verdict)
     give_verdict(
         store, session_id, given.verdict, rating=given.rating or None, comment=given.comment, reasons=given.reasons
@@ -137,17 +134,23 @@ def _verdict_on(attempt: int) -> Any:
     return create_model("Verdict", __base__=Verdict, about=(only, this))
 
 
-def _suspend(model: Any, key: str, said: str) -> Any:
+def _suspend(model: Any, key: str, said: str, session_id: str) -> Any:
     """The filled-in form. The log has what is `said` before the run begins to wait, not when it takes the answer."""
     for number in count(1):
         if not _is_answered(f"{key}-{number}"):
-            log.info("%s %s", said, _HOW)
+            log.info("%s %s", said, _HOW % _elsewhere(session_id))
             let_be_seen()
         # The key is what tells Prefect, in the new process, that this was asked already. Without an answer to it, the
         # process was killed between its suspension and the saving of the form; then it is asked once more.
         with suppress(ValidationError, ObjectNotFound):
             return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=f"{key}-{number}")
     raise AssertionError("never reached")
+
+
+def _elsewhere(session_id: str) -> str:
+    """Where else one answers: on EDI's own page of the edit, if there is one."""
+    address = viewer_address(load_settings())
+    return address + session_link(session_id) if address else "`edi review` in a terminal"
 
 
 def _is_answered(key: str) -> bool:

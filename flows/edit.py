@@ -254,22 +254,38 @@ def _is_chosen(run: SessionRun) -> bool:
 
 def _take_answer(run: SessionRun, answer: str) -> None:
     """Give the run the answers to its questions: the one given now, which is kept at once, and those kept before."""
-    options, session_id = run.session.options, run.session.session_id
+    options = run.session.options
     run.answer, run.choice = options.get("answer") or run.state.get("intent", {}).get("answer"), options.get("choice")
     answer = " ".join(answer.split())
-    question = open_question(run.state)
-    if answer in ("", "0"):
-        return
-    if question is not None and answer_step(run.state).stage == "edit":
-        read_choice(answer, len(question.choices), run.scene.entities)
-        run.store.database.save_choice(session_id, answer)
-        run.choice = answer
+    among_variations = open_question(run.state) is not None and answer_step(run.state).stage == "edit"
     # A run that is taken up again brings the answer that it was started with.
-    elif answer not in (str(run.answer), run.choice):
-        if question is None:
-            raise InputError(f"Session {session_id} has no open question to answer.")
-        run.answer = _number(answer, len(question.choices))
-        run.store.database.save_answer(session_id, run.answer)
+    if answer in ("", "0") or (not among_variations and answer in (str(run.answer), run.choice)):
+        return
+    keep_answer(run.store, run.session.session_id, answer)
+    if among_variations:
+        run.choice = answer
+    else:
+        run.answer = int(answer)
+
+
+def keep_answer(store: Store, session_id: str, answer: str) -> str:
+    """Keep a person's answer to the open question of a session, for whoever continues it; returns it in words.
+
+    It is the number of a choice; among variations also a blend. Raises InputError for anything else, and where nothing
+    is asked.
+    """
+    history, answer = store.database.load_session(session_id), " ".join(answer.split())
+    state = history.state.model_dump(mode="json") if history.state else {}
+    question = open_question(state)
+    if question is None:
+        raise InputError(f"Session {session_id} has no open question to answer.")
+    if answer_step(state).stage == "edit":
+        read_choice(answer, len(question.choices), history.entities)
+        store.database.save_choice(session_id, answer)
+        return answer
+    number = _number(answer, len(question.choices))
+    store.database.save_answer(session_id, number)
+    return question.choices[number - 1]
 
 
 def _number(answer: str, choices: int) -> int:

@@ -21,7 +21,7 @@ from flows.artifacts import show_stored
 from flows.links import session_link, viewer_address
 from flows.names import verdict_name
 from flows.plain import in_plain_words, let_be_seen
-from flows.reviving import hand_back
+from flows.reviving import hand_on
 from flows.runs import is_deployed
 from flows.session import log
 from flows.sessions import find_session, newest_with_result
@@ -64,7 +64,8 @@ def record_feedback(
     told = _in_words(verdict, rating, chosen, comment)
     log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, told)
     if is_deployed():
-        _hand_on(settings, session.session_id)
+        with open_store(settings) as store:
+            hand_on(store, session.session_id)
         _show_that_it_is_stored(settings, session, f"{verdict} {rating or ''}".strip())
         let_be_seen()
     return saved.model_dump(mode="json")
@@ -74,16 +75,6 @@ def _in_words(verdict: str, rating: int, reasons: Sequence[str], comment: str) -
     """All that was said, for whoever wants to see that it was taken as it was meant."""
     parts = [verdict, f"{rating} of 5" if rating else "", ", ".join(reasons)]
     return ", ".join(filter(None, parts)) + (f": “{' '.join(comment.split())}”" if comment.strip() else "")
-
-
-def _hand_on(settings: Settings, session_id: str) -> None:
-    """Have a run that waited for this verdict taken up at once; `resume-interrupted` would do so within a minute."""
-    try:
-        with open_store(settings) as store, get_client(sync_client=True) as client:
-            if run := hand_back(client, store, session_id):
-                log.info("The edit goes on with that in its own run, %s.", run.name)
-    except Exception as error:  # noqa: BLE001 - see above
-        log.warning("The edit goes on within a minute: %s", error)
 
 
 def _show_that_it_is_stored(settings: Settings, session: SessionData, said: str) -> None:

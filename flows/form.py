@@ -194,6 +194,19 @@ SessionToRate = Annotated[
     shown("Session", "Its id, or the first letters of it. Empty: the newest session that has a result.", max_length=64),
 ]
 
+SessionToAnswer = Annotated[
+    str, shown("Session", "Its id, or the first letters of it. Empty: the newest that asks something.", max_length=64)
+]
+Answer = Annotated[
+    str,
+    shown(
+        "Your answer",
+        "The number of a choice. Where variations are to choose from, also a blend, such as '1, sky from 3'.",
+        min_length=1,
+        max_length=200,
+    ),
+]
+
 Limit = Annotated[
     int, shown("At most", "So many sessions are continued in one run, the oldest first.", ge=1, le=10_000)
 ]

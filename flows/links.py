@@ -52,6 +52,11 @@ def again_link(session_id: str) -> str:
     return session_link(session_id, "again")
 
 
+def answer_link(session_id: str, choice: int) -> str:
+    """The form of `answer-question`, filled in."""
+    return f"{session_link(session_id, 'answer')}?{urlencode({'choice': choice})}"
+
+
 def run_link(flow_run_id: str) -> str:
     """The page of a run in Prefect's UI."""
     return f"/v2/runs/flow-run/{flow_run_id}"

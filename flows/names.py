@@ -49,6 +49,11 @@ def verdict_name(parameters: Mapping[str, Any], photo: str) -> str:
     return _joined(f"{parameters.get('verdict', '')} {rating}".strip(), photo)
 
 
+def answer_name(parameters: Mapping[str, Any], photo: str) -> str:
+    """ "answer 2 - photo.jpg" """
+    return _joined(f"answer {parameters.get('answer', '')}", photo)
+
+
 def batch_name(parameters: Mapping[str, Any]) -> str:
     """ "sky dramatic - holiday" for a folder, "sky dramatic - 12 photos" for more than one name."""
     named = list(parameters.get("photos") or [])

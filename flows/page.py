@@ -30,6 +30,7 @@ from flows.links import (
     SAVED,
     THUMBNAIL,
     again_link,
+    answer_link,
     edit_link,
     has_result,
     inbox_link,
@@ -131,10 +132,13 @@ def _asked(history: SessionHistory) -> list[str]:
     if session.waiting_for != "question" or not run:
         return []  # a verdict is given by the links below the pictures
     question = words.question_of(history)
-    choices = "".join(f"<li>{escape(choice)}</li>" for choice in question.choices) if question else ""
-    run_page = _link(run_link(run), "Answer it on the page of its run")
-    how = f"{run_page}: choose <b>Resume</b> in the menu (⋮) at the top right."
-    return [f'<div class="ask">{f"<ol>{choices}</ol>" if choices else ""}<p>{how}</p></div>']
+    if question is None:
+        return []
+    answers = (answer_link(session.session_id, number) for number in range(1, len(question.choices) + 1))
+    links = zip(answers, question.choices, strict=True)
+    choices = "".join(f"<li>{_link(address, choice)}</li>" for address, choice in links)
+    how = f"Choose one, and send the form that opens. Or answer on {_link(run_link(run), 'the page of its run')}."
+    return [f'<div class="ask"><ol>{choices}</ol><p>{how}</p></div>']
 
 
 def index(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inbox: Path, photos: Sequence[str]) -> str:

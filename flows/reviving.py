@@ -173,8 +173,20 @@ def revive(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
     client.set_flow_run_state(run.id, again, force=True)
 
 
-def hand_back(client: SyncPrefectClient, store: Store, session_id: str) -> FlowRun | None:
-    """Have a session that a person has just spoken of go on in its own run; None where it has nothing to go on with."""
+def hand_on(store: Store, session_id: str) -> None:
+    """Have the run that waited for what a person has just said taken up at once.
+
+    `resume-interrupted` would do so within a minute, so that a server that does not take it costs no more than that.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            if run := _hand_back(client, store, session_id):
+                log.info("The edit goes on with that in its own run, %s.", run.name)
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning("The edit goes on within a minute: %s", error)
+
+
+def _hand_back(client: SyncPrefectClient, store: Store, session_id: str) -> FlowRun | None:
     session = store.database.get_session(session_id)
     if session is None or session.status != "in_progress" or session.waiting_for:
         return None

@@ -72,7 +72,7 @@ class Viewer:
 
 
 def _pages(password: str) -> Starlette:
-    shown = {"": _page, "rate": _rate, "again": _again, THUMBNAIL: _small, SAVED: _saved}
+    shown = {"": _page, "rate": _rate, "again": _again, "answer": _answer, THUMBNAIL: _small, SAVED: _saved}
     shown |= dict.fromkeys(PICTURES, _picture)
     # No session is called "-".
     mine = {PREFIX: _index, f"{PREFIX}/-/edit": _edit, f"{PREFIX}/-/photo": _thumbnail, LEARNED: _learned}
@@ -227,6 +227,13 @@ def _rate(_: Store, session_id: str, request: Request) -> Response:
     rating = int(stars) if stars in {"1", "2", "3", "4", "5"} else 0
     filled = {"verdict": fitting[0].verdict, "rating": rating, "session_id": session_id}
     return _form_of("record-feedback", filled)
+
+
+def _answer(_: Store, session_id: str, request: Request) -> Response:
+    choice = request.query_params.get("choice", "")
+    if not (choice.isascii() and choice.isdigit()):
+        raise InputError("A choice is a number.")
+    return _form_of("answer-question", {"answer": choice[:3], "session_id": session_id})
 
 
 def _form_of(deployment: str, filled: Mapping[str, Any]) -> Response:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -100,8 +102,8 @@ def test_a_question_is_answered_by_a_choice(control: Control) -> None:
     assert description.count("data:image/jpeg;base64,") == 2, "the photo, and what is seen in it"
     assert "1 sky, 2 " in description
     page = _page(control, run)
-    assert f'<a href="/v2/runs/flow-run/{run}">Answer it on the page of its run</a>' in page
-    assert "<li>warmer</li>" in page
+    assert f'<a href="/v2/runs/flow-run/{run}">the page of its run</a>' in page
+    assert f'<a href="/edi/{run}/answer?choice=4">warmer</a>' in page
     assert 'http-equiv="refresh"' in page
     choices = form_of(control, run, "schema")["properties"]["answer"]["enum"]
     answer(control, run, answer=choices[1])
@@ -111,6 +113,30 @@ def test_a_question_is_answered_by_a_choice(control: Control) -> None:
         intent = database.get_intent(run)
     assert intent is not None
     assert intent.answer == 2
+
+
+def test_a_question_is_answered_from_the_page_of_the_edit(control: Control) -> None:
+    run = suspended(control, prompt="make it better")
+    address = control.api.removesuffix("/api") + f"/edi/{run}/answer?choice=2"
+    form = urlsplit(httpx.get(address, timeout=60).headers["location"])
+    assert form.path == f"/v2/deployments/deployment/{control.deployment('answer-question')['id']}/run"
+    filled = json.loads(parse_qs(form.query)["parameters"][0])
+    assert filled == {"answer": "2", "session_id": run}
+    refused = control.start("answer-question", session_id=run, answer="17")
+    wait_until(lambda: control.state(refused) == "Failed", "the refusal")
+    assert control.read_state(refused)["message"] == "There is no choice 17: answer with a number from 1 to 5."
+    # With no session named, it is the newest one that asks.
+    control.start("answer-question", answer=filled["answer"])
+    assert ended(control, run).status == "completed"
+    history = [state["message"] or "" for state in control.read(f"/flow_run_states/?flow_run_id={run}")]
+    assert any("It goes on with what you said." in message for message in history), history
+    with control.database() as database:
+        intent = database.get_intent(run)
+    assert intent is not None
+    assert intent.answer == 2
+    late = control.start("answer-question", session_id=run, answer="1")
+    wait_until(lambda: control.state(late) == "Failed", "the refusal")
+    assert control.read_state(late)["message"] == f"Session {run} does not wait for an answer."
 
 
 def _page(control: Control, session_id: str) -> str:

@@ -156,7 +156,7 @@ def test_a_first_rejection_makes_other_ways_be_tried(tmp_path: Path) -> None:
     assert words.since(report) == "What changed with your first ratings"
     assert re.search(
         r"“usual” was not liked the one time it was judged\. One rating is little, so it stays the main choice, in "
-        r"\d\d % of edits \(before: 100 %\); the rest tries others \(“\w+” \d+ %, “\w+” \d+ %\)",
+        r"\d\d % of edits \(before: 100 %\); the rest tries others \(such as “\w+” \d+ %, “\w+” \d+ %\)",
         words.changes(report)[0],
     )
     assert words.coming(report)[0].startswith("Nothing as a rule")
