@@ -25,8 +25,8 @@ STANDING: Final = {
 _LEVELS: Final = {"1": "much weaker", "2": "weaker", "3": "as usual", "4": "stronger", "5": "much stronger"}
 
 HOW_TO_RATE: Final = (
-    "Rate an edit with `edi feedback last accept --rating 5` (or reject, or partial), with the links on its page, or in "
-    "the dialog of a run that waits. It counts from the next look on, within the hour."
+    "Rate an edit with `edi feedback last accept --rating 5` (or reject, or partial), with the links on its page, or "
+    "in the dialog of a run that waits. It counts from the next look on, within the hour."
 )
 _NOTHING_CHANGED: Final = "Nothing that would be done otherwise: what is new agrees with what was known."
 EXPLANATION: Final = (
