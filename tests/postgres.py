@@ -196,10 +196,11 @@ def server(*, sync: bool = False) -> Iterator[Server]:
 def _servers(*, sync: bool, with_s3: bool) -> Iterator[Mapping[str, str]]:
     """The servers that were asked for, as the environment tells tests of them."""
     with server(sync=sync) as running:
-        told = {URL: running.url, DATA: str(running.data)}
+        told = {URL: running.url}
         if not with_s3:
-            yield told
+            yield {**told, DATA: str(running.data)}
             return
+        # Made for the whole suite, whose tests use the server side by side: so nobody is told how to kill it.
         with s3.server() as files:
             yield {**told, s3.URL: files.url, **files.environment}
 

@@ -47,7 +47,7 @@ def servers(bench: Bench) -> None:
 def _need_control() -> None:
     only_for_a_server()
     if DATA not in os.environ:
-        raise Skipped("needs a server that was started by tests.postgres")
+        raise Skipped("needs a server of its own, started by tests.postgres without --s3")
 
 
 def _series(bench: Bench, what: str, times: int, harm: Callable[[str], int]) -> None:
