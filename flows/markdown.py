@@ -117,11 +117,8 @@ def _links(history: SessionHistory) -> list[str]:
         return []
     ratings = " · ".join(f"[{rating.words}]({rating_link(history.session.session_id, rating)})" for rating in RATINGS)
     session_id = history.session.session_id
-    look, again = (
-        f"**[Look at it at full size]({session_link(session_id)})**",
-        f"[edit the original again]({again_link(session_id)})",
-    )
-    return [f"{look} · Rate it: {ratings} · Or {again}"]
+    look = f"**[Look at it at full size]({session_link(session_id)})**"
+    return [f"{look} · Rate it: {ratings} · Or [edit the original again]({again_link(session_id)})"]
 
 
 def _variations(history: SessionHistory, album: Album) -> list[str]:

@@ -1,9 +1,11 @@
-"""Pages of sessions beside Prefect's UI, on the server of `edi serve`; nothing here changes anything.
+"""Pages of sessions beside Prefect's UI, on the server of `edi serve`; no session is changed by them.
 
-GET /edi shows the photos in the inbox and lists the newest sessions, /edi/SESSION is the page of one with the slider,
-/edi/SESSION/{photo,result,changes} a picture as it is stored, and /edi/SESSION/rate?verdict=accept&stars=5 leads to the
-filled-in form of `record-feedback`, as /edi/-/edit?photo=NAME to that of `edit-image`. SESSION may be shortened, or
-"last". Prefect's password, where there is one, is asked for here too.
+GET /edi shows the photos in the inbox and lists the newest sessions; /edi/-/learned is the report of what was learned,
+for which new ratings are counted. /edi/SESSION is the page of a session with the slider; /edi/SESSION/{photo,result,
+changes} a picture as it is stored, .../small a small one for lists, .../saved the result in the photo's own format.
+Links that lead to filled-in forms of Prefect's: /edi/SESSION/rate?verdict=accept&stars=5 to that of `record-feedback`,
+.../answer?choice=2 to that of `answer-question`, .../again and /edi/-/edit?photo=NAME to that of `edit-image`. SESSION
+may be shortened, or "last". Prefect's password, where there is one, is asked for here too.
 """
 
 from __future__ import annotations
