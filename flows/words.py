@@ -19,7 +19,7 @@ from edi_storage.models import (
     ValidationResult,
     WaitingFor,
 )
-from edi_storage.state import Json, Step, last_attempt, next_step
+from edi_storage.state import Json, Step, answer_step, last_attempt, next_step
 from edi_storage.variations import chosen_of, open_question, variations_of
 from flows.engines.scoring import count
 from flows.engines.steps import Step as MeantStep
@@ -264,9 +264,11 @@ def question_of(history: SessionHistory) -> Question | None:
 
 def _waiting(history: SessionHistory, for_what: WaitingFor | None) -> str:
     question = question_of(history)
-    if history.session.waiting_for is None and for_what:
-        return "Going on with what you said."
     if for_what == "question" and question:
+        assert history.state
+        among_variations = answer_step(history.state.model_dump(mode="json")).stage == "edit"
+        if history.session.options.get("choice" if among_variations else "answer"):
+            return "Going on with what you said."
         return f"Waiting for your answer: {question.text}"
     if for_what == "review" and history.validations:
         newest = max(history.validations, key=lambda scored: scored.attempt_number)

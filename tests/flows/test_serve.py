@@ -138,7 +138,7 @@ def test_learning_and_resuming_have_their_schedules(control: Control) -> None:
 
 
 def test_the_ready_lines_lead_to_the_form_to_a_private_inbox_and_to_what_is_in_it(control: Control) -> None:
-    _, ready, form, inbox, pages = (control.home / "serve.log").read_text().splitlines()[:5]
+    _, ready, pages, inbox, form = (control.home / "serve.log").read_text().splitlines()[:5]
     ui = control.api.removesuffix("/api")
     assert ready == f"EDI is ready: {ui} (Ctrl-C ends it)"
     assert form.split() == [
