@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow, runtime
 
 from edi_storage.database import EDIDatabase
-from edi_storage.errors import EdiError, InputError, NotFoundError
+from edi_storage.errors import InputError, NotFoundError
 from edi_storage.models import SessionData
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
@@ -19,7 +19,7 @@ from flows.plain import in_plain_words, let_be_seen
 from flows.reviving import hand_on
 from flows.runs import is_deployed
 from flows.session import log
-from flows.sessions import find_session
+from flows.sessions import find_session, photo_meant
 
 #: Sessions that are looked through for the newest one that asks something.
 _AT_MOST = 1000
@@ -28,13 +28,7 @@ _AT_MOST = 1000
 def _run_name() -> str:
     """How the run is called in the Prefect UI: "answer 2 - palace.jpg"."""
     parameters = runtime.flow_run.parameters
-    name = str(parameters.get("session_id") or "")
-    try:
-        with open_store(load_settings()) as store:
-            about = Path(_meant(store.database, name).image_path).name
-    except EdiError:  # the flow will say so; a run whose name cannot be made would not even start
-        about = name[:8]
-    return answer_name(parameters, about)
+    return answer_name(parameters, photo_meant(_meant, str(parameters.get("session_id") or "")))
 
 
 def _meant(database: EDIDatabase, name: str) -> SessionData:

@@ -11,7 +11,6 @@ from prefect import flow, runtime
 from prefect.client.orchestration import get_client
 
 from edi_storage.database import EDIDatabase
-from edi_storage.errors import EdiError
 from edi_storage.models import Reason, SessionData
 from edi_storage.recovery import give_verdict
 from edi_storage.settings import Settings, load_settings
@@ -24,19 +23,13 @@ from flows.plain import in_plain_words, let_be_seen
 from flows.reviving import hand_on
 from flows.runs import is_deployed
 from flows.session import log
-from flows.sessions import find_session, newest_with_result
+from flows.sessions import find_session, newest_with_result, photo_meant
 
 
 def _run_name() -> str:
     """How the run is called in the Prefect UI: "accept 4 - palace.jpg"."""
     parameters = runtime.flow_run.parameters
-    name = str(parameters.get("session_id") or "")
-    try:
-        with open_store(load_settings()) as store:
-            about = Path(_meant(store.database, name).image_path).name
-    except EdiError:  # the flow will say so; a run whose name cannot be made would not even start
-        about = name[:8]
-    return verdict_name(parameters, about)
+    return verdict_name(parameters, photo_meant(_meant, str(parameters.get("session_id") or "")))
 
 
 def _meant(database: EDIDatabase, name: str) -> SessionData:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from edi_storage.database import EDIDatabase
-from edi_storage.errors import InputError, NotFoundError
+from edi_storage.errors import EdiError, InputError, NotFoundError
 from edi_storage.models import SessionData, check_text
+from edi_storage.settings import load_settings
+from edi_storage.store import open_store
 
 #: How many of the newest sessions are looked through for one with a result.
 _NEWEST = 1000
@@ -40,3 +45,15 @@ def find_session(database: EDIDatabase, name: str) -> SessionData:
     if not matches:
         raise NotFoundError(f"There is no session {name!r}: `edi sessions` lists them.")
     return matches[0]
+
+
+def photo_meant(find: Callable[[EDIDatabase, str], SessionData], name: str) -> str:
+    """What the photo of the session is called that `find` says `name` means, for the name of a run.
+
+    A run whose name cannot be made would not even start: where there is no such session, the run itself will say so.
+    """
+    try:
+        with open_store(load_settings()) as store:
+            return Path(find(store.database, name).image_path).name
+    except EdiError:
+        return name[:8]
