@@ -72,7 +72,7 @@ class LeaseDatabase:
         with writing(self.engine, lease.session_id) as connection:
             reach("lease.before_release")
             if queries.release(connection, lease) and waiting_for:
-                waits = update(SessionRow).values(waiting_for=waiting_for)
+                waits = update(SessionRow).values(waiting_for=waiting_for, updated_at=self.clock())
                 connection.execute(waits.where(SessionRow.id == lease.session_id))
 
     def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:

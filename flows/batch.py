@@ -21,10 +21,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner
 
-from edi_storage.errors import EdiError, InputError, SessionFailedError
+from edi_storage.errors import EdiError, InputError
 from edi_storage.models import MAX_ATTEMPTS
-from edi_storage.owner import is_gone, owner_name
-from edi_storage.recovery import end_session, reopen
+from edi_storage.owner import is_gone
+from edi_storage.recovery import reopen
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
 from flows import form
@@ -40,9 +40,6 @@ from flows.plain import in_plain_words
 from flows.runners import batch_runner
 
 log = logging.getLogger("edi.batch")
-
-#: Long enough for one boundary.
-_LEASE_SECONDS = 10
 
 #: What became of one photo: photo, decision, score, session, and an error where there was one.
 Row = dict[str, Any]
@@ -230,14 +227,7 @@ def _edit(photo: str, session_id: str, prompt: str, options: dict[str, Any]) -> 
         consent=settings.consent,
     )
     with open_store(settings) as store:
-        try:
-            run_session(store, settings, session, "", str(runtime.flow_run.id), in_batch=True)
-        except SessionFailedError as error:
-            try:
-                end_session(store, store.database.acquire(session_id, owner_name(), _LEASE_SECONDS), str(error))
-            except EdiError as problem:
-                log.warning("Session %s: %s", session_id, problem)
-            raise
+        run_session(store, settings, session, "", str(runtime.flow_run.id), in_batch=True)
 
 
 def _has_ended(session_id: str) -> bool:

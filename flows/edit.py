@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from prefect import flow, runtime
 from pydantic import Field
 
-from edi_storage.errors import InputError, SessionFailedError, UnsupportedEditError
+from edi_storage.errors import EdiError, InputError, SessionFailedError, UnsupportedEditError
 from edi_storage.models import MAX_ATTEMPTS, Consent, Review, SessionData
-from edi_storage.recovery import export_checkpoints
+from edi_storage.recovery import end_session, export_checkpoints
 from edi_storage.settings import Settings, load_settings
 from edi_storage.state import Step, answer_step, last_attempt, next_step
 from edi_storage.store import Store, open_store
@@ -22,12 +23,12 @@ from flows import asking, form
 from flows.artifacts import show_end, show_session
 from flows.engines.choices import read_choice
 from flows.engines.wishes import Wishes
-from flows.hooks import mark_cancelled, mark_crashed, mark_failed
+from flows.hooks import forgive_disk, mark_cancelled, mark_crashed
 from flows.inbox import find_photo, inbox_of, photo_for
 from flows.links import session_link, viewer_address
 from flows.names import edit_name
 from flows.output import check_output, outcome
-from flows.plain import in_plain_words
+from flows.plain import in_plain_words, tell
 from flows.reviving import end_lost_run, end_lost_tasks, has_worked
 from flows.runs import is_deployed
 from flows.session import SessionRun, open_session
@@ -53,7 +54,7 @@ def _run_name() -> str:
     name="edit-image",
     flow_run_name=_run_name,
     persist_result=False,
-    on_failure=[mark_failed, show_end],
+    on_failure=[forgive_disk, show_end],
     on_crashed=[mark_crashed],
     on_cancellation=[mark_cancelled, show_end],
 )
@@ -199,7 +200,7 @@ def run_session(
     run is a batch's, whose page has one task for each photo.
     """
     run_step = run_in_batch if in_batch else run_as_task
-    with open_session(store, settings, session, flow_run_id) as run:
+    with open_session(store, settings, session, flow_run_id) as run, _ending(run):
         if flow_run_id and not in_batch:
             _end_lost(run, flow_run_id)
         if not run.restored:
@@ -218,6 +219,22 @@ def run_session(
         result = outcome(store, run.session.session_id, restored=run.restored)
     result["waiting_for"] = run.waiting_for
     return result
+
+
+@contextmanager
+def _ending(run: SessionRun) -> Iterator[None]:
+    """Tell of an error, and end a session that would fail again, while nobody else can take it up.
+
+    Without its lease, in the time that it takes until the flow run has failed too, it would be found interrupted.
+    """
+    try:
+        yield
+    except EdiError as error:
+        if isinstance(error, SessionFailedError):
+            run.autosaver.stop()  # its heartbeat would find the lease gone
+            end_session(run.store, run.lease, str(error))
+        tell(error)
+        raise
 
 
 def _end_lost(run: SessionRun, flow_run_id: str) -> None:

@@ -18,7 +18,7 @@ from flows.edit import edit_image
 from flows.engines.wishes import STRENGTHS, Wishes
 from flows.forking import planned
 from flows.form import shown
-from flows.hooks import mark_cancelled, mark_crashed, mark_failed
+from flows.hooks import forgive_disk, mark_cancelled, mark_crashed
 from flows.plain import in_plain_words
 from flows.reviving import has_worked
 from flows.session import log
@@ -78,7 +78,7 @@ def _made_before(store: Store, session_id: str) -> SessionData | None:
     name="fork-session",
     flow_run_name=_run_name,
     persist_result=False,
-    on_failure=[mark_failed, show_end],
+    on_failure=[forgive_disk, show_end],
     on_crashed=[mark_crashed],
     on_cancellation=[mark_cancelled, show_end],
 )

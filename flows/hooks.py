@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.exceptions import TerminationSignal
 from prefect.states import AwaitingRetry, Cancelled
 
-from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, SessionFailedError, StorageFullError
+from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, StorageFullError
 from edi_storage.files import StorageError
 from edi_storage.owner import owner_name
 from edi_storage.recovery import end_session
@@ -47,13 +47,9 @@ def write_checkpoint(task: Task[..., Any], task_run: TaskRun, state: State[Any])
         run.export()
 
 
-def mark_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """After a failure that would come again: end the session with its reason. After any other it can be resumed."""
-    error = state.result(raise_on_failure=False)
-    if isinstance(error, SessionFailedError):
-        _end(flow_run, str(error))
-    elif isinstance(error, StorageFullError | StorageError | DatabaseError):
-        # The fault of the disk, not of the session: it may be tried as often as it takes.
+def forgive_disk(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """After a failure that is the disk's fault, not the session's: it may be resumed as often as it takes."""
+    if isinstance(state.result(raise_on_failure=False), StorageFullError | StorageError | DatabaseError):
         with open_store(load_settings()) as store:
             store.database.forgive_recovery(session_id_of(flow_run))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -23,6 +24,9 @@ from flows.runs import is_deployed
 _ASKED_EVERY = 6.0
 _TRAVELS = 0.5
 
+#: What this process has told already.
+_told: weakref.WeakSet[EdiError] = weakref.WeakSet()
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -39,15 +43,20 @@ def in_plain_words(run: Callable[P, T]) -> Callable[P, T]:
             return run(*args, **kwargs)
         except EdiError as error:
             logging.getLogger("prefect.flow_runs").addFilter(_is_news)
-            # For the page of the run, whose logs a person sees first; `edi` itself says it in the terminal.
-            if is_deployed() and not runtime.task_run.id:
-                logging.getLogger("edi").error("%s", error)  # noqa: TRY400 - the sentence says it all
-                let_be_seen()
+            tell(error)
             return cast("T", Failed(message=str(error), data=cast("Any", error)))
 
     # As types, not as text: Prefect would look the text up among the names of this file.
     told.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
     return told
+
+
+def tell(error: EdiError) -> None:
+    """Once, on the page of the run, whose logs a person sees first; `edi` itself says it in the terminal."""
+    if is_deployed() and not runtime.task_run.id and error not in _told:
+        _told.add(error)
+        logging.getLogger("edi").error("%s", error)
+        let_be_seen()
 
 
 def let_be_seen() -> None:

@@ -39,7 +39,8 @@ Way = Literal["revive", "leave", "end", "another"]
 #: The flows whose runs work on one session.
 _ON_SESSIONS = ("edit-image", "fork-session")
 
-#: A run that was started so lately may be just about to take its session's lease.
+#: A run that was started so lately may be just about to take its session's lease, and one that has asked so lately,
+#: to begin to wait.
 _STARTING = timedelta(seconds=30)
 
 #: A run that a runner or worker has taken up, but whose process has not begun for so long, has failed to start.
@@ -113,7 +114,8 @@ def way_on(session: SessionData, run: FlowRun | None, now: datetime) -> Way:
         case StateType.CRASHED | StateType.FAILED:
             return "revive"
         case StateType.RUNNING:
-            return "leave" if age < _STARTING else "revive"
+            asked = session.updated_at if session.waiting_for else None
+            return "leave" if min(age, now - (asked or state.timestamp)) < _STARTING else "revive"
         case StateType.PENDING:
             return "leave" if age < _NOT_STARTED else "revive"
         case StateType.SCHEDULED:

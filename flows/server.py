@@ -234,6 +234,19 @@ def answers(url: str) -> bool:
         return False
 
 
+def _listens(url: str) -> bool:
+    """Whether a connection to this address is taken, or may yet be."""
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=HEALTH_SECONDS):
+            return True
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
 def opener(url: str) -> urllib.request.OpenerDirector:
     """What fetches from this URL: a proxy of the environment is right for a far server, wrong for this machine's."""
     local = is_local(urllib.parse.urlsplit(url).hostname or "")
@@ -275,8 +288,8 @@ def _flush(url: str) -> None:
     for worker in (EventsWorker, APILogWorker):
         sent: Any = worker.drain_all(timeout=FLUSH_TICK)  # outside of an event loop it is what `wait` returns
         left = sent.not_done
-        # Prefect goes on trying for long where nobody answers any more.
-        while left and time.monotonic() < deadline and answers(url):
+        # Prefect goes on trying for long where nobody listens any more; a busy server only answers late.
+        while left and time.monotonic() < deadline and _listens(url):
             left = concurrent.futures.wait(left, timeout=FLUSH_TICK).not_done
 
 

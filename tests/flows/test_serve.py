@@ -97,6 +97,23 @@ def test_a_run_whose_cancellation_is_under_way_is_not_continued_by_a_resume() ->
     assert way_on(session, run, now) == "end"
 
 
+def test_a_run_that_has_just_asked_is_given_time_to_suspend() -> None:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.states import Running
+
+    from flows.reviving import way_on
+
+    asked = datetime.now(UTC)
+    waiting = SessionData(
+        session_id="mine", image_path="a.jpg", naive_prompt="warmer", updated_at=asked, waiting_for="review"
+    )
+    run = FlowRun(flow_id=uuid4(), state=Running(timestamp=asked - timedelta(minutes=2)))
+    assert way_on(waiting, run, asked + timedelta(seconds=13)) == "leave"
+    assert way_on(waiting, run, asked + timedelta(seconds=31)) == "revive"
+    at_work = waiting.model_copy(update={"waiting_for": None})
+    assert way_on(at_work, run, asked + timedelta(seconds=13)) == "revive", "its process is gone"
+
+
 def test_a_cancelled_batch_goes_on_when_it_is_started_again_and_not_before(control: Control, photo: str) -> None:
     folder = Path(photo).parent / "batch"
     folder.mkdir()

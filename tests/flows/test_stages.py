@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from edi_storage.errors import EngineError, LeaseLostError
+from edi_storage.errors import EngineError, LeaseLostError, StorageFullError
 from edi_storage.settings import Settings
+from edi_storage.state import Step
 from edi_storage.store import Store, open_store
 from tests import homes
 from tests.flows.conftest import PALACE
@@ -177,6 +178,24 @@ def test_who_is_overtaken_stops_before_the_next_commit(store: Store, monkeypatch
     assert (store.database.lease_of("overtaken") or [""])[0] == "somebody else"
 
 
+def test_a_session_that_may_be_tried_again_is_kept_until_its_error_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import edit as flow
+    from flows.session import SessionRun
+
+    def full(run: SessionRun, step: Step) -> None:
+        raise StorageFullError
+
+    told: list[bool] = []
+    monkeypatch.setattr(SessionRun, "begin", full)
+    monkeypatch.setattr(flow, "tell", lambda error: told.append(store.database.lease_of("full") is not None))
+    with pytest.raises(StorageFullError):
+        edit("full")
+    assert told == [True]
+    assert store.database.lease_of("full") is None
+
+
 def test_the_original_is_never_overwritten_through_the_flow_either(store: Store, tmp_path: Path) -> None:
     from edi_storage.errors import SessionFailedError
     from flows.edit import edit_image
@@ -259,11 +278,18 @@ def test_one_session_that_cannot_go_on_does_not_keep_others_from_it(
     assert results == {"poison": "in_progress", "healthy": "completed"}
 
 
-def test_a_session_that_fails_in_the_same_way_is_marked_by_the_hook(store: Store) -> None:
+def test_a_session_that_would_fail_again_has_failed_before_it_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from edi_storage.errors import SessionFailedError
+    from flows import edit as flow
 
+    told: list[str] = []
+    monkeypatch.setattr(flow, "tell", lambda error: told.append(store.database.require_session("impossible").status))
     with pytest.raises(SessionFailedError, match="ComfyUI"):
         edit("impossible", "add a unicorn")
+    # The page of the run has seconds to show it: found interrupted in these, it would be run again.
+    assert told == ["failed"]
     session = store.database.require_session("impossible")
     assert session.status == "failed"
     assert "ComfyUI" in (session.failure_reason or "")
