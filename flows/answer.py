@@ -14,6 +14,7 @@ from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows import form
 from flows.edit import keep_answer
+from flows.links import session_link, viewer_address
 from flows.names import answer_name
 from flows.plain import in_plain_words, let_be_seen
 from flows.reviving import hand_on
@@ -44,7 +45,8 @@ def _meant(database: EDIDatabase, name: str) -> SessionData:
 @in_plain_words
 def answer_question(answer: form.Answer, session_id: form.SessionToAnswer = "") -> dict[str, Any]:
     """Answer what an edit asks: send the number of your choice, and it goes on."""
-    with open_store(load_settings()) as store:
+    settings = load_settings()
+    with open_store(settings) as store:
         session = _meant(store.database, session_id)
         if session.waiting_for != "question":
             raise InputError(f"Session {session.session_id} does not wait for an answer.")
@@ -53,5 +55,7 @@ def answer_question(answer: form.Answer, session_id: form.SessionToAnswer = "") 
         if is_deployed():
             hand_on(store, session.session_id)
     if is_deployed():
+        if address := viewer_address(settings):
+            log.info("The page of the edit: %s", address + session_link(session.session_id))
         let_be_seen()
     return {"session_id": session.session_id, "answer": answer}

@@ -31,12 +31,12 @@ from flows.pictures import data_uri
 from flows.plain import let_be_seen
 from flows.runs import is_deployed
 from flows.sheet import sheet_of
-from flows.words import fit
+from flows.words import as_before, measured
 
 log = logging.getLogger("edi")
 
 #: Prefect's page hides the dialog in a menu.
-_HOW = "It waits for you. To answer, choose Resume in the menu (⋮) at the top right of this page; or use %s."
+_HOW = "It waits for you: answer on %s. Or here: in some seconds the menu (⋮) at the top right has Resume."
 
 #: Pixels of the longer side of a picture in the dialog, which is not wide.
 _LONGEST = 320
@@ -111,9 +111,9 @@ def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
 
 def _judge(store: Store, result: dict[str, Any]) -> None:
     session_id, attempt = result["session_id"], result["attempts"]
-    measured = f"By EDI's own measure {fit(result['alignment_score'])}."
-    said = f"Attempt {attempt} is made. {measured} What do you think of it?"
-    text = f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id, measured)}"
+    told = as_before(store.database.load_session(session_id)) or measured(result["alignment_score"])
+    said = f"Attempt {attempt} is made. {told} What do you think of it?"
+    text = f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id, told)}"
     if attempt >= int(store.database.require_session(session_id).options.get("max_attempts", MAX_ATTEMPTS)):
         text += " It is the last attempt."
     given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said, session_id)
@@ -150,7 +150,7 @@ def _suspend(model: Any, key: str, said: str, session_id: str) -> Any:
 def _elsewhere(session_id: str) -> str:
     """Where else one answers: on EDI's own page of the edit, if there is one."""
     address = viewer_address(load_settings())
-    return address + session_link(session_id) if address else "`edi review` in a terminal"
+    return address + session_link(session_id) if address else "a terminal with `edi review`"
 
 
 def _is_answered(key: str) -> bool:

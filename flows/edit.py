@@ -29,7 +29,7 @@ from flows.links import session_link, viewer_address
 from flows.names import edit_name
 from flows.output import check_output, outcome
 from flows.plain import in_plain_words, tell
-from flows.reviving import end_lost_run, end_lost_tasks, has_worked
+from flows.reviving import end_lost_run, end_lost_tasks, has_worked, say_why_back
 from flows.runs import is_deployed
 from flows.session import SessionRun, open_session
 from flows.stages import run_as_task, run_in_batch
@@ -240,6 +240,7 @@ def _ending(run: SessionRun) -> Iterator[None]:
 def _end_lost(run: SessionRun, flow_run_id: str) -> None:
     """Nobody else says that what worked on this session before was killed."""
     if runtime.flow_run.run_count > 1:
+        say_why_back(flow_run_id)
         end_lost_tasks(flow_run_id)
     else:
         end_lost_run(run.store, run.session.session_id, flow_run_id)

@@ -17,7 +17,7 @@ from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
 from flows import form
 from flows.artifacts import show_stored
-from flows.links import session_link, viewer_address
+from flows.links import RATINGS, session_link, viewer_address
 from flows.names import verdict_name
 from flows.plain import in_plain_words, let_be_seen
 from flows.reviving import hand_on
@@ -66,7 +66,8 @@ def record_feedback(
 
 def _in_words(verdict: str, rating: int, reasons: Sequence[str], comment: str) -> str:
     """All that was said, for whoever wants to see that it was taken as it was meant."""
-    parts = [verdict, f"{rating} of 5" if rating else "", ", ".join(reasons)]
+    (meant,) = (known.words for known in RATINGS if known.verdict == verdict)
+    parts = [f"{verdict} ({meant})", f"{rating} of 5" if rating else "", ", ".join(reasons)]
     return ", ".join(filter(None, parts)) + (f": “{' '.join(comment.split())}”" if comment.strip() else "")
 
 

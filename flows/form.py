@@ -178,14 +178,17 @@ Verdict = Annotated[
     FeedbackType,
     shown(
         "Your verdict",
-        "accept: keep it. partial: keep it, right in part. reject: not what you wanted; only then it is tried again.",
+        "accept: keep it. partial: keep it, right in part. reject: not what you wanted; an edit that waits for your "
+        "verdict is then tried again.",
     ),
 ]
 Rating = Annotated[int, shown("Stars", "1 (poor) to 5 (excellent). 0: no rating.", ge=0, le=5)]
 Reasons = Annotated[
     list[Reason],
     shown(
-        "What was wrong", "One or several; empty if nothing was. artifact: traces of the edit. tone: light and dark."
+        "What was wrong",
+        "One or several; empty if nothing was. artifact: traces of the edit. tone: light and dark. edges: rims where "
+        "it begins. EDI acts on too strong, too weak, edges, colour and tone; of a wrong region it can only take note.",
     ),
 ]
 Comment = Annotated[str, shown("Comment", "In your own words.", max_length=2000)]

@@ -14,7 +14,7 @@ from edi_storage.store import open_store
 from flows.learned.kinds import kinds
 from flows.learned.markdown import as_markdown
 from flows.learned.words import title
-from flows.links import viewer_address
+from flows.links import LEARNED, viewer_address
 from flows.names import timed_name
 from flows.plain import in_plain_words, let_be_seen
 from flows.runs import is_deployed
@@ -23,6 +23,12 @@ from flows.session import log
 
 def _run_name() -> str:
     return timed_name("learn")
+
+
+def _what_is_new(events: int) -> str:
+    if not events:
+        return "Nothing was rated since it was looked last: all ratings before are counted already."
+    return f"{events} new rating{'' if events == 1 else 's'} counted."
 
 
 @flow(name="learn-from-feedback", flow_run_name=_run_name, persist_result=False)
@@ -36,7 +42,9 @@ def learn_from_feedback() -> dict[str, Any]:
     create_markdown_artifact(
         as_markdown(report, served=bool(viewer_address(settings))), key="learned", description=title(report)
     )
-    log.info("%s. New feedback events: %d; see the artifact `learned`.", title(report), report.new_events)
+    log.info("%s. %s", title(report), _what_is_new(report.new_events))
+    if address := viewer_address(settings):
+        log.info("What was learned: %s", address + LEARNED)
     if is_deployed():
         let_be_seen()
     return report.model_dump(mode="json")

@@ -21,6 +21,7 @@ from flows.album import Album, album
 from flows.engines.base import Pixels
 from flows.engines.heat import LEGEND
 from flows.engines.photo import SUFFIXES, PhotoFormat
+from flows.engines.targets import phrase_of
 from flows.engines.wishes import Wishes
 from flows.links import (
     LEARNED,
@@ -46,7 +47,7 @@ _MIDDLE: Final = 900
 _SMALL: Final = 360
 
 #: Seconds after which the page of an edit that goes on is loaded anew.
-_RELOADED: Final = 10
+_RELOADED: Final = 5
 
 #: What the pictures at full size are called.
 _CALLED: Final = {"photo": "photo", "result": "result", "changes": "map of the changes"}
@@ -69,7 +70,8 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .standing { font-size: 1.15rem; font-weight: 600; }
 .grid .all { grid-column: span 2; grid-row: span 2; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
-.grid.inbox img { aspect-ratio: 3 / 2; object-fit: cover; } .grid.inbox figcaption { overflow-wrap: anywhere; }
+.grid.inbox img { aspect-ratio: 3 / 2; object-fit: contain; background: var(--line); }
+.grid.inbox figcaption { overflow-wrap: anywhere; }
 .list td:first-child { width: 7rem; padding-bottom: .35rem; }
 .list img { aspect-ratio: 3 / 2; object-fit: contain; background: var(--line); }
 details { margin-top: 2.2rem; } summary { cursor: pointer; font-weight: 600; } .ask { font-size: 1.1rem; }
@@ -104,7 +106,7 @@ def page(store: Store, history: SessionHistory, *, served: bool = False) -> str:
         f"session {escape(session.session_id)}</p>",
         f'<p class="standing">{escape(words.headline(history))}</p>',
         *_around(session, store.database.forks_of(session.session_id)),
-        *(_asked(history) if served else ()),
+        *(_asked(history, shown) if served else ()),
         *_pictures(history, shown),
         *(_links(history) if served else ()),
         *_variations(history, shown),
@@ -125,7 +127,7 @@ def _engineering(history: SessionHistory) -> list[str]:
     return [f"<details><summary>How it was done, in detail</summary>{''.join(parts)}</details>"] if parts else []
 
 
-def _asked(history: SessionHistory) -> list[str]:
+def _asked(history: SessionHistory, shown: Album) -> list[str]:
     """What is asked of a person, and where they answer it."""
     session = history.session
     run = history.commits[-1].flow_run_id if history.commits else session.flow_run_id
@@ -135,10 +137,25 @@ def _asked(history: SessionHistory) -> list[str]:
     if question is None:
         return []
     answers = (answer_link(session.session_id, number) for number in range(1, len(question.choices) + 1))
-    links = zip(answers, question.choices, strict=True)
-    choices = "".join(f"<li>{_link(address, choice)}</li>" for address, choice in links)
+    # Without numbers: what is in the photo has others further down.
+    choices = "".join(
+        f'<figure><a href="{escape(address)}">{_meant(choice, history, shown)}'
+        f"<figcaption>{escape(choice)}</figcaption></a></figure>"
+        for address, choice in zip(answers, question.choices, strict=True)
+    )
     how = f"Choose one, and send the form that opens. Or answer on {_link(run_link(run), 'the page of its run')}."
-    return [f'<div class="ask"><ol>{choices}</ol><p>{how}</p></div>']
+    none = f"None of them? {_link(again_link(session.session_id), 'Say it in other words')}."
+    return [f'<div class="ask"><div class="grid">{choices}</div><p>{how} {none}</p></div>']
+
+
+def _meant(choice: str, history: SessionHistory, shown: Album) -> str:
+    """Where a choice is, if it is one thing in the photo."""
+    named = {phrase_of(entity, history.entities): entity.entity_id for entity in history.entities}
+    mask = shown.masks.get(named.get(choice, ""))
+    if mask is None or shown.before is None:
+        return ""
+    number = words.number_of(named[choice], history.entities)
+    return f'<img src="{data_uri(tinted(shrink(shown.before, _SMALL), mask, colour_of(number)), _SMALL)}" alt="">'
 
 
 def index(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inbox: Path, photos: Sequence[str]) -> str:
@@ -154,7 +171,8 @@ def index(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inb
         ]
     )
     body = [f'<h1>Photos and edits</h1><p class="links">{links}</p>', *_inbox(inbox, photos), *_listed(sessions, said)]
-    return _document("Photos and edits", "\n".join(body), pictures="'self'")
+    goes_on = any(one.status == "in_progress" and not one.waiting_for for one in sessions)
+    return _document("Photos and edits", "\n".join(body), pictures="'self'", reload=_RELOADED if goes_on else 0)
 
 
 def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
@@ -244,7 +262,8 @@ def _pictures(history: SessionHistory, shown: Album) -> list[str]:
     if shown.after is None:
         lost = history.state is not None and history.state.edited_image_path is not None
         why = "The result is not in the store: `edi doctor --repair` makes it again." if lost else "No result yet."
-        return [f'<figure style="{_fit(shown.before)}">{parts[0]}</figure>', f"<p>{why}</p>"]
+        told = [] if history.session.status == "failed" and not lost else [f"<p>{why}</p>"]
+        return [f'<figure style="{_fit(shown.before)}">{parts[0]}</figure>', *told]
     parts += [
         f'<img class="after" src="{data_uri(shown.after, _LARGE)}" alt="after">',
         '<i></i><b style="left: .6rem">before</b><b style="right: .6rem">after</b>',
@@ -264,7 +283,8 @@ def _links(history: SessionHistory) -> list[str]:
     session_id = history.session.session_id
     elsewhere = f"{_link(PREFIX, 'Photos and edits')} · {_link('/', 'The control room')}"
     if not has_result(history):
-        return _lines(f"At full size: {_beside(session_link(session_id, 'photo'), 'photo')}", elsewhere)
+        anew = [_link(again_link(session_id), "Say it in other words")] if history.session.status == "failed" else []
+        return _lines(*anew, f"At full size: {_beside(session_link(session_id, 'photo'), 'photo')}", elsewhere)
     sizes = " · ".join(_beside(session_link(session_id, picture), _CALLED[picture]) for picture in PICTURES)
     saved = escape(session_link(session_id, SAVED))
     save = f'<a href="{saved}" download="{escape(saved_as(history))}">save the result</a>'
@@ -352,8 +372,8 @@ def _understood(history: SessionHistory) -> list[str]:
     if intent.preserve_entities:
         lines.append(f"To be kept as they are: {words.called(intent.preserve_entities, entities)}.")
     if intent.question:
-        answered = intent.question.choices[intent.answer - 1] if intent.answer else "not answered yet"
-        lines.append(f"{intent.question.text} {answered}.")
+        said = f"You said: {intent.question.choices[intent.answer - 1]}." if intent.answer else "Not answered yet."
+        lines.append(f"{intent.question.text} {said}")
     return ["<h2>What was understood</h2>", *(f"<p>{escape(line[0].upper() + line[1:])}</p>" for line in lines)]
 
 
@@ -390,7 +410,7 @@ def _scores(history: SessionHistory, shown: Album) -> list[str]:
         )
     if not rows:
         return []
-    table = _table(("attempt", "edit", "alignment", "which is"), rows)
+    table = _table(("attempt", "edit", "alignment", "in short"), rows)
     about = f'<p class="soft">{escape(words.ALIGNMENT)}</p>'
     return ["<h2>How well it fits</h2>", table, about, *_changes(history, shown)]
 
@@ -438,11 +458,8 @@ def _stage(commit: StageCommit) -> str:
 def _feedback(history: SessionHistory) -> list[str]:
     if not history.feedback:
         return []
-    rows = [
-        (said.feedback_type, f"{said.rating} of 5" if said.rating else "", ", ".join(said.reasons), said.comments or "")
-        for said in history.feedback
-    ]
-    return ["<h2>What was said of it</h2>", _table(("verdict", "rating", "reasons", "comment"), rows)]
+    rows = [(_verdict(said), ", ".join(said.reasons), said.comments or "") for said in history.feedback]
+    return ["<h2>What was said of it</h2>", _table(("verdict", "reasons", "comment"), rows)]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

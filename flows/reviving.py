@@ -163,6 +163,19 @@ def end_lost_run(store: Store, session_id: str, this: str) -> None:
         log.warning('The run of a killed process stays "running" in the UI: %s', error)
 
 
+def say_why_back(run_id: str) -> None:
+    """Tell why a run is taken up again, as `revive` was told; a person sees it nowhere else."""
+    try:
+        with get_client(sync_client=True) as client:
+            states = sorted(client.read_flow_run_states(UUID(run_id)), key=lambda state: state.timestamp)
+    except Exception as error:  # noqa: BLE001 - no more than what a person sees
+        log.debug("Why the run is taken up again is not known: %s", error)
+        return
+    told = [state.message for state in states if state.name == AwaitingRetry().name and state.message]
+    if told:
+        log.warning("%s", told[-1])
+
+
 def is_moving(run: FlowRun | None) -> bool:
     """Whether the run is at work or planned, perhaps with an answer that it brings."""
     return run is not None and run.state_type in {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING}

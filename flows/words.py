@@ -77,6 +77,11 @@ def fit(score: float) -> str:
     return f"{100 * score:.0f} % as asked"
 
 
+def measured(score: float) -> str:
+    """An alignment score as a sentence that claims no more than was measured."""
+    return f"By EDI's own measure {fit(score)}; whether it took the right places, only you can see."
+
+
 def found(entities: Sequence[EntityData]) -> str:
     """ "sky (37 %), building (23 %)"; "nothing that stands out" where there is nothing."""
     listed = ", ".join(f"{entity.label} ({percent(entity.area_percent)})" for entity in entities)
@@ -91,6 +96,11 @@ def percent(share: float | None) -> str:
 def largest_first(entities: Iterable[EntityData]) -> list[EntityData]:
     """In the order in which they are numbered for a person."""
     return sorted(entities, key=lambda entity: (-(entity.area_percent or 0), entity.entity_id))
+
+
+def number_of(entity_id: str, entities: Iterable[EntityData]) -> int:
+    """The number of an entity for a person, from 1."""
+    return [entity.entity_id for entity in largest_first(entities)].index(entity_id) + 1
 
 
 def names_of(entities: Iterable[EntityData]) -> dict[str, str]:
@@ -120,6 +130,8 @@ def understood(intent: Intent, entities: Iterable[EntityData]) -> str:
 
 def _meant(step: MeantStep, intent: Intent, entities: Sequence[EntityData]) -> str:
     look = step.action.replace("_", " ") or intent.edit_type
+    if mood := step.parameters.get("mood"):
+        look = f"{mood} sky" if step.action == "dramatic_sky" else str(mood)
     return f"{look} on {'the whole picture' if step.scope == 'whole' else called(step.targets, entities)}"
 
 
@@ -247,12 +259,21 @@ def headline(history: SessionHistory) -> str:
 
 def _ended(history: SessionHistory, kept: int) -> str:
     session, tried = history.session, len(history.validations)
-    score = (
-        "" if session.final_alignment_score is None else f" By EDI's own measure {fit(session.final_alignment_score)}."
-    )
+    score = "" if session.final_alignment_score is None else f" {measured(session.final_alignment_score)}"
     verdict = decision_in_words(session.decision) if session.decision else "edited"
     which = f" (attempt {kept} of {tried} was kept)" if tried > 1 else ""
     return f"Done: {verdict}{which}.{score}"
+
+
+def as_before(history: SessionHistory) -> str:
+    """That the newest attempt is the one before over again, and what would help; "" where it is not."""
+    made = [attempt for attempt in attempts_of(history).values() if "operations" in attempt]
+    if len(made) < 2 or made[-1]["operations"] != made[-2]["operations"]:
+        return ""
+    return (
+        "It is the same as the one before: EDI did not know what to do otherwise. Say it anew in other words, or with "
+        "what to protect."
+    )
 
 
 def question_of(history: SessionHistory) -> Question | None:
@@ -272,6 +293,6 @@ def _waiting(history: SessionHistory, for_what: WaitingFor | None) -> str:
         return f"Waiting for your answer: {question.text}"
     if for_what == "review" and history.validations:
         newest = max(history.validations, key=lambda scored: scored.attempt_number)
-        measured = f"By EDI's own measure {fit(newest.alignment_score)}."
-        return f"Waiting for your verdict on attempt {newest.attempt_number}. {measured}"
+        told = as_before(history) or measured(newest.alignment_score)
+        return f"Waiting for your verdict on attempt {newest.attempt_number}. {told}"
     return "Not finished."

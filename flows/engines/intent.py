@@ -15,6 +15,7 @@ from flows.engines.reading import read
 from flows.engines.refusals import refuse
 from flows.engines.sparing import spared
 from flows.engines.steps import Scope, Step, parameters_of
+from flows.engines.targets import phrase_of
 
 #: Below this the person is asked.
 SURE: Final = 0.7
@@ -70,7 +71,12 @@ def _intent(steps: Sequence[Step], kept: frozenset[str], scene: SceneAnalysis, c
         narrowed.append(replace(step, targets=targets, scope=scope))
     narrowed = [step for step in narrowed if step.targets or not ids]
     if not narrowed:
-        raise InputError("The prompt asks to change and to keep the same things; say which of them should change.")
+        asked = {target for step in steps for target in step.targets}
+        same = " and ".join(phrase_of(entity, scene.entities) for entity in scene.entities if entity.entity_id in asked)
+        raise InputError(
+            f"What should change and what should stay is one and the same to EDI, which does not tell parts of {same} "
+            "apart. Say only what should change, or give a region or a mask that holds it."
+        )
     touched = {target for step in narrowed for target in step.targets}
     first = narrowed[0]
     return Intent(

@@ -22,8 +22,8 @@ _MOST_CHOICES: Final = 6
 _DONE: Final = {
     "blur": "blurred",
     "remove": "removed",
-    "recolour": "given the new colour",
-    "tint": "given a touch of the colour",
+    "recolour": "made {colour}",
+    "tint": "given a touch of {colour}",
     "exposure": "made {brighter}",
     "saturation": "made {livelier}",
     "contrast": "given {more} contrast",
@@ -68,7 +68,21 @@ def ask(
         choices = _places(weak, entities)
         missing = f"I do not see '{weak.unknown}' for certain in this photo. " if weak.unknown else ""
         asked = f"{missing}What should be {_done(weak.step)}?"
-    return _question(asked, [replace(choice, steps=(*choice.steps, *others)) for choice in choices])
+    return _question(asked, [replace(choice, steps=_together(choice, others, weak)) for choice in choices])
+
+
+def _together(choice: Choice, others: Sequence[Step], weak: Reading) -> tuple[Step, ...]:
+    """All steps of an answer. What a person has to point out is no background to what else is asked for."""
+    pointed = {target for step in choice.steps if step.scope == "entities" for target in step.targets}
+    if not weak.unknown:
+        return (*choice.steps, *others)
+    kept = [
+        replace(step, targets=tuple(target for target in step.targets if target not in pointed))
+        if step.scope == "background"
+        else step
+        for step in others
+    ]
+    return (*choice.steps, *(step for step in kept if step.targets))
 
 
 def ask_what_to_keep(
@@ -87,6 +101,8 @@ def _done(step: Step) -> str:
     up = step.parameters.get("direction", 1) >= 0
     words = {"brighter": "darker", "livelier": "paler in its colours", "more": "less", "warmer": "cooler"}
     chosen = {word: word if up else opposite for word, opposite in words.items()}
+    paint = step.parameters.get("color")
+    chosen["colour"] = next((name for name, code in COLOURS.items() if code == paint), "another colour")
     return _DONE.get(step.action, "changed").format(**chosen)
 
 

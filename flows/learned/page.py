@@ -81,7 +81,8 @@ def _document(title: str, body: str) -> str:
 
 
 def _elsewhere() -> list[str]:
-    return [f'<p><a href="{PREFIX}">Photos and edits</a> · <a href="/">The control room</a></p>']
+    links = f'<p><a href="{PREFIX}">Photos and edits</a> · <a href="/">The control room</a></p>'
+    return [links, '<p class="soft">New ratings are counted whenever this page is opened, and once an hour.</p>']
 
 
 def _first(report: Report) -> list[str]:

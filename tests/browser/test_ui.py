@@ -53,7 +53,7 @@ def test_a_verdict_in_the_dialog_is_stored_and_learned(ui: Ui, served: Control, 
     run = ui.submit()
     ui.wait_for_state("Suspended")
     # The page that is open says what to do, without being loaded again.
-    expect(ui.tab("Logs").get_by_text("To answer, choose Resume in the menu").first).to_be_visible()
+    expect(ui.tab("Logs").get_by_text("Or here: in some seconds the menu").first).to_be_visible()
     dialog = ui.open_dialog()
     assert shown(dialog, "before") > 100
     assert shown(dialog, "after") > 100
@@ -80,6 +80,9 @@ def test_a_killed_edit_heals_in_its_own_run_which_shows_its_history(ui: Ui, serv
     ui.fill_edit(str(large_photo(tmp_path)), "make the sky stormy", judge="auto")
     run = ui.submit()
     kill_and_heal(ui, served, run)
+    expect(
+        ui.tab("Logs").get_by_text("The run was interrupted and goes on from its last finished stage.")
+    ).to_be_visible()
     expect(ui.tab("Logs").get_by_text("restored").first).to_be_visible()
     expect(ui.tab("Logs").get_by_text("Watch it on its own page")).to_have_count(1)
     details = ui.tab("Details")

@@ -253,8 +253,23 @@ def test_a_photo_without_sky_asks_where_the_sky_is() -> None:
 
 
 def test_a_prompt_that_changes_and_keeps_the_same_is_refused() -> None:
-    with pytest.raises(InputError, match="keep"):
+    with pytest.raises(InputError, match="does not tell parts of the sky at the top"):
         understand("make the sky darker but keep the sky", SCENE)
+
+
+def test_what_a_person_points_out_is_no_background() -> None:
+    asked = "blur the background behind the drum and make the drum brighter"
+    for number, pointed_out in enumerate(("building_0", "ground_0"), 1):
+        brighter, blurred = steps_of(understand(asked, STREET, number))
+        assert brighter.targets == (pointed_out,)
+        assert (blurred.action, blurred.scope) == ("blur", "background")
+        assert pointed_out not in blurred.targets
+
+
+def test_a_question_about_a_colour_names_it() -> None:
+    question = understand("make the drum greener", STREET).question
+    assert question is not None
+    assert question.text.endswith("What should be given a touch of green?")
 
 
 def test_an_exception_that_is_not_in_the_photo_is_asked_about() -> None:

@@ -82,7 +82,7 @@ def test_a_person_can_watch_a_session_grow(edi: Edi, server: str) -> None:
     assert found.startswith("## Working out what the prompt means.")
     assert set(pictures(found)) == {"before", "what was found"}
     assert "not yet" in found
-    assert ended.startswith(f"## Done: good. By EDI's own measure {100 * done['alignment_score']:.0f} % as asked.")
+    assert ended.startswith(f"## Done: good. By EDI's own measure {100 * done['alignment_score']:.0f} % as asked; ")
     shown = pictures(ended)
     assert set(shown) == {"before", "after", "what was found", "what changed"}
     assert shown["before"].size == shown["after"].size == (384, 256)
@@ -211,6 +211,14 @@ def test_a_run_that_is_turned_away_leaves_the_page_of_the_one_at_work(store: Sto
         edit("taken", mine.naive_prompt)
     assert pages(server, "taken") == []
     store.database.release(lease)
+
+
+def test_an_attempt_that_is_the_one_before_says_so(edi: Edi, server: str) -> None:
+    edi("edit", str(PALACE), "make the sky dramatic", "--review", "ask", "--session-id", "same", expect=3)
+    edi("feedback", "same", "reject", "--reason", "wrong region")
+    edi("resume", "same", expect=3)
+    page = pages(server, "same")[-1]
+    assert page.startswith("## Waiting for your verdict on attempt 2. It is the same as the one before: ")
 
 
 def test_each_attempt_has_its_line(edi: Edi, server: str) -> None:

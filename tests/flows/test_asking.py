@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -103,7 +104,8 @@ def test_a_question_is_answered_by_a_choice(control: Control) -> None:
     assert "1 sky, 2 " in description
     page = _page(control, run)
     assert f'<a href="/v2/runs/flow-run/{run}">the page of its run</a>' in page
-    assert f'<a href="/edi/{run}/answer?choice=4">warmer</a>' in page
+    assert f'<a href="/edi/{run}/answer?choice=4"><figcaption>warmer</figcaption></a>' in page
+    assert f'<a href="/edi/{run}/again">Say it in other words</a>' in page
     assert 'http-equiv="refresh"' in page
     choices = form_of(control, run, "schema")["properties"]["answer"]["enum"]
     answer(control, run, answer=choices[1])
@@ -113,6 +115,13 @@ def test_a_question_is_answered_by_a_choice(control: Control) -> None:
         intent = database.get_intent(run)
     assert intent is not None
     assert intent.answer == 2
+
+
+def test_a_choice_that_is_a_thing_in_the_photo_is_shown(control: Control) -> None:
+    page = _page(control, suspended(control, prompt="make the drum brighter"))
+    shown = re.findall(r'answer\?choice=\d"><img src="data:image/jpeg;base64,[^"]+" alt=""><figcaption>the ', page)
+    assert len(shown) > 1
+    assert re.search(r'answer\?choice=\d"><figcaption>the whole picture<', page)
 
 
 def test_a_question_is_answered_from_the_page_of_the_edit(control: Control) -> None:
@@ -150,7 +159,9 @@ def test_a_verdict_from_the_form_lets_the_run_that_waits_go_on_at_once(control: 
     verdict = control.start("record-feedback", session_id=run, **said)
     wait_until(lambda: control.state(verdict) == "Completed", "the verdict")
     told = [line["message"] for line in control.call("/logs/filter", logs={"flow_run_id": {"any_": [verdict]}})]
-    assert any("is rated reject, 2 of 5, too strong: “like a sunburn”." in line for line in told), told
+    assert any("is rated reject (not what I wanted), 2 of 5, too strong: “like a sunburn”." in line for line in told), (
+        told
+    )
     wait_until(lambda: _asked_again(control, run), "the second question")
     history = [state["message"] or "" for state in control.read(f"/flow_run_states/?flow_run_id={run}")]
     assert any("It goes on with what you said." in message for message in history), history

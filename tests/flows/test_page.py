@@ -64,6 +64,15 @@ def test_a_page_tells_what_was_wished_and_where_it_comes_from(tmp_path: Path) ->
     )
 
 
+def test_the_page_of_a_failed_edit_leads_to_another_try(edi: Edi) -> None:
+    edi("edit", str(PALACE), "add a unicorn", "--session-id", "mine", expect=1)
+    with open_store(homes.settings_of(edi.home)) as store:
+        html = page(store, store.database.load_session("mine"), served=True)
+    assert "Failed: " in html
+    assert "No result yet" not in html
+    assert '<a href="/edi/mine/again">Say it in other words</a>' in html
+
+
 def test_a_page_is_not_written_over_a_file_unless_asked(edi: Edi, tmp_path: Path) -> None:
     with open_store(homes.settings_of(edi.home)) as store:
         store.database.save_session({"id": "mine", "image_path": "a.jpg", "naive_prompt": "warmer"})
