@@ -31,6 +31,8 @@ RATINGS: Sequence[Rating] = (
 
 #: The pictures that can be opened at full size, as the last part of their address.
 PICTURES = ("photo", "result", "changes")
+#: Small pictures of the photos in the inbox, and where new ones are sent.
+INBOX = f"{PREFIX}/-/photo"
 #: The page of what was learned.
 LEARNED = f"{PREFIX}/-/learned"
 #: A small one for lists, and the result as a file to give away: in the photo's own format, with its camera and time.
@@ -69,7 +71,7 @@ def edit_link(photo: str = "") -> str:
 
 def inbox_link(photo: str) -> str:
     """A small picture of a photo in the inbox."""
-    return f"{PREFIX}/-/photo?{urlencode({'name': photo})}"
+    return f"{INBOX}?{urlencode({'name': photo})}"
 
 
 def has_result(history: SessionHistory) -> bool:

@@ -23,7 +23,9 @@ from flows.engines.heat import LEGEND
 from flows.engines.photo import SUFFIXES, PhotoFormat
 from flows.engines.targets import phrase_of
 from flows.engines.wishes import Wishes
+from flows.inbox import SUFFIXES as SUFFIXES_TAKEN
 from flows.links import (
+    INBOX,
     LEARNED,
     PICTURES,
     PREFIX,
@@ -80,6 +82,29 @@ table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top; }
 tr + tr { border-top: 1px solid var(--line); }
 """
+
+#: Sends the chosen photos to the inbox, one after the other; meanwhile the page stays.
+_UPLOAD: Final = """
+const input = document.querySelector('#add'), said = document.querySelector('#said');
+let busy = false;
+input.addEventListener('change', async () => {
+  busy = true;
+  for (const file of input.files) {
+    said.textContent = `Adding ${file.name} ...`;
+    try {
+      const name = encodeURIComponent(file.name);
+      const answer = await fetch(`INBOX?name=${name}`, { method: 'PUT', body: file });
+      if (!answer.ok) throw await answer.text();
+    } catch (why) {
+      said.textContent = `${why}`;
+      input.value = '';
+      return;
+    }
+  }
+  location.reload();
+});
+if (RELOAD) setInterval(() => busy || location.reload(), RELOAD);
+""".replace("INBOX", INBOX)
 
 _SCRIPT: Final = """
 const range = document.querySelector('.slider input');
@@ -172,7 +197,8 @@ def index(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inb
     )
     body = [f'<h1>Photos and edits</h1><p class="links">{links}</p>', *_inbox(inbox, photos), *_listed(sessions, said)]
     goes_on = any(one.status == "in_progress" and not one.waiting_for for one in sessions)
-    return _document("Photos and edits", "\n".join(body), pictures="'self'", reload=_RELOADED if goes_on else 0)
+    script = _UPLOAD.replace("RELOAD", str(1000 * _RELOADED if goes_on else 0))
+    return _document("Photos and edits", "\n".join(body), own="'self'", script=script)
 
 
 def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
@@ -182,8 +208,10 @@ def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
         for name in photos[:_IN_INBOX]
     ]
     more = f" Of {len(photos)}, the first {_IN_INBOX} by name are shown." if len(photos) > _IN_INBOX else ""
-    how = "Choose one to edit it." if photos else "Put photos into it, and load this page again."
-    folder = f"<p>The folder for photos is <code>{escape(str(inbox))}</code>. {how}{more}</p>"
+    how = "Choose one to edit it. " if photos else ""
+    kinds = escape(",".join(SUFFIXES_TAKEN))
+    add = f'<label>Add photos: <input type="file" id="add" multiple accept="{kinds}"></label> <span id="said"></span>'
+    folder = f"<p>{how}{add}<br>They are kept in the folder <code>{escape(str(inbox))}</code>.{more}</p>"
     return ["<h2>Photos</h2>", folder, *([f'<div class="grid inbox">{"".join(shown)}</div>'] if shown else [])]
 
 
@@ -239,15 +267,18 @@ def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
     return [f"<p>{'<br>'.join(lines)}</p>"] if lines else []
 
 
-def _document(title: str, body: str, pictures: str = "data:", reload: int = 0) -> str:
-    """A whole page. `reload`: after so many seconds it is loaded anew."""
-    policy = f"default-src 'none'; img-src {pictures}; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+def _document(title: str, body: str, own: str = "", reload: int = 0, script: str = "") -> str:
+    """A whole page. `own`: where pictures come from that are not in it, and where it may send something; `reload`:
+    after so many seconds it is loaded anew.
+    """
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    policy += f"img-src {own}; connect-src {own}" if own else "img-src data:"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"{_again_after(reload)}"
-        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n<script>{_SCRIPT}</script>\n</body></html>\n"
+        f"<style>{_STYLE}</style></head>\n<body>\n{body}\n<script>{_SCRIPT}{script}</script>\n</body></html>\n"
     )
 
 

@@ -44,14 +44,14 @@ def main(arguments: Sequence[str]) -> None:
 
     # The pages about blocks and work pools fetch their lists from the internet; Prefect brings the same as a file.
     collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, "offline:"))
-    app: Any = create_app(ephemeral="--full" not in arguments, final=True)
+    app: Any = AsksAgain(create_app(ephemeral="--full" not in arguments, final=True))
     if "--full" in arguments:
         from edi_storage.settings import load_settings
         from flows.viewer import Viewer
 
         app = Viewer(app, load_settings())
     config = uvicorn.Config(
-        _NoForeignPages(_OnlyFromHere(AsksAgain(app)), public="--public" in arguments),
+        _NoForeignPages(_OnlyFromHere(app), public="--public" in arguments),
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=1,

@@ -1,5 +1,7 @@
 """Pages of sessions beside Prefect's UI, on the server of `edi serve`; no session is changed by them.
 
+PUT /edi/-/photo?name=NAME puts a photo into the inbox.
+
 GET /edi shows the photos in the inbox and lists the newest sessions; /edi/-/learned is the report of what was learned,
 for which new ratings are counted. /edi/SESSION is the page of a session with the slider; /edi/SESSION/{photo,result,
 changes} a picture as it is stored, .../small a small one for lists, .../saved the result in the photo's own format.
@@ -16,7 +18,7 @@ import hmac
 import io
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -24,6 +26,7 @@ from urllib.parse import urlencode
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -35,11 +38,12 @@ from edi_storage.models import SessionHistory
 from edi_storage.settings import Settings, load_settings
 from edi_storage.state import last_attempt
 from edi_storage.store import Store, open_store
+from flows.engines.photo import MAX_BYTES
 from flows.engines.wishes import STRENGTHS, Wishes
-from flows.inbox import inbox_of, photos_in
+from flows.inbox import inbox_of, keep_photo, make_inbox, photos_in
 from flows.learned.kinds import kinds
 from flows.learned.page import page as learned_page
-from flows.links import LEARNED, PICTURES, PREFIX, RATINGS, SAVED, THUMBNAIL, has_result
+from flows.links import INBOX, LEARNED, PICTURES, PREFIX, RATINGS, SAVED, THUMBNAIL, has_result
 from flows.output import FORMATS, given_away
 from flows.page import index, page, saved_as
 from flows.pictures import thumbnail
@@ -77,8 +81,9 @@ def _pages(password: str) -> Starlette:
     shown = {"": _page, "rate": _rate, "again": _again, "answer": _answer, THUMBNAIL: _small, SAVED: _saved}
     shown |= dict.fromkeys(PICTURES, _picture)
     # No session is called "-".
-    mine = {PREFIX: _index, f"{PREFIX}/-/edit": _edit, f"{PREFIX}/-/photo": _thumbnail, LEARNED: _learned}
-    routes = [Route(path, _shown(answer, password)) for path, answer in mine.items()]
+    mine = {PREFIX: _index, f"{PREFIX}/-/edit": _edit, INBOX: _thumbnail, LEARNED: _learned}
+    routes = [Route(INBOX, _kept(password), methods=["PUT"])]
+    routes += [Route(path, _shown(answer, password)) for path, answer in mine.items()]
     routes += [
         Route("/".join(filter(None, (PREFIX, "{session}", name))), _shown(_of_a_session(answer), password))
         for name, answer in shown.items()
@@ -96,19 +101,53 @@ def _shown(answer: Answer, password: str) -> Callable[[Request], Response]:
     """An endpoint; what goes wrong is one sentence. Not a coroutine: Starlette runs it in a thread."""
 
     def endpoint(request: Request) -> Response:
-        if password and not _knows(request.headers, password):
-            return Response("A password is needed.", 401, {"WWW-Authenticate": 'Basic realm="EDI"'})
+        if refusal := _refusal(request.headers, password):
+            return refusal
         try:
             with open_store(load_settings()) as store:
                 return answer(store, request)
-        except NotFoundError as error:
-            return PlainTextResponse(f"{error}\n", 404)
-        except InputError as error:
-            return PlainTextResponse(f"{error}\n", 400)
         except EdiError as error:
-            return PlainTextResponse(f"{error}\n", 500)
+            return _told(error)
 
     return endpoint
+
+
+def _told(error: EdiError) -> Response:
+    status = 404 if isinstance(error, NotFoundError) else 400 if isinstance(error, InputError) else 500
+    return PlainTextResponse(f"{error}\n", status)
+
+
+def _refusal(headers: Mapping[str, str], password: str) -> Response | None:
+    if not password or _knows(headers, password):
+        return None
+    return Response("A password is needed.", 401, {"WWW-Authenticate": 'Basic realm="EDI"'})
+
+
+def _kept(password: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """The endpoint that takes a photo, the request's body, into the inbox; another site's page cannot send it one."""
+
+    async def endpoint(request: Request) -> Response:
+        if refusal := _refusal(request.headers, password):
+            return refusal
+        name, data = request.query_params.get("name", ""), bytearray()
+        async for part in request.stream():
+            data += part
+            if len(data) > MAX_BYTES:
+                return PlainTextResponse(f"{name[:80]} has more than {MAX_BYTES >> 20} MB.\n", 413)
+        return await run_in_threadpool(_keep, name, bytes(data))
+
+    return endpoint
+
+
+def _keep(name: str, data: bytes) -> Response:
+    try:
+        with _ONE_PAGE:
+            thumbnail(io.BytesIO(data), _THUMBNAIL, name[:80] or "the file")
+        return PlainTextResponse(f"{keep_photo(make_inbox(load_settings()), name, data)}\n", 201)
+    except EdiError as error:
+        return _told(error)
+    except OSError as error:
+        return PlainTextResponse(f"{name[:80]} could not be kept: {error.strerror}.\n", 500)
 
 
 def _knows(headers: Mapping[str, str], password: str) -> bool:

@@ -36,6 +36,18 @@ def test_a_photo_is_edited_from_the_form_shown_before_and_after_and_rated(ui: Ui
     assert shown(ui.page.locator("body"), "before") == shown(ui.page.locator("body"), "after") > 400
 
 
+def test_a_photo_is_added_from_the_browser_and_edited(ui: Ui, photo: Path) -> None:
+    ui.page.goto(f"{ui.address}/edi")
+    ui.page.get_by_label("Add photos:").set_input_files(photo)
+    ui.page.get_by_role("link", name=photo.name).click()
+    expect(ui.field("Photo")).to_have_value(photo.name)
+    ui.page.goto(f"{ui.address}/edi")
+    text = photo.with_name("text.jpg")
+    text.write_text("no photo")
+    ui.page.get_by_label("Add photos:").set_input_files(text)
+    expect(ui.page.get_by_text("text.jpg cannot be shown")).to_be_visible()
+
+
 def test_a_wrong_path_is_told_in_one_sentence_on_the_page_that_is_open(ui: Ui, tmp_path: Path) -> None:
     wrong = tmp_path / "beach.jpg"
     ui.fill_edit(str(wrong), "make it warmer")

@@ -112,7 +112,7 @@ def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control
     (inbox / "circle.jpg").symlink_to("circle.jpg")
     Path(os.fsdecode(os.fsencode(inbox) + b"/caf\xe9.jpg")).write_bytes(b"a name that is no text")
     shown = look(control, "/edi").text
-    assert str(inbox) in shown
+    assert f"They are kept in the folder <code>{inbox}</code>." in shown
     assert 'src="/edi/-/photo?name=my+beach.jpg"' in shown
     small = look(control, "/edi/-/photo?name=my+beach.jpg")
     assert (small.headers["content-type"], Image.open(io.BytesIO(small.content)).size) == ("image/jpeg", (480, 320))
@@ -123,6 +123,48 @@ def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control
     broken = look(control, "/edi/-/photo?name=broken.jpg")
     assert broken.status_code == httpx.codes.BAD_REQUEST
     assert broken.text.startswith("broken.jpg cannot be shown: ")
+
+
+def send(control: Control, name: str, data: bytes, **headers: str) -> httpx.Response:
+    url = control.api.removesuffix("/api") + "/edi/-/photo"
+    return httpx.put(url, params={"name": name}, content=data, headers=headers, timeout=60)
+
+
+def test_a_photo_is_sent_to_the_inbox_whole_and_replaces_no_other(control: Control) -> None:
+    inbox, photo = control.home / "images", PALACE.read_bytes()
+    assert (send(control, "sent.jpg", photo).status_code, (inbox / "sent.jpg").read_bytes()) == (201, photo)
+    assert (inbox / "sent.jpg").stat().st_mode & 0o077 == 0
+    assert send(control, "sent.jpg", photo).text == "sent.jpg\n", "the same one again is there already"
+    another = io.BytesIO()
+    Image.new("RGB", (64, 64), "navy").save(another, "JPEG")
+    assert send(control, "sent.jpg", another.getvalue()).text == "sent-2.jpg\n"
+    assert ((inbox / "sent.jpg").read_bytes(), (inbox / "sent-2.jpg").read_bytes()) == (photo, another.getvalue())
+    assert 'src="/edi/-/photo?name=sent-2.jpg"' in look(control, "/edi").text
+    assert [path.name for path in inbox.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("../sent.jpg", PALACE.read_bytes(), "'../sent.jpg' is no name for a photo."),
+        (".sent.jpg", PALACE.read_bytes(), "'.sent.jpg' is no name for a photo."),
+        ("", PALACE.read_bytes(), "'' is no name for a photo."),
+        ("sent.exe", PALACE.read_bytes(), "sent.exe is not called as a photo: EDI opens .jpeg, .jpg, .png, .webp."),
+        ("text.jpg", b"a text", "text.jpg cannot be shown: "),
+    ],
+)
+def test_what_is_no_photo_is_not_taken(control: Control, name: str, data: bytes, said: str) -> None:
+    before = sorted(path.name for path in (control.home / "images").iterdir())
+    answer = send(control, name, data)
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    assert answer.text.startswith(said)
+    assert sorted(path.name for path in (control.home / "images").iterdir()) == before
+
+
+def test_another_sites_page_sends_nothing(control: Control) -> None:
+    refused = send(control, "foreign.jpg", PALACE.read_bytes(), Origin="http://elsewhere.example")
+    assert refused.status_code == httpx.codes.FORBIDDEN
+    assert not (control.home / "images" / "foreign.jpg").exists()
 
 
 def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None:
@@ -192,7 +234,10 @@ def test_a_password_is_asked_for_here_too(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def ask(auth: tuple[str, str] | None, **headers: str) -> int:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(viewer), base_url="http://localhost") as client:
-            return (await client.get("/edi/last", auth=auth, headers=headers)).status_code
+            sent = await client.put("/edi/-/photo?name=a.exe", content=b"", auth=auth, headers=headers)
+            seen = await client.get("/edi/last", auth=auth, headers=headers)
+        assert (sent.status_code == httpx.codes.UNAUTHORIZED) == (seen.status_code == httpx.codes.UNAUTHORIZED)
+        return seen.status_code
 
     assert asyncio.run(ask(None)) == httpx.codes.UNAUTHORIZED
     assert asyncio.run(ask(("ann", "wrong"))) == httpx.codes.UNAUTHORIZED
