@@ -335,7 +335,7 @@ def _opinion(history: SessionHistory) -> str:
     assert history.state
     if history.session.status == "in_progress" and history.session.waiting_for != "review":
         return "The next attempt is being made; this is the one before."
-    asked = "What do you think of it?"
+    asked = "Rate it, with stars and in your own words:"
     if history.feedback:
         newest = max(history.feedback, key=lambda said: said.created_at)
         mine = newest.feedback_key == feedback_key(last_attempt(history.state.model_dump(mode="json")))

@@ -50,6 +50,10 @@ _NOT_STARTED = timedelta(minutes=5)
 _ABANDONED = timedelta(minutes=30)
 
 
+#: Why a run is taken up again that has waited.
+_SAID = "It goes on with what you said."
+
+
 def session_id_of(flow_run: FlowRun) -> str:
     """The session of a flow run of `edit-image`: the one it was given, or else its own id."""
     return str(flow_run.parameters.get("session_id") or flow_run.id)
@@ -171,9 +175,10 @@ def say_why_back(run_id: str) -> None:
     except Exception as error:  # noqa: BLE001 - no more than what a person sees
         log.debug("Why the run is taken up again is not known: %s", error)
         return
-    told = [state.message for state in states if state.name == AwaitingRetry().name and state.message]
-    if told:
-        log.warning("%s", told[-1])
+    last = next((state for state in reversed(states) if state.type == StateType.SCHEDULED), None)
+    # Not where it was suspended since, and a person has resumed it.
+    if last is not None and last.name == AwaitingRetry().name and last.message:
+        log.log(logging.INFO if last.message == _SAID else logging.WARNING, "%s", last.message)
 
 
 def is_moving(run: FlowRun | None) -> bool:
@@ -208,7 +213,7 @@ def _hand_back(client: SyncPrefectClient, store: Store, session_id: str) -> Flow
     run = run_of(client, store, session_id)
     if run is None or run.state_type != StateType.PAUSED or store.database.lease_of(session_id) is not None:
         return None
-    revive(client, run, "It goes on with what you said.")
+    revive(client, run, _SAID)
     return run
 
 
