@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
-import tempfile
 from pathlib import Path
 
 from edi_storage.errors import InputError
+from edi_storage.files import FileStore
 from edi_storage.models import SessionData, check_text
 from edi_storage.settings import Settings
 
@@ -35,27 +35,26 @@ def make_inbox(settings: Settings) -> Path:
 def keep_photo(inbox: Path, name: str, data: bytes) -> str:
     """Put a photo into the inbox, whole or not at all; returns what it is called there: another one keeps its name.
 
-    Raises InputError for a name that is none of a photo. Whether `data` is one is for the caller to see.
+    One at a time in a process. Raises InputError for a name that is none of a photo, StorageError where it cannot be
+    written. Whether `data` is a photo is for the caller to see.
     """
     if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
         raise InputError(f"{name[:80]!r} is no name for a photo.")
     if Path(name).suffix.lower() not in SUFFIXES:
         raise InputError(f"{name[:80]} is not called as a photo: EDI opens {', '.join(SUFFIXES)}.")
-    # Hidden until it is whole; what a killed process leaves is never shown.
-    with tempfile.NamedTemporaryFile(dir=inbox, prefix=".half-") as half:
-        half.write(data)
-        half.flush()
-        os.fsync(half.fileno())
-        for number in itertools.count(1):
-            free = inbox / (name if number == 1 else f"{Path(name).stem}-{number}{Path(name).suffix}")
-            try:
-                os.link(half.name, free)
-            except FileExistsError:
-                if free.is_file() and free.read_bytes() == data:
-                    return free.name
-            else:
-                return free.name
+    folder = FileStore(str(inbox))
+    for number in itertools.count(1):
+        free = name if number == 1 else f"{Path(name).stem}-{number}{Path(name).suffix}"
+        if folder.write_new(free, data) or _holds(inbox / free, data):
+            return free
     raise AssertionError("never reached")
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def photos_in(folder: Path) -> list[Path]:

@@ -1,13 +1,12 @@
 """Pages of sessions beside Prefect's UI, on the server of `edi serve`; no session is changed by them.
 
-PUT /edi/-/photo?name=NAME puts a photo into the inbox.
-
 GET /edi shows the photos in the inbox and lists the newest sessions; /edi/-/learned is the report of what was learned,
 for which new ratings are counted. /edi/SESSION is the page of a session with the slider; /edi/SESSION/{photo,result,
 changes} a picture as it is stored, .../small a small one for lists, .../saved the result in the photo's own format.
 Links that lead to filled-in forms of Prefect's: /edi/SESSION/rate?verdict=accept&stars=5 to that of `record-feedback`,
 .../answer?choice=2 to that of `answer-question`, .../again and /edi/-/edit?photo=NAME to that of `edit-image`. SESSION
-may be shortened, or "last". Prefect's password, where there is one, is asked for here too.
+may be shortened, or "last". PUT /edi/-/photo?name=NAME puts a photo into the inbox. Prefect's password, where there is
+one, is asked for here too.
 """
 
 from __future__ import annotations
@@ -143,11 +142,10 @@ def _keep(name: str, data: bytes) -> Response:
     try:
         with _ONE_PAGE:
             thumbnail(io.BytesIO(data), _THUMBNAIL, name[:80] or "the file")
-        return PlainTextResponse(f"{keep_photo(make_inbox(load_settings()), name, data)}\n", 201)
+            kept = keep_photo(make_inbox(load_settings()), name, data)
     except EdiError as error:
         return _told(error)
-    except OSError as error:
-        return PlainTextResponse(f"{name[:80]} could not be kept: {error.strerror}.\n", 500)
+    return PlainTextResponse(f"{kept}\n", 201)
 
 
 def _knows(headers: Mapping[str, str], password: str) -> bool:

@@ -213,19 +213,21 @@ def test_a_run_that_is_turned_away_leaves_the_page_of_the_one_at_work(store: Sto
     store.database.release(lease)
 
 
+def tried_again(edi: Edi, server: str, because: str) -> str:
+    """The page of an edit whose first attempt was rejected for this reason, and whose second one is made."""
+    edi("edit", str(PALACE), "make the sky dramatic", "--review", "ask", "--session-id", "twice", expect=3)
+    edi("feedback", "twice", "reject", "--reason", because)
+    edi("resume", "twice", expect=3)
+    return pages(server, "twice")[-1]
+
+
 def test_an_attempt_that_is_the_one_before_says_so(edi: Edi, server: str) -> None:
-    edi("edit", str(PALACE), "make the sky dramatic", "--review", "ask", "--session-id", "same", expect=3)
-    edi("feedback", "same", "reject", "--reason", "wrong region")
-    edi("resume", "same", expect=3)
-    page = pages(server, "same")[-1]
+    page = tried_again(edi, server, "wrong region")
     assert page.startswith("## Waiting for your verdict on attempt 2. It is the same as the one before: ")
 
 
 def test_each_attempt_has_its_line(edi: Edi, server: str) -> None:
-    edi("edit", str(PALACE), "make the sky dramatic", "--review", "ask", "--session-id", "twice", expect=3)
-    edi("feedback", "twice", "reject", "--reason", "too strong")
-    edi("resume", "twice", expect=3)
-    page = pages(server, "twice")[-1]
+    page = tried_again(edi, server, "too strong")
     assert page.startswith("## Waiting for your verdict on attempt 2. By EDI's own measure ")
     assert re.findall(r"^- Attempt (\d), dramatic sky on sky: alignment \*\*\d", page, re.MULTILINE) == ["1", "2"]
     assert re.search(r"version by version: attempt 1: [\d. →]+; attempt 2: [\d. →]+\.", page)
