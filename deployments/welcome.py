@@ -16,18 +16,17 @@ from flows.links import PREFIX
 
 
 def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, viewer: bool, open_ui: bool) -> None:
-    """Announce where the UI, the form to start an edit, the folder for photos and the page of what is in it are.
+    """Announce where one begins, where the control room is, and the folder for photos.
 
-    viewer: the server has the pages of flows/viewer.py. open_ui: show the one of the photos, or else the form.
+    viewer: the server has the pages of flows/viewer.py, where one begins; else it is Prefect's form. open_ui: show it.
     """
     ui = url.removesuffix("/api")
-    form, pages = _edit_form(ui, url), f"{ui}{PREFIX}" if viewer else ""
-    announce(f"EDI is ready: {ui} (Ctrl-C ends it)")
+    form = _edit_form(ui, url)
+    pages = f"{ui}{PREFIX}" if viewer and form else ""
+    announce(f"EDI is ready: {pages or ui} (Ctrl-C ends it)")
     if form:
-        if pages:
-            announce(f"  Photos and edits: {pages}")
+        announce(f"  The control room: {ui}" if pages else f"  Edit a photo:     {form}")
         announce(f"  Put photos into:  {make_inbox(settings)}")
-        announce(f"  Edit a photo:     {form}")
     if open_ui:
         # In a thread: some browsers' starters return only when the browser is closed.
         threading.Thread(target=_show, args=(pages or form or ui, announce), daemon=True).start()

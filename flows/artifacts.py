@@ -56,11 +56,14 @@ def _goes_on(following: Any) -> bool:
     return isinstance(following, Step) and following.stage != "completed"
 
 
-def show_stored(store: Store, session_id: str) -> None:
-    """After a verdict: publish the session as the database holds it, unless a run is at work and does that itself."""
+def show_stored(store: Store, session_id: str, flow_run_id: UUID) -> None:
+    """After a verdict: publish the session as the database holds it, unless a run is at work and does that itself.
+
+    The artifact belongs to the flow run that is named.
+    """
     try:
         if store.database.lease_of(session_id) is None:
-            _show_as_stored(store, session_id, UUID(str(runtime.flow_run.id)))
+            _show_as_stored(store, session_id, flow_run_id)
     except Exception as error:  # noqa: BLE001 - see above
         _not_shown(error)
 

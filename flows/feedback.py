@@ -52,7 +52,7 @@ def record_feedback(
         session = _meant(store.database, session_id)
         chosen: list[Reason] = list(dict.fromkeys(reasons))
         saved = give_verdict(store, session.session_id, verdict, rating=rating or None, comment=comment, reasons=chosen)
-        show_stored(store, session.session_id)
+        show_stored(store, session.session_id, UUID(str(runtime.flow_run.id)))
     photo = Path(session.image_path).name
     told = _in_words(verdict, rating, chosen, comment)
     log.info("Thank you: %r on %s (session %s) is rated %s.", session.naive_prompt, photo, session.session_id, told)

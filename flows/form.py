@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, WithJsonSchema
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
 from edi_storage import models
@@ -52,6 +53,13 @@ BATCH_ID = "^([A-Za-z0-9][A-Za-z0-9_-]{0,39})?$"
 def shown(title: str, description: str, **limits: Any) -> Any:
     """A field of a form. Prefect puts the parameter's name in the place of a plain title, but leaves extras alone."""
     return Field(json_schema_extra={"title": title, "description": description}, **limits)
+
+
+def words_of(field: Any) -> tuple[str, str]:
+    """The title and the description of a field of this module, for a form that is not Prefect's."""
+    (words,) = (more.json_schema_extra for more in field.__metadata__ if isinstance(more, FieldInfo))
+    assert isinstance(words, dict)
+    return str(words["title"]), str(words["description"])
 
 
 #: Leaves a field out of a form; scripts give it all the same.

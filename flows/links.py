@@ -1,4 +1,4 @@
-"""Where `edi serve` shows more of a session than Prefect's pages do (see flows/viewer.py), and where it is rated."""
+"""Where `edi serve` has its own pages beside Prefect's (see flows/viewer.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREFIX = "/edi"
 
 @dataclass(frozen=True)
 class Rating:
-    """What a person may say of a result with one click; the form that opens shows it, to be completed and sent."""
+    """What a person may say of a result."""
 
     words: str
     verdict: FeedbackType
@@ -33,8 +33,8 @@ RATINGS: Sequence[Rating] = (
 PICTURES = ("photo", "result", "changes")
 #: Small pictures of the photos in the inbox, and where new ones are sent.
 INBOX = f"{PREFIX}/-/photo"
-#: The page of what was learned.
-LEARNED = f"{PREFIX}/-/learned"
+#: The page of what was learned, the form that starts an edit, and how the list of photos and edits stands.
+LEARNED, EDIT, LIST = f"{PREFIX}/-/learned", f"{PREFIX}/-/edit", f"{PREFIX}/-/stands"
 #: A small one for lists, and the result as a file to give away: in the photo's own format, with its camera and time.
 THUMBNAIL, SAVED = "small", "saved"
 
@@ -44,19 +44,29 @@ def session_link(session_id: str, picture: str = "") -> str:
     return "/".join(filter(None, (PREFIX, session_id, picture)))
 
 
+def rate_link(session_id: str) -> str:
+    """Where a verdict is sent, and the form that sends it."""
+    return session_link(session_id, "rate")
+
+
 def rating_link(session_id: str, rating: Rating) -> str:
-    """The form of `record-feedback`, filled in."""
-    return f"{session_link(session_id, 'rate')}?{urlencode({'verdict': rating.verdict})}"
+    """The form that rates a session, on its page, filled in."""
+    return f"{rate_link(session_id)}?{urlencode({'verdict': rating.verdict})}"
 
 
 def again_link(session_id: str) -> str:
-    """The form of `edit-image`, filled in as it was for this session."""
+    """The form that starts an edit, filled in as it was for this session."""
     return session_link(session_id, "again")
 
 
-def answer_link(session_id: str, choice: int) -> str:
-    """The form of `answer-question`, filled in."""
-    return f"{session_link(session_id, 'answer')}?{urlencode({'choice': choice})}"
+def answer_link(session_id: str) -> str:
+    """Where an answer to what a session asks is sent."""
+    return session_link(session_id, "answer")
+
+
+def stands_link(session_id: str) -> str:
+    """How a session stands, as a text that is another one when anything of it has changed."""
+    return session_link(session_id, "stands")
 
 
 def run_link(flow_run_id: str) -> str:
@@ -65,8 +75,8 @@ def run_link(flow_run_id: str) -> str:
 
 
 def edit_link(photo: str = "") -> str:
-    """The form of `edit-image`, with the name of a photo of the inbox filled in."""
-    return f"{PREFIX}/-/edit?{urlencode({'photo': photo})}" if photo else f"{PREFIX}/-/edit"
+    """The form that starts an edit, with the name of a photo of the inbox filled in."""
+    return f"{EDIT}?{urlencode({'photo': photo})}" if photo else EDIT
 
 
 def inbox_link(photo: str) -> str:

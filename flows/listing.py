@@ -122,7 +122,7 @@ def write_page(
     opened: Store, history: SessionHistory, html: str, overwrite: bool, in_browser: bool, as_json: bool
 ) -> None:
     """A session as one web page, whole or not at all; in a temporary file where none is named."""
-    from flows.page import page
+    from flows.pages.session import page
 
     html = html or str(temporary(f"{history.session.session_id}.html"))
     path = write_html(html, page(opened, history), overwrite)

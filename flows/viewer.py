@@ -1,31 +1,31 @@
-"""Pages of sessions beside Prefect's UI, on the server of `edi serve`; no session is changed by them.
+"""Pages of sessions beside Prefect's UI, on the server of `edi serve`. What they send: see flows/sending.py.
 
-GET /edi shows the photos in the inbox and lists the newest sessions; /edi/-/learned is the report of what was learned,
-for which new ratings are counted. /edi/SESSION is the page of a session with the slider; /edi/SESSION/{photo,result,
-changes} a picture as it is stored, .../small a small one for lists, .../saved the result in the photo's own format.
-Links that lead to filled-in forms of Prefect's: /edi/SESSION/rate?verdict=accept&stars=5 to that of `record-feedback`,
-.../answer?choice=2 to that of `answer-question`, .../again and /edi/-/edit?photo=NAME to that of `edit-image`. SESSION
-may be shortened, or "last". PUT /edi/-/photo?name=NAME puts a photo into the inbox. Prefect's password, where there is
-one, is asked for here too.
+GET /edi shows the photos in the inbox and lists the newest sessions; /edi/-/edit?photo=NAME is the form that starts an
+edit; /edi/-/learned is the report of what was learned, for which new ratings are counted. /edi/SESSION is the page of
+a session with the slider and the forms that answer and rate it; before its run has made the session, it says how that
+stands. /edi/SESSION/{photo,result,changes} is a picture as it is stored, .../small a small one for lists, .../saved the
+result in the photo's own format, .../again the form of another edit, filled in, and .../rate?verdict=accept&stars=5
+leads to the form that rates it. .../stands and /edi/-/stands change when a page that is open is to be loaded anew.
+SESSION may be shortened, or "last". Prefect's password, where there is one, is asked for here too.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import io
-import json
-import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -33,35 +33,55 @@ from starlette.routing import Route
 from edi_storage.errors import EdiError, InputError, NotFoundError
 from edi_storage.learning import learn
 from edi_storage.learning.evidence import report_on
-from edi_storage.models import SessionHistory
+from edi_storage.models import SessionData, SessionHistory
 from edi_storage.settings import Settings, load_settings
 from edi_storage.state import last_attempt
 from edi_storage.store import Store, open_store
-from flows.engines.photo import MAX_BYTES
 from flows.engines.wishes import STRENGTHS, Wishes
-from flows.inbox import inbox_of, keep_photo, make_inbox, photos_in
+from flows.inbox import inbox_of, photos_in
 from flows.learned.kinds import kinds
 from flows.learned.page import page as learned_page
-from flows.links import INBOX, LEARNED, PICTURES, PREFIX, RATINGS, SAVED, THUMBNAIL, has_result
+from flows.links import (
+    EDIT,
+    INBOX,
+    LEARNED,
+    LIST,
+    PICTURES,
+    PREFIX,
+    RATINGS,
+    SAVED,
+    THUMBNAIL,
+    has_result,
+    run_link,
+    session_link,
+    stands_link,
+)
 from flows.output import FORMATS, given_away
-from flows.page import index, page, saved_as
+from flows.pages.document import link
+from flows.pages.forms import edit_page, starting_page
+from flows.pages.photos import photos_page
+from flows.pages.session import Served, page, saved_as
 from flows.pictures import thumbnail
+from flows.sending import ONE_PHOTO, SMALL, picture_of, sending_routes, told
 from flows.sessions import find_session
 
 _TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
-
-#: Pages decode full-size photos: one at a time, so that a few open tabs do not take gigabytes.
-_ONE_PAGE: Final = threading.Lock()
 
 #: What answers a request, and one about a session.
 Answer = Callable[[Store, Request], Response]
 OfSession = Callable[[Store, str, Request], Response]
 
-#: Pixels of the longer side of a photo of the inbox.
-_THUMBNAIL: Final = 480
-
 #: Edits that are listed, the newest first.
 _LISTED: Final = 200
+
+#: How a run stands that has not made its session yet.
+_BEFORE: Final = {
+    StateType.SCHEDULED: "It waits for its turn.",
+    StateType.PENDING: "It starts.",
+    StateType.RUNNING: "It starts.",
+    StateType.CANCELLING: "It is being cancelled.",
+    StateType.CANCELLED: "It was cancelled before it began.",
+}
 
 
 class Viewer:
@@ -77,17 +97,25 @@ class Viewer:
 
 
 def _pages(password: str) -> Starlette:
-    shown = {"": _page, "rate": _rate, "again": _again, "answer": _answer, THUMBNAIL: _small, SAVED: _saved}
+    shown = {"rate": _rate, "again": _again, THUMBNAIL: _small, SAVED: _saved}
     shown |= dict.fromkeys(PICTURES, _picture)
-    # No session is called "-".
-    mine = {PREFIX: _index, f"{PREFIX}/-/edit": _edit, INBOX: _thumbnail, LEARNED: _learned}
-    routes = [Route(INBOX, _kept(password), methods=["PUT"])]
-    routes += [Route(path, _shown(answer, password)) for path, answer in mine.items()]
-    routes += [
-        Route("/".join(filter(None, (PREFIX, "{session}", name))), _shown(_of_a_session(answer), password))
-        for name, answer in shown.items()
-    ]
-    return Starlette(routes=routes)
+    answers: dict[str, Answer] = {
+        # No session is called "-".
+        PREFIX: _photos,
+        EDIT: _edit,
+        INBOX: _thumbnail,
+        LEARNED: _learned,
+        LIST: _list_stands,
+        session_link("{session}"): _page,
+        stands_link("{session}"): _session_stands,
+        **{session_link("{session}", name): _of_a_session(answer) for name, answer in shown.items()},
+    }
+
+    def refuses(headers: Mapping[str, str]) -> Response | None:
+        return _refusal(headers, password)
+
+    sent = sending_routes(refuses)
+    return Starlette(routes=[*sent, *(Route(path, _shown(answer, password)) for path, answer in answers.items())])
 
 
 def _of_a_session(answer: OfSession) -> Answer:
@@ -106,46 +134,15 @@ def _shown(answer: Answer, password: str) -> Callable[[Request], Response]:
             with open_store(load_settings()) as store:
                 return answer(store, request)
         except EdiError as error:
-            return _told(error)
+            return told(error)
 
     return endpoint
-
-
-def _told(error: EdiError) -> Response:
-    status = 404 if isinstance(error, NotFoundError) else 400 if isinstance(error, InputError) else 500
-    return PlainTextResponse(f"{error}\n", status)
 
 
 def _refusal(headers: Mapping[str, str], password: str) -> Response | None:
     if not password or _knows(headers, password):
         return None
     return Response("A password is needed.", 401, {"WWW-Authenticate": 'Basic realm="EDI"'})
-
-
-def _kept(password: str) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    """The endpoint that takes a photo, the request's body, into the inbox; another site's page cannot send it one."""
-
-    async def endpoint(request: Request) -> Response:
-        if refusal := _refusal(request.headers, password):
-            return refusal
-        name, data = request.query_params.get("name", ""), bytearray()
-        async for part in request.stream():
-            data += part
-            if len(data) > MAX_BYTES:
-                return PlainTextResponse(f"{name[:80]} has more than {MAX_BYTES >> 20} MB.\n", 413)
-        return await run_in_threadpool(_keep, name, bytes(data))
-
-    return endpoint
-
-
-def _keep(name: str, data: bytes) -> Response:
-    try:
-        with _ONE_PAGE:
-            thumbnail(io.BytesIO(data), _THUMBNAIL, name[:80] or "the file")
-            kept = keep_photo(make_inbox(load_settings()), name, data)
-    except EdiError as error:
-        return _told(error)
-    return PlainTextResponse(f"{kept}\n", 201)
 
 
 def _knows(headers: Mapping[str, str], password: str) -> bool:
@@ -157,21 +154,36 @@ def _knows(headers: Mapping[str, str], password: str) -> bool:
     return kind.lower() == "basic" and hmac.compare_digest(given, password.encode())
 
 
-def _index(store: Store, _: Request) -> Response:
+def _photos(store: Store, _: Request) -> Response:
+    inbox, names, sessions = _listed(store)
+    said = store.database.verdicts_on(session.session_id for session in sessions)
+    return HTMLResponse(photos_page(sessions, said, inbox, names, _digest(names, sessions, said)))
+
+
+def _list_stands(store: Store, _: Request) -> Response:
+    _inbox, names, sessions = _listed(store)
+    said = store.database.verdicts_on(session.session_id for session in sessions)
+    return PlainTextResponse(_digest(names, sessions, said))
+
+
+def _listed(store: Store) -> tuple[Path, list[str], list[SessionData]]:
+    """The inbox, the names of the photos in it, and the newest sessions."""
     inbox = inbox_of(load_settings())
     # A name that is no text can be neither shown nor told.
     names = [path.name for path in photos_in(inbox) if path.name.isprintable()]
-    sessions = store.database.query_history(limit=_LISTED)
-    said = store.database.verdicts_on(session.session_id for session in sessions)
-    return HTMLResponse(index(sessions, said, inbox, names))
+    return inbox, names, store.database.query_history(limit=_LISTED)
+
+
+def _digest(*what: Any) -> str:
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def _thumbnail(_: Store, request: Request) -> Response:
     wanted = request.query_params.get("name", "")
     for path in photos_in(inbox_of(load_settings())):
         if path.name == wanted:
-            with _ONE_PAGE:
-                small = thumbnail(path, _THUMBNAIL, path.name)
+            with ONE_PHOTO:
+                small = thumbnail(path, SMALL, path.name)
             return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
     raise NotFoundError("There is no such photo in the folder for photos.")
 
@@ -183,13 +195,63 @@ def _learned(store: Store, _: Request) -> Response:
 
 
 def _edit(_: Store, request: Request) -> Response:
-    photo = request.query_params.get("photo", "")
-    return _form_of("edit-image", {"image_path": photo} if photo else {})
+    given = {name: value for name, value in request.query_params.items() if name != "once"}
+    return HTMLResponse(edit_page(given, picture_of(given.get("photo", ""))))
 
 
-def _page(store: Store, session_id: str, _: Request) -> Response:
-    with _ONE_PAGE:
-        return HTMLResponse(page(store, store.database.load_session(session_id), served=True))
+def _page(store: Store, request: Request) -> Response:
+    name = request.path_params["session"]
+    try:
+        session_id = find_session(store.database, name).session_id
+    except NotFoundError:
+        return _starting(name)
+    stands = _stands(store, session_id)
+    with ONE_PHOTO:
+        history = store.database.load_session(session_id)
+        return HTMLResponse(page(store, history, Served(stands, dict(request.query_params))))
+
+
+def _session_stands(store: Store, request: Request) -> Response:
+    name = request.path_params["session"]
+    try:
+        return PlainTextResponse(_stands(store, find_session(store.database, name).session_id))
+    except NotFoundError:
+        return PlainTextResponse(_state_of(_run(name)))
+
+
+def _stands(store: Store, session_id: str) -> str:
+    said = [one.created_at for one in store.database.get_feedback(session_id)]
+    return _digest(store.database.get_session(session_id), store.database.last_seq(session_id), said)
+
+
+def _starting(name: str) -> Response:
+    """The page of a session that its run has not made yet, or could not make."""
+    run = _run(name)
+    again = {"photo": run.parameters.get("image_path", ""), "prompt": run.parameters.get("prompt", "")}
+    ways = [link(PREFIX, "Photos and edits"), link(run_link(name), "Its run in the control room")]
+    said = _BEFORE.get(run.state_type or StateType.SCHEDULED, "")
+    if not said:
+        said = f"Failed: {run.state.message if run.state and run.state.message else 'for an unknown reason'}"
+        ways = [link(f"{EDIT}?{urlencode(again)}", "Say it anew"), *ways]
+    return HTMLResponse(starting_page(run.parameters, said, (stands_link(name), _state_of(run)), ways))
+
+
+def _run(name: str) -> FlowRun:
+    """The run of an edit that is not over, or that has failed. Raises NotFoundError for what is none."""
+    nobody = NotFoundError(f"There is no session {name!r}: `edi sessions` lists them.")
+    try:
+        run_id = UUID(name)
+        with get_client(sync_client=True) as client:
+            run = client.read_flow_run(run_id)
+    except (ValueError, ObjectNotFound):
+        raise nobody from None
+    if "prompt" not in run.parameters or run.state_type == StateType.COMPLETED:
+        raise nobody
+    return run
+
+
+def _state_of(run: FlowRun) -> str:
+    return str(run.state_type)
 
 
 def _picture(store: Store, session_id: str, request: Request) -> Response:
@@ -212,8 +274,8 @@ def _small(store: Store, session_id: str, request: Request) -> Response:
     headers = {"ETag": f'"{PurePosixPath(path).stem}"', "Cache-Control": "private, no-cache"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    with _ONE_PAGE:
-        small = thumbnail(io.BytesIO(store.files.read(path)), _THUMBNAIL, session_id)
+    with ONE_PHOTO:
+        small = thumbnail(io.BytesIO(store.files.read(path)), SMALL, session_id)
     return Response(small, media_type="image/jpeg", headers=headers)
 
 
@@ -223,17 +285,17 @@ def _saved(store: Store, session_id: str, _: Request) -> Response:
     if not has_result(history):
         raise NotFoundError(f"Session {session_id} has no result yet.")
     suffix = PurePosixPath(saved_as(history)).suffix
-    with _ONE_PAGE:
+    with ONE_PHOTO:
         return Response(given_away(store, history, FORMATS[suffix]), media_type=_TYPES[suffix])
 
 
 def _again(store: Store, session_id: str, _: Request) -> Response:
-    """The form of `edit-image` with what was asked for in this session, to be changed and sent."""
+    """The form with what was asked for in this session, to be changed and sent."""
     session = store.database.require_session(session_id)
     photo, wishes = Path(session.image_path), Wishes.of(session.options)
     strength = next((word for word, number in STRENGTHS.items() if number == wishes.strength), "")
     filled: dict[str, Any] = {
-        "image_path": photo.name if photo.parent == inbox_of(load_settings()) else str(photo),
+        "photo": photo.name if photo.parent == inbox_of(load_settings()) else str(photo),
         "prompt": session.naive_prompt,
         "strength": strength,
         "protect": wishes.protect,
@@ -241,7 +303,8 @@ def _again(store: Store, session_id: str, _: Request) -> Response:
         "mask": wishes.mask,
     }
     filled |= {name: session.options.get(name) for name in ("review", "variations", "max_attempts")}
-    return _form_of("edit-image", {name: value for name, value in filled.items() if value})
+    given = {name: str(value) for name, value in filled.items() if value}
+    return HTMLResponse(edit_page(given, picture_of(given["photo"])))
 
 
 def _path_of(history: SessionHistory, picture: str) -> str | None:
@@ -258,30 +321,11 @@ def _path_of(history: SessionHistory, picture: str) -> str | None:
 
 
 def _rate(_: Store, session_id: str, request: Request) -> Response:
+    """The form that rates a session is on its page."""
     asked = request.query_params
-    fitting = [rating for rating in RATINGS if rating.verdict == asked.get("verdict")]
-    if not fitting:
-        raise InputError(f"A verdict is one of {', '.join(rating.verdict for rating in RATINGS)}.")
+    known = [rating.verdict for rating in RATINGS]
+    if asked.get("verdict") not in known:
+        raise InputError(f"A verdict is one of {', '.join(known)}.")
     stars = asked.get("stars", "")
-    rating = int(stars) if stars in {"1", "2", "3", "4", "5"} else 0
-    filled = {"verdict": fitting[0].verdict, "rating": rating, "session_id": session_id}
-    return _form_of("record-feedback", filled)
-
-
-def _answer(_: Store, session_id: str, request: Request) -> Response:
-    choice = request.query_params.get("choice", "")
-    if not (choice.isascii() and choice.isdigit()):
-        raise InputError("A choice is a number.")
-    return _form_of("answer-question", {"answer": choice[:3], "session_id": session_id})
-
-
-def _form_of(deployment: str, filled: Mapping[str, Any]) -> Response:
-    """Lead to the form that runs a deployment, with some of its fields filled in."""
-    try:
-        with get_client(sync_client=True) as client:
-            form = client.read_deployment_by_name(f"{deployment}/{deployment}").id
-    except ObjectNotFound:
-        raise NotFoundError(f"The deployment {deployment} is not served here.") from None
-    # Prefect's form reads what to begin with from the address.
-    begun = f"?{urlencode({'parameters': json.dumps(filled)})}" if filled else ""
-    return RedirectResponse(f"/v2/deployments/deployment/{form}/run{begun}", 303)
+    chosen = {"verdict": asked["verdict"], **({"stars": stars} if stars in {"1", "2", "3", "4", "5"} else {})}
+    return RedirectResponse(f"{session_link(session_id)}?{urlencode(chosen)}#rate", 303)

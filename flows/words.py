@@ -16,6 +16,7 @@ from edi_storage.models import (
     Question,
     SessionData,
     SessionHistory,
+    UserFeedback,
     ValidationResult,
     WaitingFor,
 )
@@ -24,6 +25,7 @@ from edi_storage.variations import chosen_of, open_question, variations_of
 from flows.engines.scoring import count
 from flows.engines.steps import Step as MeantStep
 from flows.engines.steps import steps_of
+from flows.links import RATINGS
 
 #: What a decision means for whoever reads it.
 _DECISIONS: dict[Decision, str] = {
@@ -80,6 +82,14 @@ def fit(score: float) -> str:
 def measured(score: float) -> str:
     """An alignment score as a sentence that claims no more than was measured."""
     return f"By EDI's own measure {fit(score)}; whether it took the right places, only you can see."
+
+
+def verdict(said: UserFeedback | None) -> str:
+    """What a person has said of a result: "right in part ★★★"; "" where nobody has."""
+    if said is None:
+        return ""
+    (meant,) = (rating.words for rating in RATINGS if rating.verdict == said.feedback_type)
+    return f"{meant} {'★' * (said.rating or 0)}".strip()
 
 
 def found(entities: Sequence[EntityData]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.browser.healing import kill_and_heal
 from tests.browser.photos import large_photo
-from tests.browser.ui import COMMENT, STARS, VERDICT, Ui, shown
+from tests.browser.ui import COMMENT, RUN_SECONDS, STARS, VERDICT, Ui, shown
 from tests.flows.control import Control
 
 with contextlib.suppress(ImportError):  # then `served` says what is missing
@@ -23,24 +23,63 @@ def test_a_photo_is_edited_from_the_form_shown_before_and_after_and_rated(ui: Ui
     assert shown(artifact, "after") > 100
 
     artifact.get_by_role("link", name="right in part").click()
-    expect(ui.field("Session")).to_have_value(run)
-    ui.fill(STARS, "4")
+    expect(ui.page.get_by_label("right in part")).to_be_checked()
+    ui.page.get_by_label("★★★★", exact=True).check()
+    ui.page.get_by_role("button", name="Send").click()
+    expect(ui.page.get_by_text("You said: right in part ★★★★.")).to_be_visible()
+    assert verdicts(served, run) == [("partial", 4)]
+
+    ui.open_form("record-feedback")
+    ui.choose(VERDICT, "accept")
+    ui.fill(STARS, "5")
+    ui.fill("Session", run[:8])
     ui.submit()
     ui.wait_for_state("Completed")
-    expect(ui.main.get_by_text(f"stored: partial 4 - {photo.name}").first).to_be_visible()
-    with served.database() as database:
-        (said,) = database.get_feedback(run)
-    assert (said.feedback_type, said.rating) == ("partial", 4)
+    expect(ui.main.get_by_text(f"stored: accept 5 - {photo.name}").first).to_be_visible()
+    assert verdicts(served, run) == [("accept", 5)]
 
     ui.page.goto(f"{ui.address}/edi/{run}")
     assert shown(ui.page.locator("body"), "before") == shown(ui.page.locator("body"), "after") > 400
 
 
-def test_a_photo_is_added_from_the_browser_and_edited(ui: Ui, photo: Path) -> None:
-    ui.page.goto(f"{ui.address}/edi")
-    ui.page.get_by_label("Add photos:").set_input_files(photo)
-    ui.page.get_by_role("link", name=photo.name).click()
-    expect(ui.field("Photo")).to_have_value(photo.name)
+def verdicts(served: Control, run: str) -> list[tuple[str, int | None]]:
+    with served.database() as database:
+        return [(said.feedback_type, said.rating) for said in database.get_feedback(run)]
+
+
+def test_without_prefects_pages_a_photo_is_added_edited_asked_about_and_rated(
+    ui: Ui, served: Control, photo: Path
+) -> None:
+    page = ui.page
+    page.goto(f"{ui.address}/edi")
+    page.get_by_label("Add photos:").set_input_files(photo)
+    expect(page.get_by_alt_text(photo.name)).to_be_visible()
+    page.get_by_text("make the sky dramatic").click()
+    expect(page.get_by_label("What to do")).to_have_value("make the sky dramatic")
+    page.get_by_label("What to do").fill("make it better")
+    page.get_by_role("button", name="Edit it").click()
+    # From here on nobody loads a page: each follows the edit by itself.
+    ask = page.get_by_role("button", name="brighter")
+    ask.wait_for(timeout=RUN_SECONDS * 1000)
+    ask.click()
+    page.get_by_text("Done: ").wait_for(timeout=RUN_SECONDS * 1000)
+    assert shown(page.locator("body"), "before") == shown(page.locator("body"), "after") > 400
+    page.get_by_label("not what I wanted").check()
+    page.get_by_label("★★", exact=True).check()
+    page.get_by_text("What was wrong, if something was").click()
+    page.get_by_label("too weak").check()
+    page.get_by_label("In your own words").fill("<still> dark")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("You said: not what I wanted ★★.")).to_be_visible()
+    run = page.url.rpartition("/")[2]
+    with served.database() as database:
+        (said,) = database.get_feedback(run)
+    assert (said.feedback_type, said.rating, said.comments, said.reasons) == ("reject", 2, "<still> dark", ["too weak"])
+    page.get_by_role("link", name="Edit the original again").click()
+    expect(page.get_by_label("What to do")).to_have_value("make it better")
+
+
+def test_what_is_no_photo_is_not_added(ui: Ui, photo: Path) -> None:
     ui.page.goto(f"{ui.address}/edi")
     text = photo.with_name("text.jpg")
     text.write_text("no photo")

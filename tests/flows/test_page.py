@@ -16,7 +16,7 @@ from PIL import Image
 
 from edi_storage.store import open_store
 from flows import album
-from flows.page import page
+from flows.pages.session import Served, page
 from tests import homes
 from tests.flows.conftest import PALACE, Edi
 
@@ -67,7 +67,7 @@ def test_a_page_tells_what_was_wished_and_where_it_comes_from(tmp_path: Path) ->
 def test_the_page_of_a_failed_edit_leads_to_another_try(edi: Edi) -> None:
     edi("edit", str(PALACE), "add a unicorn", "--session-id", "mine", expect=1)
     with open_store(homes.settings_of(edi.home)) as store:
-        html = page(store, store.database.load_session("mine"), served=True)
+        html = page(store, store.database.load_session("mine"), Served("as it is"))
     assert "Failed: " in html
     assert "No result yet" not in html
     assert '<a href="/edi/mine/again">Say it in other words</a>' in html

@@ -185,7 +185,7 @@ def test_an_edit_that_comes_out_in_one_way_says_so(store: Store, photo: str) -> 
 def test_the_pages_show_the_variations_and_which_was_taken(store: Store, asked: dict[str, Any], photo: str) -> None:
     from flows.album import SMALL, album
     from flows.markdown import session_page
-    from flows.page import page
+    from flows.pages.session import page
 
     another(store, "shown")
     asking = store.database.load_session("shown")

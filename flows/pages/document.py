@@ -1,0 +1,135 @@
+"""What all of EDI's own pages share: their frame and look, and the small parts that they are put together from.
+
+Everything a person wrote or an engine said is escaped, where it is put in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from html import escape
+from typing import Final
+
+#: Milliseconds between two looks whether a page that is open still says how things stand.
+_LOOKS: Final = 1000
+
+STYLE: Final = """
+:root { color-scheme: light dark; --line: #8884; --mark: #2f7fd1; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
+.soft { opacity: .7; } figure { margin: 0; } img { display: block; width: 100%; border-radius: 6px; }
+.slider { position: relative; margin-top: 1.2rem; }
+.slider .after { position: absolute; inset: 0; clip-path: inset(0 0 0 50%); }
+.slider input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
+.slider i { position: absolute; top: 0; bottom: 0; left: 50%; width: 2px; background: #fff; box-shadow: 0 0 3px #000; }
+.slider b { position: absolute; bottom: .6rem; padding: .1rem .6rem; border-radius: 1rem; }
+.slider b { background: #000a; color: #fff; }
+.wide { overflow-x: auto; } .wide table { min-width: 36rem; }
+.standing { font-size: 1.15rem; font-weight: 600; }
+.grid .all { grid-column: span 2; grid-row: span 2; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
+.grid.inbox img { aspect-ratio: 3 / 2; object-fit: contain; background: var(--line); }
+.grid.inbox figcaption { overflow-wrap: anywhere; }
+.list td:first-child { width: 7rem; padding-bottom: .35rem; }
+.list img { aspect-ratio: 3 / 2; object-fit: contain; background: var(--line); }
+details { margin-top: 2.2rem; } summary { cursor: pointer; font-weight: 600; }
+.grid.wider { grid-template-columns: repeat(auto-fill, minmax(min(100%, 28rem), 1fr)); margin-top: 1rem; }
+table { border-collapse: collapse; width: 100%; }
+td, th { text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top; }
+tr + tr { border-top: 1px solid var(--line); }
+form { max-width: 42rem; } form details { margin: 1rem 0; } form .field { display: block; margin: 1rem 0; }
+form .field > b { display: block; } form small { display: block; opacity: .7; }
+input, select, textarea, button { font: inherit; }
+input[type=text], select, textarea { width: 100%; box-sizing: border-box; padding: .35rem .5rem; border-radius: 6px;
+  border: 1px solid var(--line); }
+button { padding: .45rem 1.4rem; border: 0; border-radius: 6px; background: var(--mark); color: #fff; cursor: pointer; }
+form.choices { max-width: none; } .choices .grid { align-items: stretch; }
+.choices button { padding: .6rem; text-align: left; } .choices img { max-width: none; margin: 0 0 .4rem; }
+.row { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; }
+fieldset { border: 1px solid var(--line); border-radius: 6px; padding: .4rem 1.2rem 1rem; }
+legend { font-weight: 600; padding: 0 .4rem; } form img { max-width: 20rem; margin-top: .8rem; }
+.wrong { border-left: 6px solid #d6453d; padding-left: 1rem; font-weight: 600; }
+"""
+
+_SCRIPT: Final = """
+const range = document.querySelector('.slider input');
+range?.addEventListener('input', () => {
+  document.querySelector('.after').style.clipPath = `inset(0 0 0 ${range.value}%)`;
+  document.querySelector('.slider i').style.left = `${range.value}%`;
+});
+for (const time of document.querySelectorAll('time'))
+  time.textContent = new Date(time.dateTime).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+"""
+
+#: Loads the page anew when what it shows has changed, unless it is `held`; asks on while no server answers.
+_WATCH: Final = """
+let asking = false, held = false;
+setInterval(async () => {
+  if (asking || held || document.hidden) return;
+  asking = true;
+  try {
+    const answer = await fetch(ADDRESS, { cache: 'no-store' });
+    if (answer.ok && (await answer.text()) !== STANDS && !held) {
+      held = true;  // once: a page that takes long to come must not be asked for again
+      location.reload();
+    }
+  } catch { }
+  asking = false;
+}, LOOKS);
+"""
+
+
+def document(
+    title: str, body: Iterable[str], *, served: bool, watch: tuple[str, str] | None = None, script: str = ""
+) -> str:
+    """A whole page; `title` is plain text. It may fetch nothing from elsewhere, and in a file nothing at all.
+
+    served: `edi serve` shows it, so that it has pictures and forms of its server. watch: an address there, and what it
+    answered when the page was made: the page is loaded anew as soon as that is something else.
+    """
+    own = " img-src data: 'self'; connect-src 'self'; form-action 'self'" if served else " img-src data:"
+    whole = "\n".join(body)
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';{own}"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<style>{STYLE}</style></head>\n<body>\n{whole}\n"
+        f"<script>{_SCRIPT}{_watching(watch)}{script}</script>\n</body></html>\n"
+    )
+
+
+def _watching(watch: tuple[str, str] | None) -> str:
+    if watch is None:
+        return ""
+    address, stands = (json.dumps(text) for text in watch)
+    return _WATCH.replace("ADDRESS", address).replace("STANDS", stands).replace("LOOKS", str(_LOOKS))
+
+
+def link(address: str, text: str) -> str:
+    """A link."""
+    return f'<a href="{escape(address)}">{escape(text)}</a>'
+
+
+def beside(address: str, text: str) -> str:
+    """A link that opens beside the page: a picture has no way back."""
+    return f'<a href="{escape(address)}" target="_blank" rel="noopener">{escape(text)}</a>'
+
+
+def lines(*listed: str) -> list[str]:
+    """One paragraph, line by line."""
+    return [f'<p class="links">{"<br>".join(listed)}</p>']
+
+
+def when(moment: datetime) -> str:
+    """A time that the browser turns into the person's own."""
+    return f'<time datetime="{moment:%Y-%m-%dT%H:%MZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of plain text."""
+    listed = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
+    listed += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in listed)}</table></div>'

@@ -1,0 +1,98 @@
+"""The page of the photos in the inbox, each of which leads to the form that edits it, and of the newest edits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from edi_storage.models import SessionData, UserFeedback
+from flows import words
+from flows.inbox import SUFFIXES
+from flows.links import EDIT, INBOX, LEARNED, LIST, THUMBNAIL, edit_link, inbox_link, session_link
+from flows.pages.document import document, link, when
+
+#: Photos of the inbox that are shown.
+_IN_INBOX: Final = 200
+
+#: Sends the chosen photos to the inbox, one after the other; meanwhile the page stays. One alone is then edited.
+_UPLOAD: Final = """
+const input = document.querySelector('#add'), said = document.querySelector('#said');
+input.addEventListener('change', async () => {
+  held = true;
+  let kept = '';
+  for (const file of input.files) {
+    said.textContent = `Adding ${file.name} ...`;
+    try {
+      const name = encodeURIComponent(file.name);
+      const answer = await fetch(`INBOX?name=${name}`, { method: 'PUT', body: file });
+      kept = await answer.text();
+      if (!answer.ok) throw kept;
+    } catch (why) {
+      said.textContent = `${why}`;
+      input.value = '';
+      held = false;
+      return;
+    }
+  }
+  if (input.files.length === 1) location.assign(`EDIT?photo=${encodeURIComponent(kept.trim())}`);
+  else location.reload();
+});
+""".replace("INBOX", INBOX).replace("EDIT", EDIT)
+
+
+def photos_page(
+    sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inbox: Path, photos: Sequence[str], stands: str
+) -> str:
+    """The page. `said` is what a person has said of the sessions, by their ids; `stands` what LIST says."""
+    elsewhere = [
+        link(edit_link(), "Edit a photo by its path"),
+        link(LEARNED, "What EDI has learned"),
+        link("/", "The control room"),
+    ]
+    body = [
+        f'<h1>Photos and edits</h1><p class="links">{" · ".join(elsewhere)}</p>',
+        *_inbox(inbox, photos),
+        *_listed(sessions, said),
+    ]
+    return document("Photos and edits", body, served=True, watch=(LIST, stands), script=_UPLOAD)
+
+
+def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
+    shown = [
+        f'<figure><a href="{escape(edit_link(name))}"><img loading="lazy" src="{escape(inbox_link(name))}" '
+        f'alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></a></figure>'
+        for name in photos[:_IN_INBOX]
+    ]
+    more = f" Of {len(photos)}, the first {_IN_INBOX} by name are shown." if len(photos) > _IN_INBOX else ""
+    how = "Choose one to edit it. " if photos else "Add a photo to edit it. "
+    kinds = escape(",".join(SUFFIXES))
+    add = f'<label>Add photos: <input type="file" id="add" multiple accept="{kinds}"></label> <span id="said"></span>'
+    folder = f"<p>{how}{add}<br>They are kept in the folder <code>{escape(str(inbox))}</code>.{more}</p>"
+    return ["<h2>Photos</h2>", folder, *([f'<div class="grid inbox">{"".join(shown)}</div>'] if shown else [])]
+
+
+def _listed(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback]) -> list[str]:
+    rows = [
+        f"<tr><td>{_small(one)}</td><td>{link(session_link(one.session_id), one.naive_prompt[:100])}</td>"
+        f"<td>{escape(Path(one.image_path).name)}</td><td>{when(one.created_at)}</td>"
+        f"<td>{escape(_stands(one))}</td><td>{escape(words.verdict(said.get(one.session_id)))}</td></tr>"
+        for one in sessions
+    ]
+    cells = ("", "what was asked for", "photo", "when", "how it stands", "what you said")
+    head = "".join(f"<th>{cell}</th>" for cell in cells)
+    table = (
+        f'<div class="wide list"><table><tr>{head}</tr>{"".join(rows)}</table></div>' if rows else "<p>None yet.</p>"
+    )
+    return ["<h2>Edits, the newest first</h2>", table]
+
+
+def _small(session: SessionData) -> str:
+    small = escape(session_link(session.session_id, THUMBNAIL))
+    return f'<a href="{escape(session_link(session.session_id))}"><img loading="lazy" src="{small}" alt=""></a>'
+
+
+def _stands(session: SessionData) -> str:
+    score = session.final_alignment_score
+    return words.standing(session) + (f", {words.fit(score)}" if score is not None else "")

@@ -1,0 +1,326 @@
+"""One session as one web page that needs nothing else: `edi show ID --html FILE`.
+
+Everything a person wrote or an engine said is escaped; the page may fetch nothing (see its Content-Security-Policy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from edi_storage.models import MAX_ATTEMPTS, Operation, SessionData, SessionHistory, StageCommit
+from edi_storage.state import last_attempt, step_of
+from edi_storage.store import Store
+from edi_storage.variations import variations_of
+from flows import words
+from flows.album import Album, album
+from flows.engines.base import Pixels
+from flows.engines.heat import LEGEND
+from flows.engines.photo import SUFFIXES, PhotoFormat
+from flows.engines.targets import phrase_of
+from flows.engines.wishes import Wishes
+from flows.links import PICTURES, PREFIX, SAVED, again_link, has_result, run_link, session_link, stands_link
+from flows.pages.document import beside, document, lines, link, table, when
+from flows.pages.forms import answer_form, rating_form
+from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
+
+#: Pixels of the longer side of the two pictures, of all masks in one, and of one mask.
+_LARGE: Final = 1600
+_MIDDLE: Final = 900
+_SMALL: Final = 360
+
+#: What the pictures at full size are called.
+_CALLED: Final = {"photo": "photo", "result": "result", "changes": "map of the changes"}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What `edi serve` knows of a page that it shows."""
+
+    #: How the session stood before it was looked at: what its `stands_link` says.
+    stands: str
+    #: What a person has just chosen in the form that rates it.
+    chosen: Mapping[str, str] = field(default_factory=dict)
+
+
+def page(store: Store, history: SessionHistory, served: Served | None = None) -> str:
+    """The page of a session, as far as it has come. A picture that is lost is said to be missing.
+
+    served: `edi serve` shows it, so that it has the full-size pictures, the forms that answer and rate it, and follows
+    the session.
+    """
+    session = history.session
+    shown = album(store, history, _LARGE)
+    asked = _asked(history, shown) if served else []
+    body = [
+        f"<h1>{escape(session.naive_prompt)}</h1>",
+        f'<p class="soft">{escape(Path(session.image_path).name)}, {when(session.created_at)}, '
+        f"session {escape(session.session_id)}</p>",
+        f'<p class="standing">{escape(words.headline(history))}</p>',
+        *_around(session, store.database.forks_of(session.session_id)),
+        *asked,
+        *_pictures(history, shown),
+        *(_links(history, store.database.last_flow_run(session.session_id)) if served else ()),
+        *(_rating(history, served.chosen) if served else ()),
+        *(_variations(history, shown) if not asked else ()),
+        *_feedback(history),
+        *_understood(history),
+        *_entities(history, shown),
+        *_changes(history, shown),
+        *_engineering(history),
+    ]
+    watch = (stands_link(session.session_id), served.stands) if served else None
+    return document(session.naive_prompt, body, served=served is not None, watch=watch)
+
+
+def _engineering(history: SessionHistory) -> list[str]:
+    """What few people want to see: how it was measured, the prompts as they were written, and who did what and when."""
+    parts = [*_scores(history), *_prompts(history), *_stages(history.commits)]
+    return [f"<details><summary>How it was done, in detail</summary>{''.join(parts)}</details>"] if parts else []
+
+
+def _asked(history: SessionHistory, shown: Album) -> list[str]:
+    """What is asked of a person, and the form by which they answer."""
+    session, question = history.session, words.question_of(history)
+    if session.waiting_for != "question" or question is None:
+        return []  # a verdict is given by the form below the pictures
+    between = bool(shown.variations)
+    # Without numbers: what is in the photo has others further down.
+    pictures = [
+        _small(shown.variations.get(number), _MIDDLE) if between else _meant(choice, history, shown)
+        for number, choice in enumerate(question.choices, 1)
+    ]
+    form = answer_form(session.session_id, zip(question.choices, pictures, strict=True), blend=between)
+    none = f"None of them? {link(again_link(session.session_id), 'Say it in other words')}."
+    return [f"{form}<p>{none}</p>"]
+
+
+def _small(picture: Pixels | None, longest: int) -> str:
+    return "" if picture is None else f'<img src="{data_uri(picture, longest)}" alt="">'
+
+
+def _meant(choice: str, history: SessionHistory, shown: Album) -> str:
+    """Where a choice is, if it is one thing in the photo."""
+    named = {phrase_of(entity, history.entities): entity.entity_id for entity in history.entities}
+    mask = shown.masks.get(named.get(choice, ""))
+    if mask is None or shown.before is None:
+        return ""
+    number = words.number_of(named[choice], history.entities)
+    return _small(tinted(shrink(shown.before, _SMALL), mask, colour_of(number)), _SMALL)
+
+
+def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
+    """What was wished beside the prompt, where the session comes from, and what went another way from it."""
+    wishes, parent = Wishes.of(session.options), session.parent_session_id
+    told = {
+        "Strength": f"{wishes.strength:g}" if wishes.strength is not None else "",
+        "Protected": wishes.protect,
+        "Only inside": f"{wishes.region} (left, top, width, height in percent)" if wishes.region else "",
+        "Only where white": wishes.mask,
+        "Forked from": f"{parent} at {session.forked_from_stage}" if parent else "",
+        "Forks": ", ".join(f"{fork.session_id} (from {fork.forked_from_stage})" for fork in forks),
+    }
+    listed = [f"{escape(what)}: {escape(said)}" for what, said in told.items() if said]
+    return [f"<p>{'<br>'.join(listed)}</p>"] if listed else []
+
+
+def _pictures(history: SessionHistory, shown: Album) -> list[str]:
+    if shown.before is None:
+        return ["<p>The photo is not in the store.</p>"]
+    parts = [f'<img src="{data_uri(shown.before, _LARGE)}" alt="before">']
+    if shown.after is None:
+        lost = history.state is not None and history.state.edited_image_path is not None
+        why = "The result is not in the store: `edi doctor --repair` makes it again." if lost else "No result yet."
+        told = [] if history.session.status == "failed" and not lost else [f"<p>{why}</p>"]
+        return [f'<figure style="{_fit(shown.before)}">{parts[0]}</figure>', *told]
+    parts += [
+        f'<img class="after" src="{data_uri(shown.after, _LARGE)}" alt="after">',
+        '<i></i><b style="left: .6rem">before</b><b style="right: .6rem">after</b>',
+        '<input type="range" min="0" max="100" value="50" aria-label="how much of the original is shown">',
+    ]
+    return [f'<figure class="slider" style="{_fit(shown.before)}">{"".join(parts)}</figure>']
+
+
+def _fit(picture: Pixels) -> str:
+    """Never taller than most of the window, so that what follows is seen."""
+    height, width = picture.shape[:2]
+    return f"max-width: calc(72vh * {width / height:.4f})"
+
+
+def _links(history: SessionHistory, run: str | None) -> list[str]:
+    """Where the full-size pictures are, another try, and what else there is."""
+    session_id = history.session.session_id
+    elsewhere = [
+        link(PREFIX, "Photos and edits"),
+        *([link(run_link(run), "Its run in the control room")] if run else []),
+    ]
+    if not has_result(history):
+        anew = [link(again_link(session_id), "Say it in other words")] if history.session.status == "failed" else []
+        sizes = beside(session_link(session_id, "photo"), "photo")
+        return lines(*anew, f"At full size: {sizes}", " · ".join(elsewhere))
+    sizes = " · ".join(beside(session_link(session_id, picture), _CALLED[picture]) for picture in PICTURES)
+    saved = escape(session_link(session_id, SAVED))
+    save = f'<a href="{saved}" download="{escape(saved_as(history))}">save the result</a>'
+    again = link(again_link(session_id), "Edit the original again, in other words or stronger")
+    return lines(f"At full size: {sizes} · {save}", f"Not there yet? {again}", " · ".join(elsewhere))
+
+
+def _rating(history: SessionHistory, chosen: Mapping[str, str]) -> list[str]:
+    """What a person has said, and the form by which they say it of the attempt that is shown.
+
+    None while another attempt is being made: what is said then would be said of that.
+    """
+    session = history.session
+    if not has_result(history) or history.state is None:
+        return []
+    if session.status == "in_progress" and session.waiting_for != "review":
+        return ["<p>The next attempt is being made; this is the one before.</p>"]
+    newest = max(history.feedback, key=lambda said: said.created_at, default=None)
+    attempt = last_attempt(history.state.model_dump(mode="json"))
+    told = [f"<p><strong>You said: {escape(words.verdict(newest))}.</strong></p>"]
+    again = attempt < int(session.options.get("max_attempts", MAX_ATTEMPTS))
+    then = "With “not what I wanted” it is tried again." if again else "It is the last attempt."
+    note = then if session.waiting_for == "review" else ""
+    return [*(told if newest else []), rating_form(session.session_id, attempt, newest, chosen, note)]
+
+
+def saved_as(history: SessionHistory) -> str:
+    """The name of the result where a person saves it: the photo's, and "edited"."""
+    assert history.state
+    kind: PhotoFormat = history.state.scene_analysis["image"]["format"]
+    return f"{Path(history.session.image_path).stem}-edited{SUFFIXES[kind]}"
+
+
+def _variations(history: SessionHistory, shown: Album) -> list[str]:
+    """The variations side by side, and which was taken."""
+    made = variations_of(history.state.model_dump(mode="json")) if history.state else []
+    figures = []
+    for number, one in enumerate(made, 1):
+        picture = "(its picture is missing: <code>edi doctor --repair</code> makes it again)"
+        if number in shown.variations:
+            picture = f'<img src="{data_uri(shown.variations[number], _MIDDLE)}" alt="variation {number}">'
+        name = f"<strong>{number}</strong> {escape(one['words'])}"
+        figures.append(f"<figure>{picture}<figcaption>{name}</figcaption></figure>")
+    told = words.listed_variations(history)[len(made) :]
+    grid = f'<div class="grid wider">{"".join(figures)}</div>'
+    return ["<h2>Variations</h2>", grid, *(f"<p>{escape(line)}</p>" for line in told)] if figures else []
+
+
+def _entities(history: SessionHistory, shown: Album) -> list[str]:
+    """Every entity with its number, in the picture of all of them and in one of its own."""
+    if not history.entities or shown.before is None:
+        return []
+    names, before = words.names_of(history.entities), shrink(shown.before, _MIDDLE)
+    numbered = dict(enumerate(words.largest_first(history.entities), 1))
+    masks = {number: shown.masks[e.entity_id] for number, e in numbered.items() if e.entity_id in shown.masks}
+    figures = [f'<figure class="all"><img src="{data_uri(labelled(before, masks), _MIDDLE)}" alt="all"></figure>']
+    small = shrink(before, _SMALL)
+    for number, entity in numbered.items():
+        picture = "(its mask is missing)"
+        if number in masks:
+            picture = f'<img src="{data_uri(tinted(small, masks[number], colour_of(number)), _SMALL)}" alt="">'
+        name = f"<strong>{number}. {escape(names[entity.entity_id])}</strong>"
+        what = f"{words.percent(entity.area_percent)} of the picture, {100 * entity.confidence:.0f} % certain"
+        figures.append(f"<figure>{picture}<figcaption>{name}<br>{what}</figcaption></figure>")
+    return ["<h2>What is in the photo</h2>", f'<div class="grid">{"".join(figures)}</div>']
+
+
+def _understood(history: SessionHistory) -> list[str]:
+    intent, entities = history.intent, history.entities
+    if intent is None:
+        return []
+    told = [f"{words.understood(intent, entities)} and strength {intent.strength:.2f}."]
+    if intent.preserve_entities:
+        told.append(f"To be kept as they are: {words.called(intent.preserve_entities, entities)}.")
+    if intent.question:
+        said = f"You said: {intent.question.choices[intent.answer - 1]}." if intent.answer else "Not answered yet."
+        told.append(f"{intent.question.text} {said}")
+    return ["<h2>What was understood</h2>", *(f"<p>{escape(line[0].upper() + line[1:])}</p>" for line in told)]
+
+
+def _prompts(history: SessionHistory) -> list[str]:
+    if not history.prompts:
+        return []
+    rows = [
+        (
+            f"{prompt.attempt_number}.{prompt.iteration}",
+            prompt.positive_prompt,
+            prompt.negative_prompt,
+            f"{prompt.quality_score or 0:.2f}",
+        )
+        for prompt in history.prompts
+    ]
+    grown = table(("step", "do", "do not", "quality"), rows)
+    return ["<h2>How the prompt grew</h2>", grown, f'<p class="soft">{escape(words.QUALITY)}</p>']
+
+
+def _scores(history: SessionHistory) -> list[str]:
+    attempts = words.attempts_of(history)
+    rows = []
+    for scored in history.validations:
+        attempt = attempts.get(scored.attempt_number, {})
+        operations = [Operation.model_validate(operation) for operation in attempt.get("operations", [])]
+        deltas = words.deltas_of(attempt)
+        rows.append(
+            (
+                str(scored.attempt_number),
+                words.operations(operations, history.entities),
+                words.formula(deltas) if deltas else f"{scored.alignment_score:.2f}",
+                words.decision_in_words(attempt["decision"]) if "decision" in attempt else "",
+            )
+        )
+    if not rows:
+        return []
+    listed = table(("attempt", "edit", "alignment", "in short"), rows)
+    about = f'<p class="soft">{escape(words.ALIGNMENT)}</p>'
+    return ["<h2>How well it fits</h2>", listed, about]
+
+
+def _changes(history: SessionHistory, shown: Album) -> list[str]:
+    """What each attempt changed, as heat maps beside each other."""
+    figures = []
+    for number, attempt in words.attempts_of(history).items():
+        if "delta_image_path" not in attempt:
+            continue
+        picture = "(its picture is missing: <code>edi doctor --repair</code> makes it again)"
+        if number in shown.deltas:
+            picture = f'<img src="{data_uri(shown.deltas[number], _MIDDLE)}" alt="what attempt {number} changed">'
+        changed = words.changes(words.deltas_of(attempt), history.entities)
+        caption = "<br>".join([f"<strong>Attempt {number}</strong>", *map(escape, changed)])
+        figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    if not figures:
+        return []
+    grid = f'<div class="grid wider">{"".join(figures)}</div>'
+    return ["<h2>What it changed</h2>", grid, f'<p class="soft">{escape(LEGEND)}<br>{escape(words.DELTA_E)}</p>']
+
+
+def _stages(commits: Sequence[StageCommit]) -> list[str]:
+    if not commits:
+        return []
+    rows = [
+        (
+            _stage(commit),
+            str(commit.attempt),
+            f"{commit.engine} {commit.engine_version}",
+            f"{commit.finished_at:%H:%M:%S}",
+            f"{(commit.finished_at - commit.started_at).total_seconds():.1f} s",
+        )
+        for commit in commits
+    ]
+    return ["<h2>What was done</h2>", table(("stage", "attempt", "by", "finished (UTC)", "took"), rows)]
+
+
+def _stage(commit: StageCommit) -> str:
+    """Without its attempt, which has a column of its own."""
+    step = step_of(commit)
+    return replace(step, attempt=1).label if step else commit.stage
+
+
+def _feedback(history: SessionHistory) -> list[str]:
+    if not history.feedback:
+        return []
+    rows = [(words.verdict(said), ", ".join(said.reasons), said.comments or "") for said in history.feedback]
+    return ["<h2>What was said of it</h2>", table(("verdict", "reasons", "comment"), rows)]

@@ -1,0 +1,238 @@
+"""What a person sends from EDI's own pages: a photo, a wish for an edit, an answer, a verdict.
+
+PUT /edi/-/photo?name=NAME puts the body, a photo, into the inbox. POST /edi/-/edit starts a run of `edit-image` and
+leads to the page of its session; /edi/SESSION/answer and /edi/SESSION/rate keep what is said, as the deployments
+`answer-question` and `record-feedback` do, and lead back. Another site's page can send nothing here.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from pydantic import BaseModel, Field, ValidationError
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from edi_storage.errors import EdiError, InputError, NotFoundError
+from edi_storage.models import MAX_ATTEMPTS, MAX_VARIATIONS, FeedbackType, Reason, Review, describe
+from edi_storage.recovery import give_verdict
+from edi_storage.settings import load_settings
+from edi_storage.state import last_attempt
+from edi_storage.store import open_store
+from flows.artifacts import show_stored
+from flows.edit import keep_answer
+from flows.editing import Request as Wish
+from flows.engines.photo import MAX_BYTES
+from flows.inbox import inbox_of, keep_photo, make_inbox, photos_in
+from flows.links import EDIT, INBOX, PREFIX, inbox_link, session_link
+from flows.names import edit_name
+from flows.pages.forms import edit_page, refused
+from flows.pictures import thumbnail
+from flows.reviving import hand_on
+from flows.sessions import find_session
+
+#: Full-size photos are decoded one at a time, so that a few open tabs do not take gigabytes.
+ONE_PHOTO: Final = threading.Lock()
+
+#: Pixels of the longer side of a photo of the inbox.
+SMALL: Final = 480
+
+#: Bytes of a form that was filled in.
+_MAX_FORM: Final = 64 << 10
+
+#: What takes the body of a request.
+Taking = Callable[[Request, bytes], Response]
+
+Sent = TypeVar("Sent", bound=BaseModel)
+
+
+class _Edit(BaseModel):
+    """The form that starts an edit."""
+
+    photo: str
+    prompt: str
+    strength: str = ""
+    protect: str = ""
+    region: str = ""
+    mask: str = ""
+    review: Review = "unsure"
+    variations: Annotated[int, Field(ge=1, le=MAX_VARIATIONS)] = 1
+    max_attempts: Annotated[int, Field(ge=1, le=MAX_ATTEMPTS)] = MAX_ATTEMPTS
+    once: UUID
+
+
+class _Verdict(BaseModel):
+    """The form that rates an attempt."""
+
+    attempt: int
+    verdict: FeedbackType
+    stars: Annotated[int, Field(ge=0, le=5)] = 0
+    comment: Annotated[str, Field(max_length=2000)] = ""
+    reasons: list[Reason] = []
+
+
+def sending_routes(refuses: Callable[[Mapping[str, str]], Response | None]) -> list[Route]:
+    """The routes. `refuses` has an answer for a request, by its headers, that brings no password where one is asked."""
+    taken: dict[str, tuple[str, Taking, int]] = {
+        INBOX: ("PUT", _keep, MAX_BYTES),
+        EDIT: ("POST", _edit, _MAX_FORM),
+        f"{PREFIX}/{{session}}/answer": ("POST", _answer, _MAX_FORM),
+        f"{PREFIX}/{{session}}/rate": ("POST", _rate, _MAX_FORM),
+    }
+    return [
+        Route(path, _endpoint(take, most, refuses), methods=[method]) for path, (method, take, most) in taken.items()
+    ]
+
+
+def told(error: EdiError) -> Response:
+    """What went wrong, as one sentence."""
+    status = 404 if isinstance(error, NotFoundError) else 400 if isinstance(error, InputError) else 500
+    return PlainTextResponse(f"{error}\n", status)
+
+
+def _endpoint(
+    take: Taking, most: int, refuses: Callable[[Mapping[str, str]], Response | None]
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def endpoint(request: Request) -> Response:
+        if refusal := refuses(request.headers) or _foreign(request.headers):
+            return refusal
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                return PlainTextResponse(f"That has more than {most >> 20 or 1} MB.\n", 413)
+        return await run_in_threadpool(_taken, take, request, bytes(body))
+
+    return endpoint
+
+
+def _taken(take: Taking, request: Request, body: bytes) -> Response:
+    try:
+        return take(request, body)
+    except EdiError as error:
+        return told(error)
+
+
+def _foreign(headers: Mapping[str, str]) -> Response | None:
+    """A refusal of what the page of another site, or of another port of this machine, has sent."""
+    fetched, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    own = fetched in ("same-origin", "none") if fetched else not origin or urlsplit(origin).netloc == headers["host"]
+    return None if own else PlainTextResponse("This is not for other sites' pages.\n", 403)
+
+
+def _form(kind: type[Sent], body: bytes) -> tuple[Sent, dict[str, list[str]]]:
+    """A form that was filled in, checked and as it was sent. Raises InputError."""
+    try:
+        sent = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=100)
+        given = {name: values if name == "reasons" else values[-1] for name, values in sent.items()}
+        return kind.model_validate(given), sent
+    except ValidationError as error:
+        raise InputError(describe(error, "The form")) from error
+    except ValueError as error:
+        raise InputError(f"The form cannot be read: {error}.") from error
+
+
+def _keep(request: Request, body: bytes) -> Response:
+    name = request.query_params.get("name", "")
+    with ONE_PHOTO:
+        thumbnail(io.BytesIO(body), SMALL, name[:80] or "the file")
+        kept = keep_photo(make_inbox(load_settings()), name, body)
+    return PlainTextResponse(f"{kept}\n", 201)
+
+
+def _edit(_: Request, body: bytes) -> Response:
+    """Everything that can be wrong is told in the form itself, before anything is started."""
+    sent, given = _form(_Edit, body)
+    try:
+        with ONE_PHOTO:
+            wish = Wish.checked(image=sent.photo, **sent.model_dump(exclude={"photo", "once"}))
+    except InputError as error:
+        filled = {name: values[-1] for name, values in given.items()}
+        return HTMLResponse(edit_page(filled, picture_of(sent.photo), str(error)), 400)
+    parameters = {
+        "image_path": wish.image_path,
+        "prompt": wish.prompt,
+        "strength": sent.strength or "as the prompt says",
+        "protect": wish.protect,
+        "region": wish.region,
+        "mask": wish.mask,
+        "review": wish.review,
+        "variations": wish.variations,
+        "max_attempts": wish.max_attempts,
+    }
+    return RedirectResponse(session_link(_start("edit-image", parameters, sent.once)), 303)
+
+
+def _start(deployment: str, parameters: Mapping[str, Any], once: UUID) -> str:
+    """Run a deployment; returns the id of the run, which is the same one for what is sent twice."""
+    try:
+        with get_client(sync_client=True) as client:
+            known = client.read_deployment_by_name(f"{deployment}/{deployment}").id
+            run = client.create_flow_run_from_deployment(
+                known, parameters=dict(parameters), name=edit_name(parameters), idempotency_key=f"edi-{once}"
+            )
+            return str(run.id)
+    except ObjectNotFound:
+        raise NotFoundError(f"The deployment {deployment} is not served here.") from None
+
+
+def picture_of(photo: str) -> str:
+    """The address of a small picture of a photo, if it is in the inbox."""
+    return inbox_link(photo) if photo in [path.name for path in photos_in(inbox_of(load_settings()))] else ""
+
+
+class _Answer(BaseModel):
+    """An answer: the number of a choice, or a blend of variations."""
+
+    answer: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _answer(request: Request, body: bytes) -> Response:
+    sent, _ = _form(_Answer, body)
+    with open_store(load_settings()) as store:
+        session_id = find_session(store.database, request.path_params["session"]).session_id
+        try:
+            keep_answer(store, session_id, sent.answer)
+        except EdiError as error:
+            return _not_taken(error, session_id)
+        hand_on(store, session_id)
+    return RedirectResponse(session_link(session_id), 303)
+
+
+def _rate(request: Request, body: bytes) -> Response:
+    sent, _ = _form(_Verdict, body)
+    with open_store(load_settings()) as store:
+        session_id = find_session(store.database, request.path_params["session"]).session_id
+        state = store.database.get_state(session_id)
+        newest = last_attempt(state.model_dump(mode="json")) if state else 0
+        try:
+            if newest != sent.attempt:
+                raise InputError(f"Attempt {newest} is there by now: look at it first.")
+            give_verdict(
+                store, session_id, sent.verdict, rating=sent.stars or None, comment=sent.comment, reasons=sent.reasons
+            )
+        except EdiError as error:
+            return _not_taken(error, session_id)
+        hand_on(store, session_id)
+    return RedirectResponse(session_link(session_id), 303, background=BackgroundTask(_show, session_id))
+
+
+def _not_taken(error: EdiError, session_id: str) -> Response:
+    return HTMLResponse(refused(str(error), session_link(session_id), "The page of the edit"), 400)
+
+
+def _show(session_id: str) -> None:
+    """Bring the artifact of the session's own run up to what was said of it."""
+    with open_store(load_settings()) as store, ONE_PHOTO:
+        if run := store.database.last_flow_run(session_id):
+            show_stored(store, session_id, UUID(run))

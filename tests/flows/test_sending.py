@@ -1,0 +1,229 @@
+"""What a person sends from EDI's own pages: photos, wishes for edits, answers and verdicts."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.flows.conftest import PALACE
+from tests.flows.control import Control
+from tests.flows.test_viewer import filled, look
+from tests.waiting import wait_until
+
+
+def send(control: Control, name: str, data: bytes, **headers: str) -> httpx.Response:
+    url = control.api.removesuffix("/api") + "/edi/-/photo"
+    return httpx.put(url, params={"name": name}, content=data, headers=headers, timeout=60)
+
+
+def test_a_photo_is_sent_to_the_inbox_whole_and_replaces_no_other(control: Control) -> None:
+    inbox, photo = control.home / "images", PALACE.read_bytes()
+    assert (send(control, "sent.jpg", photo).status_code, (inbox / "sent.jpg").read_bytes()) == (201, photo)
+    assert (inbox / "sent.jpg").stat().st_mode & 0o077 == 0
+    assert send(control, "sent.jpg", photo).text == "sent.jpg\n", "the same one again is there already"
+    another = io.BytesIO()
+    Image.new("RGB", (64, 64), "navy").save(another, "JPEG")
+    assert send(control, "sent.jpg", another.getvalue()).text == "sent-2.jpg\n"
+    assert ((inbox / "sent.jpg").read_bytes(), (inbox / "sent-2.jpg").read_bytes()) == (photo, another.getvalue())
+    assert 'src="/edi/-/photo?name=sent-2.jpg"' in look(control, "/edi").text
+    assert [path.name for path in inbox.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("../sent.jpg", PALACE.read_bytes(), "'../sent.jpg' is no name for a photo."),
+        (".sent.jpg", PALACE.read_bytes(), "'.sent.jpg' is no name for a photo."),
+        ("", PALACE.read_bytes(), "'' is no name for a photo."),
+        ("sent.exe", PALACE.read_bytes(), "sent.exe is not called as a photo: EDI opens .jpeg, .jpg, .png, .webp."),
+        ("text.jpg", b"a text", "text.jpg cannot be shown: "),
+    ],
+)
+def test_what_is_no_photo_is_not_taken(control: Control, name: str, data: bytes, said: str) -> None:
+    before = sorted(path.name for path in (control.home / "images").iterdir())
+    answer = send(control, name, data)
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    assert answer.text.startswith(said)
+    assert sorted(path.name for path in (control.home / "images").iterdir()) == before
+
+
+def test_another_sites_page_sends_nothing(control: Control) -> None:
+    refused = send(control, "foreign.jpg", PALACE.read_bytes(), Origin="http://elsewhere.example")
+    assert refused.status_code == httpx.codes.FORBIDDEN
+    assert not (control.home / "images" / "foreign.jpg").exists()
+
+
+def post(control: Control, path: str, headers: dict[str, str] | None = None, **fields: object) -> httpx.Response:
+    return httpx.post(control.api.removesuffix("/api") + path, data=fields, headers=headers or {}, timeout=60)
+
+
+def wish(photo: str = str(PALACE), prompt: str = "make it warmer", **more: object) -> dict[str, object]:
+    return {"photo": photo, "prompt": prompt, "once": uuid4(), **more}
+
+
+def started(control: Control, **more: object) -> str:
+    """Send the form; returns the id of the run, which is its session's."""
+    answer = post(control, "/edi/-/edit", **wish(**more))
+    assert answer.status_code == httpx.codes.SEE_OTHER, answer.text
+    return answer.headers["location"].removeprefix("/edi/")
+
+
+def stands(control: Control, run: str) -> str:
+    """How the page of the edit says it stands."""
+    _, _, rest = look(control, f"/edi/{run}").text.partition('<p class="standing">')
+    return rest.partition("</p>")[0]
+
+
+def test_the_form_starts_an_edit_and_leads_to_its_page(control: Control) -> None:
+    wishes = {"strength": "strong", "protect": "sky", "review": "auto"}
+    run = started(control, **wishes)
+    assert stands(control, run), "there is a page at once"
+    asked = control.read(f"/flow_runs/{run}")
+    assert asked["name"] == "warmer - palace.jpg"
+    wait_until(lambda: stands(control, run).startswith("Done: "), "the edit")
+    with control.database() as database:
+        session = database.require_session(run)
+    assert (session.image_path, session.naive_prompt) == (str(PALACE), "make it warmer")
+    assert (session.options["strength"], session.options["protect"], session.options["review"]) == (0.85, "sky", "auto")
+
+
+def test_sent_twice_the_form_starts_one_edit(control: Control) -> None:
+    form = wish(review="auto")
+    first, second = (post(control, "/edi/-/edit", **form).headers["location"] for _ in range(2))
+    assert first == second
+    assert post(control, "/edi/-/edit", **{**form, "once": uuid4()}).headers["location"] != first
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"photo": "/nowhere/beach.jpg"}, "There is no file /nowhere/beach.jpg; check the path."),
+        ({"photo": str(Path(__file__))}, "is not a photo that EDI can open; use a PNG, JPEG or WebP file."),
+        ({"prompt": "  "}, "is empty: say what to do with the photo"),
+        ({"prompt": "x" * 2001}, "has 2001 characters: say it in at most 2000."),
+        ({"strength": "huge"}, "The strength is &#x27;huge&#x27;"),
+        ({"region": "0,0,0,0"}, "region"),
+        ({"region": "0,0,50,50", "mask": str(PALACE)}, "A region and a mask say the same in two ways"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_the_form_which_keeps_what_was_written(
+    control: Control, wrong: dict[str, str], said: str
+) -> None:
+    form = wish(protect="the <b>sky</b>", **wrong)
+    answer = post(control, "/edi/-/edit", **form)
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    told = answer.text.partition('<p class="wrong">')[2].partition("</p>")[0]
+    assert said in told
+    kept = {"review": "unsure", "variations": "", "max_attempts": "3", "strength": "", "region": "", "mask": ""}
+    written = {name: str(value) for name, value in form.items()}
+    assert filled(answer.text) == {**kept, **written, **({"strength": ""} if "strength" in wrong else {})}
+    assert "<b>sky" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        wish(variations=5),
+        wish(max_attempts=0),
+        wish(review="me"),
+        wish(once="twice"),
+        {**wish(), **{f"more{number}": 1 for number in range(200)}},
+        {**wish(), "protect": "x" * 70_000},
+    ],
+)
+def test_a_form_that_no_page_sends_is_refused_in_one_sentence(control: Control, form: dict[str, object]) -> None:
+    answer = post(control, "/edi/-/edit", **form)
+    assert answer.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE)
+    assert len(answer.text.strip().splitlines()) == 1
+
+
+def test_an_edit_that_cannot_begin_says_why_on_its_page_and_leads_to_another_try(control: Control) -> None:
+    run = control.start("edit-image", image_path="nowhere.jpg", prompt="make it warmer")
+    wait_until(lambda: control.state(run) == "Failed", "the failure")
+    page = look(control, f"/edi/{run}").text
+    assert "Failed: There is no photo &#x27;nowhere.jpg&#x27;" in page
+    assert 'href="/edi/-/edit?photo=nowhere.jpg&amp;prompt=make+it+warmer"' in page
+    other = control.start("learn-from-feedback")
+    assert look(control, f"/edi/{other}").status_code == httpx.codes.NOT_FOUND, "it is no edit"
+
+
+def test_a_question_is_answered_on_the_page_and_the_edit_goes_on(control: Control) -> None:
+    run = started(control, prompt="make it better")
+    wait_until(lambda: stands(control, run).startswith("Waiting for your answer"), "the question")
+    assert '<button name="answer" value="2">brighter</button>' in look(control, f"/edi/{run}").text
+    wrong = post(control, f"/edi/{run}/answer", answer="9")
+    assert (wrong.status_code, "There is no choice 9: answer with a number from 1" in wrong.text) == (400, True)
+    answer = post(control, f"/edi/{run}/answer", answer="2")
+    assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}")
+    wait_until(lambda: stands(control, run).startswith("Done: "), "the edit")
+    with control.database() as database:
+        commits = database.get_commits(run)
+        intent = database.load_session(run).intent
+    assert intent is not None
+    assert intent.answer == 2
+    assert len({commit.key for commit in commits}) == len(commits)
+    late = post(control, f"/edi/{run}/answer", answer="1")
+    assert (late.status_code, "has no open question to answer" in late.text) == (400, True)
+
+
+def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(control: Control) -> None:
+    run = started(control, review="ask")
+    wait_until(lambda: stands(control, run).startswith("Waiting for your verdict on attempt 1"), "the first attempt")
+    page = look(control, f"/edi/{run}").text
+    assert "With “not what I wanted” it is tried again." in page
+    assert filled(page)["attempt"] == "1"
+    verdict = {
+        "attempt": 1,
+        "verdict": "reject",
+        "stars": 2,
+        "comment": "<too> much",
+        "reasons": ["too strong", "tone"],
+    }
+    answer = post(control, f"/edi/{run}/rate", **verdict)
+    assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}")
+    wait_until(lambda: stands(control, run).startswith("Waiting for your verdict on attempt 2"), "the second attempt")
+    late = post(control, f"/edi/{run}/rate", attempt=1, verdict="accept")
+    assert (late.status_code, "Attempt 2 is there by now: look at it first." in late.text) == (400, True)
+    assert post(control, f"/edi/{run}/rate", attempt=2, verdict="accept").status_code == httpx.codes.SEE_OTHER
+    wait_until(lambda: stands(control, run).startswith("Done: "), "the end")
+    with control.database() as database:
+        said = {one.feedback_key: one for one in database.get_feedback(run)}
+    first, second = said["attempt-1"], said["attempt-2"]
+    assert (first.feedback_type, first.rating, first.comments) == ("reject", 2, "<too> much")
+    assert set(first.reasons) == {"too strong", "tone"}
+    assert (second.feedback_type, second.rating, second.comments, second.reasons) == ("accept", None, None, [])
+    again = post(control, f"/edi/{run}/rate", attempt=2, verdict="partial", stars=3)
+    assert again.status_code == httpx.codes.SEE_OTHER
+    with control.database() as database:
+        assert len(database.get_feedback(run)) == 2, "it replaces what was said before"
+    assert "You said: right in part ★★★." in look(control, f"/edi/{run}").text
+
+
+@pytest.mark.parametrize("sent", [{"verdict": "maybe"}, {"stars": 6}, {"reasons": ["ugly"]}, {"comment": "x" * 2001}])
+def test_a_verdict_that_no_page_sends_is_refused(control: Control, sent: dict[str, object]) -> None:
+    answer = post(control, "/edi/last/rate", **{"attempt": 1, "verdict": "accept", **sent})
+    assert answer.status_code == httpx.codes.BAD_REQUEST
+    assert answer.text.startswith("The form: ")
+
+
+def test_another_sites_page_starts_rates_and_answers_nothing(control: Control) -> None:
+    port = control.api.removesuffix("/api").rpartition(":")[2]
+    foreign = [
+        {"Origin": "http://elsewhere.example"},
+        {"Origin": f"http://127.0.0.1:{int(port) + 1}"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ]
+    for path in ("/edi/-/edit", "/edi/last/rate", "/edi/last/answer"):
+        for headers in foreign:
+            answer = post(control, path, headers, **wish(), attempt=1, verdict="accept", answer=1)
+            assert answer.status_code == httpx.codes.FORBIDDEN, (path, headers)
+    own = {"Origin": f"http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-origin"}
+    assert post(control, "/edi/-/edit", own, **wish()).status_code == httpx.codes.SEE_OTHER
