@@ -196,7 +196,8 @@ Reasons = Annotated[
     shown(
         "What was wrong",
         "One or several; empty if nothing was. artifact: traces of the edit. tone: light and dark. edges: rims where "
-        "it begins. EDI acts on too strong, too weak, edges, colour and tone; of a wrong region it can only take note.",
+        "it begins. EDI acts on too strong, too weak, edges, colour and tone. Of an artifact and of a wrong region it "
+        "only takes note: edit the original again, and say what to protect, or only inside which region.",
     ),
 ]
 Comment = Annotated[str, shown("Comment", "In your own words.", max_length=2000)]

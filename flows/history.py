@@ -105,6 +105,11 @@ def _events(history: SessionHistory) -> Iterator[Json]:
             came = "failure"
 
 
+def was_interrupted(history: SessionHistory) -> bool:
+    """Whether the session went on after a process that worked on it was killed."""
+    return any(event["after"] == "interruption" for event in _events(history))
+
+
 def _pause(before: StageCommit | None, commit: StageCommit) -> float | None:
     return round((commit.started_at - before.finished_at).total_seconds(), 3) if before else None
 

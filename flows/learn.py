@@ -19,6 +19,7 @@ from flows.names import timed_name
 from flows.plain import in_plain_words, let_be_seen
 from flows.runs import is_deployed
 from flows.session import log
+from flows.sessions import called
 
 
 def _run_name() -> str:
@@ -39,9 +40,8 @@ def learn_from_feedback() -> dict[str, Any]:
     with open_store(settings) as store:
         learned = learn(store.database)
         report = report_on(store.database, kinds(), learned, is_on=settings.learning == "on")
-    create_markdown_artifact(
-        as_markdown(report, served=bool(viewer_address(settings))), key="learned", description=title(report)
-    )
+        pages = called(store.database, report.examples) if viewer_address(settings) else None
+    create_markdown_artifact(as_markdown(report, pages), key="learned", description=title(report))
     log.info("%s. %s", title(report), _what_is_new(report.new_events))
     if address := viewer_address(settings):
         log.info("What was learned: %s", address + LEARNED)

@@ -12,7 +12,7 @@ from typing import IO, Final
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from edi_storage.errors import InputError
 from flows.engines.base import Mask, Pixels
@@ -61,9 +61,11 @@ def thumbnail(photo: Path | IO[bytes], longest: int, name: str) -> bytes:
                 with suppress(Exception):  # a broken EXIF block costs the orientation only
                     upright = ImageOps.exif_transpose(picture)
                 upright = upright.convert("RGB")
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is not a photo that EDI can open; use a PNG, JPEG or WebP file.") from None
     except Exception as error:
         # Pillow raises almost anything for what is broken.
-        raise InputError(f"{name} cannot be shown: {error}") from error
+        raise InputError(f"{name} is damaged, or too large ({error}); use another copy of it.") from error
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

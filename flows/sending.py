@@ -7,8 +7,11 @@ leads to the page of its session; /edi/SESSION/answer and /edi/SESSION/rate keep
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -23,12 +26,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from edi_storage.errors import EdiError, InputError, NotFoundError
+from edi_storage.errors import EdiError, InputError, LeaseHeldError, NotFoundError
 from edi_storage.models import MAX_ATTEMPTS, MAX_VARIATIONS, FeedbackType, Reason, Review, describe
 from edi_storage.recovery import give_verdict
 from edi_storage.settings import load_settings
 from edi_storage.state import last_attempt
-from edi_storage.store import open_store
+from edi_storage.store import Store, open_store
+from flows.album import Copies
 from flows.artifacts import show_stored
 from flows.edit import keep_answer
 from flows.editing import Request as Wish
@@ -36,7 +40,8 @@ from flows.engines.photo import MAX_BYTES
 from flows.inbox import inbox_of, keep_photo, make_inbox, photos_in
 from flows.links import EDIT, INBOX, PREFIX, inbox_link, session_link
 from flows.names import edit_name
-from flows.pages.forms import edit_page, refused
+from flows.pages.forms import edit_page
+from flows.pages.session import Served, page
 from flows.pictures import thumbnail
 from flows.reviving import hand_on
 from flows.sessions import find_session
@@ -44,8 +49,15 @@ from flows.sessions import find_session
 #: Full-size photos are decoded one at a time, so that a few open tabs do not take gigabytes.
 ONE_PHOTO: Final = threading.Lock()
 
+#: Small copies of the pictures of the session that was looked at last: a page that follows an edit is made many times.
+_copies: tuple[str, Copies] = "", {}
+
 #: Pixels of the longer side of a photo of the inbox.
 SMALL: Final = 480
+
+#: How long a run may take to end after its result is there, and how often it is looked: seconds.
+_ENDING_SECONDS: Final = 10.0
+_TICK: Final = 0.2
 
 #: Bytes of a form that was filled in.
 _MAX_FORM: Final = 64 << 10
@@ -110,7 +122,8 @@ def _endpoint(
         async for part in request.stream():
             body += part
             if len(body) > most:
-                return PlainTextResponse(f"That has more than {most >> 20 or 1} MB.\n", 413)
+                limit = f"{most >> 20} MB" if most >> 20 else f"{most >> 10} KB"
+                return PlainTextResponse(f"That is too large: {limit} are the most.\n", 413)
         return await run_in_threadpool(_taken, take, request, bytes(body))
 
     return endpoint
@@ -126,7 +139,9 @@ def _taken(take: Taking, request: Request, body: bytes) -> Response:
 def _foreign(headers: Mapping[str, str]) -> Response | None:
     """A refusal of what the page of another site, or of another port of this machine, has sent."""
     fetched, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    own = fetched in ("same-origin", "none") if fetched else not origin or urlsplit(origin).netloc == headers["host"]
+    own = (
+        fetched in ("same-origin", "none") if fetched else not origin or urlsplit(origin).netloc == headers.get("host")
+    )
     return None if own else PlainTextResponse("This is not for other sites' pages.\n", 403)
 
 
@@ -154,8 +169,7 @@ def _edit(_: Request, body: bytes) -> Response:
     """Everything that can be wrong is told in the form itself, before anything is started."""
     sent, given = _form(_Edit, body)
     try:
-        with ONE_PHOTO:
-            wish = Wish.checked(image=sent.photo, **sent.model_dump(exclude={"photo", "once"}))
+        wish = _wish(sent)
     except InputError as error:
         filled = {name: values[-1] for name, values in given.items()}
         return HTMLResponse(edit_page(filled, picture_of(sent.photo), str(error)), 400)
@@ -173,13 +187,24 @@ def _edit(_: Request, body: bytes) -> Response:
     return RedirectResponse(session_link(_start("edit-image", parameters, sent.once)), 303)
 
 
+def _wish(sent: _Edit) -> Wish:
+    if not sent.prompt.strip():
+        raise InputError('Say what to do with the photo, such as "make the sky dramatic".')
+    with ONE_PHOTO:
+        return Wish.checked(image=sent.photo, **sent.model_dump(exclude={"photo", "once"}))
+
+
 def _start(deployment: str, parameters: Mapping[str, Any], once: UUID) -> str:
-    """Run a deployment; returns the id of the run, which is the same one for what is sent twice."""
+    """Run a deployment; returns the id of the run, which is the same one for what is sent twice.
+
+    A form that was gone back to and changed is something else.
+    """
+    key = hashlib.sha256(json.dumps([str(once), deployment, parameters], sort_keys=True).encode()).hexdigest()
     try:
         with get_client(sync_client=True) as client:
             known = client.read_deployment_by_name(f"{deployment}/{deployment}").id
             run = client.create_flow_run_from_deployment(
-                known, parameters=dict(parameters), name=edit_name(parameters), idempotency_key=f"edi-{once}"
+                known, parameters=dict(parameters), name=edit_name(parameters), idempotency_key=key
             )
             return str(run.id)
     except ObjectNotFound:
@@ -204,7 +229,7 @@ def _answer(request: Request, body: bytes) -> Response:
         try:
             keep_answer(store, session_id, sent.answer)
         except EdiError as error:
-            return _not_taken(error, session_id)
+            return _not_taken(store, session_id, error, {"answer": sent.answer})
         hand_on(store, session_id)
     return RedirectResponse(session_link(session_id), 303)
 
@@ -218,21 +243,57 @@ def _rate(request: Request, body: bytes) -> Response:
         try:
             if newest != sent.attempt:
                 raise InputError(f"Attempt {newest} is there by now: look at it first.")
-            give_verdict(
-                store, session_id, sent.verdict, rating=sent.stars or None, comment=sent.comment, reasons=sent.reasons
-            )
+            _keep_verdict(store, session_id, sent)
         except EdiError as error:
-            return _not_taken(error, session_id)
+            return _not_taken(store, session_id, error, {})
         hand_on(store, session_id)
     return RedirectResponse(session_link(session_id), 303, background=BackgroundTask(_show, session_id))
 
 
-def _not_taken(error: EdiError, session_id: str) -> Response:
-    return HTMLResponse(refused(str(error), session_link(session_id), "The page of the edit"), 400)
+def _keep_verdict(store: Store, session_id: str, sent: _Verdict) -> None:
+    """Keep it as soon as the run has let go of the session, whose result was there a moment before. LeaseHeldError."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while True:
+        try:
+            give_verdict(
+                store, session_id, sent.verdict, rating=sent.stars or None, comment=sent.comment, reasons=sent.reasons
+            )
+        except LeaseHeldError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_TICK)
+        else:
+            return
+
+
+def _not_taken(store: Store, session_id: str, error: EdiError, written: Mapping[str, str]) -> Response:
+    """The page of the session as it is now, with what was wrong."""
+    return HTMLResponse(session_page(store, session_id, written, str(error)), 400)
+
+
+def session_page(store: Store, session_id: str, written: Mapping[str, str], wrong: str = "") -> str:
+    """The page of a session, with what was chosen or `written` in its forms, and what was `wrong` with that."""
+    global _copies
+    with ONE_PHOTO:
+        stands, history = stands_of(store, session_id), store.database.load_session(session_id)
+        if _copies[0] != session_id:
+            _copies = session_id, {}
+        return page(store, history, Served(stands, written, wrong), _copies[1])
+
+
+def stands_of(store: Store, session_id: str) -> str:
+    """How a session stands, as a text that is another one when anything of it has changed."""
+    said = [one.created_at for one in store.database.get_feedback(session_id)]
+    return digest(store.database.get_session(session_id), store.database.last_seq(session_id), said)
+
+
+def digest(*what: Any) -> str:
+    """A short text that stands for all this."""
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def _show(session_id: str) -> None:
-    """Bring the artifact of the session's own run up to what was said of it."""
-    with open_store(load_settings()) as store, ONE_PHOTO:
+    """Bring the artifact of the session's own run up to what was said of it; the page does not wait for it."""
+    with open_store(load_settings()) as store:
         if run := store.database.last_flow_run(session_id):
             show_stored(store, session_id, UUID(run))

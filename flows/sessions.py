@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edi_storage.database import EDIDatabase
@@ -10,6 +10,7 @@ from edi_storage.errors import EdiError, InputError, NotFoundError
 from edi_storage.models import SessionData, check_text
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
+from flows.names import edit_name
 
 #: How many of the newest sessions are looked through for one with a result.
 _NEWEST = 1000
@@ -45,6 +46,14 @@ def find_session(database: EDIDatabase, name: str) -> SessionData:
     if not matches:
         raise NotFoundError(f"There is no session {name!r}: `edi sessions` lists them.")
     return matches[0]
+
+
+def called(database: EDIDatabase, session_ids: Iterable[str]) -> dict[str, str]:
+    """What to call some sessions where a person reads of them, by their ids: "sky dramatic - photo.jpg"."""
+    known = (database.get_session(session_id) for session_id in session_ids)
+    return {
+        one.session_id: edit_name({"prompt": one.naive_prompt, "image_path": one.image_path}) for one in known if one
+    }
 
 
 def photo_meant(find: Callable[[EDIDatabase, str], SessionData], name: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import io
 from collections.abc import Callable, Mapping
@@ -52,18 +51,17 @@ from flows.links import (
     SAVED,
     THUMBNAIL,
     has_result,
-    run_link,
     session_link,
     stands_link,
 )
 from flows.output import FORMATS, given_away
-from flows.pages.document import link
+from flows.pages.document import Watch, link
 from flows.pages.forms import edit_page, starting_page
 from flows.pages.photos import photos_page
-from flows.pages.session import Served, page, saved_as
+from flows.pages.session import saved_as
 from flows.pictures import thumbnail
-from flows.sending import ONE_PHOTO, SMALL, picture_of, sending_routes, told
-from flows.sessions import find_session
+from flows.sending import ONE_PHOTO, SMALL, digest, picture_of, sending_routes, session_page, stands_of, told
+from flows.sessions import called, find_session
 
 _TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
@@ -76,7 +74,7 @@ _LISTED: Final = 200
 
 #: How a run stands that has not made its session yet.
 _BEFORE: Final = {
-    StateType.SCHEDULED: "It waits for its turn.",
+    StateType.SCHEDULED: "It starts in a moment, or when the edits before it are done.",
     StateType.PENDING: "It starts.",
     StateType.RUNNING: "It starts.",
     StateType.CANCELLING: "It is being cancelled.",
@@ -157,13 +155,13 @@ def _knows(headers: Mapping[str, str], password: str) -> bool:
 def _photos(store: Store, _: Request) -> Response:
     inbox, names, sessions = _listed(store)
     said = store.database.verdicts_on(session.session_id for session in sessions)
-    return HTMLResponse(photos_page(sessions, said, inbox, names, _digest(names, sessions, said)))
+    return HTMLResponse(photos_page(sessions, said, inbox, names, digest(names, sessions, said)))
 
 
 def _list_stands(store: Store, _: Request) -> Response:
     _inbox, names, sessions = _listed(store)
     said = store.database.verdicts_on(session.session_id for session in sessions)
-    return PlainTextResponse(_digest(names, sessions, said))
+    return PlainTextResponse(digest(names, sessions, said))
 
 
 def _listed(store: Store) -> tuple[Path, list[str], list[SessionData]]:
@@ -172,10 +170,6 @@ def _listed(store: Store) -> tuple[Path, list[str], list[SessionData]]:
     # A name that is no text can be neither shown nor told.
     names = [path.name for path in photos_in(inbox) if path.name.isprintable()]
     return inbox, names, store.database.query_history(limit=_LISTED)
-
-
-def _digest(*what: Any) -> str:
-    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
 def _thumbnail(_: Store, request: Request) -> Response:
@@ -191,7 +185,7 @@ def _thumbnail(_: Store, request: Request) -> Response:
 def _learned(store: Store, _: Request) -> Response:
     """What the report says now: ratings that the flow `learn-from-feedback` has not counted yet are counted here."""
     report = report_on(store.database, kinds(), learn(store.database), is_on=load_settings().learning == "on")
-    return HTMLResponse(learned_page(report, served=True))
+    return HTMLResponse(learned_page(report, called(store.database, report.examples)))
 
 
 def _edit(_: Store, request: Request) -> Response:
@@ -205,35 +199,32 @@ def _page(store: Store, request: Request) -> Response:
         session_id = find_session(store.database, name).session_id
     except NotFoundError:
         return _starting(name)
-    stands = _stands(store, session_id)
-    with ONE_PHOTO:
-        history = store.database.load_session(session_id)
-        return HTMLResponse(page(store, history, Served(stands, dict(request.query_params))))
+    return HTMLResponse(session_page(store, session_id, dict(request.query_params)))
 
 
 def _session_stands(store: Store, request: Request) -> Response:
     name = request.path_params["session"]
     try:
-        return PlainTextResponse(_stands(store, find_session(store.database, name).session_id))
+        return PlainTextResponse(stands_of(store, find_session(store.database, name).session_id))
     except NotFoundError:
         return PlainTextResponse(_state_of(_run(name)))
-
-
-def _stands(store: Store, session_id: str) -> str:
-    said = [one.created_at for one in store.database.get_feedback(session_id)]
-    return _digest(store.database.get_session(session_id), store.database.last_seq(session_id), said)
 
 
 def _starting(name: str) -> Response:
     """The page of a session that its run has not made yet, or could not make."""
     run = _run(name)
     again = {"photo": run.parameters.get("image_path", ""), "prompt": run.parameters.get("prompt", "")}
-    ways = [link(PREFIX, "Photos and edits"), link(run_link(name), "Its run in the control room")]
+    ways = [link(PREFIX, "Photos and edits")]
     said = _BEFORE.get(run.state_type or StateType.SCHEDULED, "")
     if not said:
         said = f"Failed: {run.state.message if run.state and run.state.message else 'for an unknown reason'}"
         ways = [link(f"{EDIT}?{urlencode(again)}", "Say it anew"), *ways]
-    return HTMLResponse(starting_page(run.parameters, said, (stands_link(name), _state_of(run)), ways))
+    photo = Path(str(run.parameters.get("image_path", "")))
+    in_inbox = photo.parent in (Path(), inbox_of(load_settings()))
+    picture = picture_of(photo.name) if in_inbox else ""
+    return HTMLResponse(
+        starting_page(run.parameters, picture, said, Watch(session_link(name), stands_link(name), _state_of(run)), ways)
+    )
 
 
 def _run(name: str) -> FlowRun:

@@ -80,8 +80,8 @@ def fit(score: float) -> str:
 
 
 def measured(score: float) -> str:
-    """An alignment score as a sentence that claims no more than was measured."""
-    return f"By EDI's own measure {fit(score)}; whether it took the right places, only you can see."
+    """An alignment score in sentences that claim no more than was measured."""
+    return f"Measured: {fit(score)}. Whether it took the right places, only you can see."
 
 
 def verdict(said: UserFeedback | None) -> str:
@@ -133,9 +133,13 @@ def called(entity_ids: Iterable[str], entities: Iterable[EntityData]) -> str:
 
 def understood(intent: Intent, entities: Iterable[EntityData]) -> str:
     """ "dramatic sky on sky; warmth on building, with confidence 0.92"."""
+    return f"{meant(intent, entities)}, with confidence {intent.confidence:.2f}"
+
+
+def meant(intent: Intent, entities: Iterable[EntityData]) -> str:
+    """ "dramatic sky on sky; warmth on building"."""
     known = list(entities)
-    meant = "; ".join(_meant(step, intent, known) for step in steps_of(intent))
-    return f"{meant}, with confidence {intent.confidence:.2f}"
+    return "; ".join(_meant(step, intent, known) for step in steps_of(intent))
 
 
 def _meant(step: MeantStep, intent: Intent, entities: Sequence[EntityData]) -> str:
@@ -224,15 +228,16 @@ VERDICTS = {
 }
 
 
-def changes(deltas: Iterable[EntityDelta], entities: Iterable[EntityData]) -> list[str]:
+def changes(deltas: Iterable[EntityDelta], entities: Iterable[EntityData], *, figures: bool = True) -> list[str]:
     """What became of each entity, changed ones first: ["sky changed as asked (ΔE 23.1)", "building kept (ΔE 0.4)"].
 
-    The number is the mean colour difference (CIEDE2000).
+    The number, which is left out without `figures`, is the mean colour difference (CIEDE2000).
     """
     names = names_of(entities)
     listed = sorted(deltas, key=lambda delta: -delta.mean_delta_e)
     return [
-        f"{names.get(delta.entity_id, delta.label)} {VERDICTS[delta.verdict]} (ΔE {delta.mean_delta_e:.1f})"
+        f"{names.get(delta.entity_id, delta.label)} {VERDICTS[delta.verdict]}"
+        + (f" (ΔE {delta.mean_delta_e:.1f})" if figures else "")
         for delta in listed
     ]
 
@@ -270,9 +275,10 @@ def headline(history: SessionHistory) -> str:
 def _ended(history: SessionHistory, kept: int) -> str:
     session, tried = history.session, len(history.validations)
     score = "" if session.final_alignment_score is None else f" {measured(session.final_alignment_score)}"
-    verdict = decision_in_words(session.decision) if session.decision else "edited"
+    # How good one is that was accepted, the measure says.
+    verdict = f": {decision_in_words(session.decision)}" if session.decision not in (None, "accepted") else ""
     which = f" (attempt {kept} of {tried} was kept)" if tried > 1 else ""
-    return f"Done: {verdict}{which}.{score}"
+    return f"Done{verdict}{which}.{score}"
 
 
 def as_before(history: SessionHistory) -> str:

@@ -177,6 +177,11 @@ class Report(Record):
     phrases: list[Phrase]
     reasons: list[Why]
 
+    @property
+    def examples(self) -> list[str]:
+        """The sessions that are named in it."""
+        return [session_id for why in self.reasons for session_id in why.sessions]
+
 
 def report_of(evidence: Evidence) -> Report:
     """The report that this evidence gives; the same evidence gives the same one."""

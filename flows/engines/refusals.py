@@ -54,8 +54,8 @@ def refuse(text: str) -> None:
     impossible = beyond_us(text)
     if impossible:
         raise UnsupportedEditError(
-            f"{impossible[0].upper()}{impossible[1:]} needs a generative backend, which the embedded editor is not: "
-            "set EDI_EDITOR=comfyui with a ComfyUI server, or ask for a change of light, colour or focus."
+            f"EDI changes light, colour and focus; {impossible} needs a generative backend "
+            "(EDI_EDITOR=comfyui with a ComfyUI server)."
         )
 
 

@@ -153,7 +153,10 @@ def _named(protect: str, entities: Sequence[EntityData]) -> frozenset[str]:
                 raise InputError(f"To protect '{word}' leaves nothing to change: name the things that should stay.")
             if not aim.ids:
                 seen = ", ".join(phrase_of(entity, entities).removeprefix("the ") for entity in entities)
-                raise InputError(f"I do not see '{word}' in this photo to protect it; I found: {seen or 'nothing'}.")
+                raise InputError(
+                    f"I do not see '{word}' in this photo to protect it; I found: {seen or 'nothing'}. "
+                    "Name one of these, or leave it out."
+                )
             found |= set(aim.ids)
     if protect.strip() and not found:
         raise InputError(f"What to protect names nothing ({protect[:60]!r}): say for example 'the car, people'.")

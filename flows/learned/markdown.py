@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from edi_storage.learning.report import Cell, Report, kind_of
 from flows.learned import plots, words
@@ -10,17 +10,17 @@ from flows.links import session_link
 from flows.markdown import plain, table
 
 
-def as_markdown(report: Report, *, served: bool = False) -> str:
+def as_markdown(report: Report, pages: Mapping[str, str] | None = None) -> str:
     """The page, under 200 KB; text of engines and persons is shown, never obeyed.
 
-    served: the server that shows it also has the pages of flows/viewer.py, and sessions have links to them.
+    pages: what to call the sessions, by their ids, where they have pages (flows/viewer.py) that are linked to.
     """
     first = [f"## {plain(words.title(report))}", *map(plain, words.standing(report)), f"*{words.stamp(report)}*"]
     parts = [*first, f"### {words.since(report)}", _list(words.changes(report))]
     if report.profile is not None:
         parts += [f"### {words.COMING}", _list(words.coming(report))]
     if report.verdicts:
-        parts += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report, served)]
+        parts += [*_trend(report), *_cells(report), *_calibration(report), *_phrases(report), *_reasons(report, pages)]
         parts += [
             f"### {words.HOW_COUNTED}",
             plain(words.EXPLANATION + words.not_compared(report)),
@@ -80,8 +80,8 @@ def _phrases(report: Report) -> list[str]:
     return [f"### {words.WORDS}", table(head, rows) if rows else words.no_phrases(report)]
 
 
-def _reasons(report: Report, served: bool) -> list[str]:
-    rows = [[why.reason, str(why.count), ", ".join(_sessions(why.sessions, served))] for why in report.reasons]
+def _reasons(report: Report, pages: Mapping[str, str] | None) -> list[str]:
+    rows = [[why.reason, str(why.count), ", ".join(_sessions(why.sessions, pages))] for why in report.reasons]
     return (
         [f"### {words.COMPLAINTS}", table(["reason", "times", "for example"], rows), words.OF_COMPLAINTS]
         if rows
@@ -89,5 +89,7 @@ def _reasons(report: Report, served: bool) -> list[str]:
     )
 
 
-def _sessions(names: Iterable[str], served: bool) -> Iterable[str]:
-    return (f"[{plain(name)}]({session_link(name)})" if served else f"`edi show {name}`" for name in names)
+def _sessions(ids: Iterable[str], pages: Mapping[str, str] | None) -> Iterable[str]:
+    if pages is None:
+        return (f"`edi show {session_id}`" for session_id in ids)
+    return (f"[{plain(pages.get(session_id, session_id))}]({session_link(session_id)})" for session_id in ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Final
 
@@ -46,10 +46,10 @@ code { font-size: .9em; }
 _MARKS: Final = {"helps": "helps", "harms": "harms", "not yet proven": "open", "too early": "early"}
 
 
-def page(report: Report, *, served: bool = False) -> str:
-    """The page. served: it is shown by `edi serve`, so it has links to the other pages."""
+def page(report: Report, pages: Mapping[str, str] | None = None) -> str:
+    """The page. pages: what to call the sessions, by their ids, where `edi serve` shows it and their pages."""
     body = [
-        *(_elsewhere() if served else ()),
+        *(_elsewhere() if pages is not None else ()),
         *_first(report),
         '<div class="two">',
         *_changed(report),
@@ -62,7 +62,7 @@ def page(report: Report, *, served: bool = False) -> str:
             *_cells(report),
             *_calibration(report),
             *_phrases(report),
-            *_reasons(report, served=served),
+            *_reasons(report, pages),
         ]
         body += [
             f'<h2>{words.HOW_COUNTED}</h2><p class="soft">{escape(words.EXPLANATION + words.not_compared(report))}</p>'
@@ -182,10 +182,11 @@ def _phrases(report: Report) -> list[str]:
     return [f"<h2>{words.WORDS}</h2>", shown if rows else f"<p>{words.no_phrases(report)}</p>"]
 
 
-def _reasons(report: Report, *, served: bool) -> list[str]:
-    def shown(name: str) -> str:
-        link = f'<a href="{escape(session_link(name))}">{escape(name)}</a>'
-        return link if served else f"<code>edi show {escape(name)}</code>"
+def _reasons(report: Report, pages: Mapping[str, str] | None) -> list[str]:
+    def shown(session_id: str) -> str:
+        if pages is None:
+            return f"<code>edi show {escape(session_id)}</code>"
+        return f'<a href="{escape(session_link(session_id))}">{escape(pages.get(session_id, session_id))}</a>'
 
     rows = [(why.reason, str(why.count), ", ".join(map(shown, why.sessions))) for why in report.reasons]
     if not rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from typing import Final
@@ -23,10 +24,13 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .slider .after { position: absolute; inset: 0; clip-path: inset(0 0 0 50%); }
 .slider input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
 .slider i { position: absolute; top: 0; bottom: 0; left: 50%; width: 2px; background: #fff; box-shadow: 0 0 3px #000; }
+.slider i::after { content: "⟷"; position: absolute; top: 50%; left: 50%; transform: translate(-50%, -50%); color: #222;
+  background: #fff; border-radius: 1rem; padding: 0 .5rem; font-style: normal; box-shadow: 0 0 4px #0008; }
 .slider b { position: absolute; bottom: .6rem; padding: .1rem .6rem; border-radius: 1rem; }
 .slider b { background: #000a; color: #fff; }
 .wide { overflow-x: auto; } .wide table { min-width: 36rem; }
 .standing { font-size: 1.15rem; font-weight: 600; }
+figure.small { max-width: 30rem; }
 .grid .all { grid-column: span 2; grid-row: span 2; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
 .grid.inbox img { aspect-ratio: 3 / 2; object-fit: contain; background: var(--line); }
@@ -43,6 +47,8 @@ form .field > b { display: block; } form small { display: block; opacity: .7; }
 input, select, textarea, button { font: inherit; }
 input[type=text], select, textarea { width: 100%; box-sizing: border-box; padding: .35rem .5rem; border-radius: 6px;
   border: 1px solid var(--line); }
+a, a:visited { color: var(--mark); }
+button:disabled { opacity: .5; cursor: progress; } .asked { opacity: .7; margin-left: 1rem; }
 button { padding: .45rem 1.4rem; border: 0; border-radius: 6px; background: var(--mark); color: #fff; cursor: pointer; }
 form.choices { max-width: none; } .choices .grid { align-items: stretch; }
 .choices button { padding: .6rem; text-align: left; } .choices img { max-width: none; margin: 0 0 .4rem; }
@@ -57,7 +63,25 @@ const range = document.querySelector('.slider input');
 range?.addEventListener('input', () => {
   document.querySelector('.after').style.clipPath = `inset(0 0 0 ${range.value}%)`;
   document.querySelector('.slider i').style.left = `${range.value}%`;
+  sessionStorage.setItem(location.pathname, range.value);
 });
+// Where it was before the page was loaded anew.
+if (range && sessionStorage.getItem(location.pathname)) {
+  range.value = sessionStorage.getItem(location.pathname);
+  range.dispatchEvent(new Event('input'));
+}
+// A form is sent once, however often its button is pressed; who comes back to it may send it again.
+const wait = waiting => {
+  document.querySelectorAll('form button').forEach(button => button.disabled = waiting);
+  document.querySelectorAll('.asked').forEach(told => told.hidden = !waiting);
+};
+document.addEventListener('submit', event => setTimeout(() => {
+  const told = event.target.querySelector('.asked') ?? event.target.appendChild(document.createElement('span'));
+  told.className = 'asked';
+  told.textContent = 'One moment ...';
+  wait(true);
+}));
+addEventListener('pageshow', () => wait(false));
 for (const time of document.querySelectorAll('time'))
   time.textContent = new Date(time.dateTime).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
 """
@@ -69,10 +93,12 @@ setInterval(async () => {
   if (asking || held || document.hidden) return;
   asking = true;
   try {
-    const answer = await fetch(ADDRESS, { cache: 'no-store' });
+    const answer = await fetch(ASKED, { cache: 'no-store' });
     if (answer.ok && (await answer.text()) !== STANDS && !held) {
       held = true;  // once: a page that takes long to come must not be asked for again
-      location.reload();
+      // The answer to a form that was sent would be sent again.
+      if (location.pathname === PAGE) location.reload();
+      else location.replace(PAGE);
     }
   } catch { }
   asking = false;
@@ -80,13 +106,19 @@ setInterval(async () => {
 """
 
 
-def document(
-    title: str, body: Iterable[str], *, served: bool, watch: tuple[str, str] | None = None, script: str = ""
-) -> str:
+@dataclass(frozen=True)
+class Watch:
+    """How a page that is open learns that it is to be loaded anew: what `asked` answers is not `stands` any more."""
+
+    page: str
+    asked: str
+    stands: str
+
+
+def document(title: str, body: Iterable[str], *, served: bool, watch: Watch | None = None, script: str = "") -> str:
     """A whole page; `title` is plain text. It may fetch nothing from elsewhere, and in a file nothing at all.
 
-    served: `edi serve` shows it, so that it has pictures and forms of its server. watch: an address there, and what it
-    answered when the page was made: the page is loaded anew as soon as that is something else.
+    served: `edi serve` shows it, so that it has pictures and forms of its server, and may `watch` it.
     """
     own = " img-src data: 'self'; connect-src 'self'; form-action 'self'" if served else " img-src data:"
     whole = "\n".join(body)
@@ -101,11 +133,13 @@ def document(
     )
 
 
-def _watching(watch: tuple[str, str] | None) -> str:
+def _watching(watch: Watch | None) -> str:
     if watch is None:
         return ""
-    address, stands = (json.dumps(text) for text in watch)
-    return _WATCH.replace("ADDRESS", address).replace("STANDS", stands).replace("LOOKS", str(_LOOKS))
+    script = _WATCH.replace("LOOKS", str(_LOOKS))
+    for name, text in (("PAGE", watch.page), ("ASKED", watch.asked), ("STANDS", watch.stands)):
+        script = script.replace(name, json.dumps(text))
+    return script
 
 
 def link(address: str, text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import PurePath
 from typing import Any, Final, get_args
 from uuid import uuid4
 
@@ -15,27 +16,27 @@ from edi_storage.state import feedback_key
 from flows import form
 from flows.engines.wishes import MAX_PROTECT, STRENGTHS
 from flows.links import EDIT, PREFIX, RATINGS, answer_link, rate_link
-from flows.pages.document import document, lines, link
+from flows.pages.document import Watch, document, lines, link
 
 #: Who judges the result, in the person's own words.
 _REVIEWS: Final = {"unsure": "EDI, and me where it is not sure", "ask": "me, every attempt", "auto": "EDI alone"}
+
+#: What they are called, where it is not as they are sent.
+_STRENGTHS: Final[Mapping[str, str | None]] = {**dict.fromkeys(STRENGTHS), "as the prompt says": "as my words say"}
+_AS_I_SAY: Final = "Your words may be 'a bit', 'much' or 'very'."
 
 _STARS: Final = {"0": "none", **{str(number): "★" * number for number in range(1, 6)}}
 
 #: Prompts to begin with.
 _EXAMPLES: Final = ("make the sky dramatic", "warmer, but keep the house as it is", "blur the background")
 
-#: An example fills the field. A form is sent once, however often the button is pressed.
+#: An example fills the field.
 _SCRIPT: Final = """
 for (const example of document.querySelectorAll('.example'))
   example.addEventListener('click', event => {
     event.preventDefault();
     document.querySelector('textarea').value = example.textContent;
   });
-for (const form of document.querySelectorAll('form'))
-  form.addEventListener('submit', () => setTimeout(() => {
-    for (const button of form.querySelectorAll('button')) button.disabled = true;
-  }));
 """
 
 
@@ -48,7 +49,7 @@ def edit_page(given: Mapping[str, str], picture: str = "", wrong: str = "") -> s
     told = [f'<p class="wrong">{escape(wrong)}</p>'] if wrong else []
     examples = " · ".join(f'<a href="#" class="example">{escape(example)}</a>' for example in _EXAMPLES)
     prompt = (
-        f'<textarea name="prompt" rows="2" maxlength="{MAX_PROMPT}" required autofocus>'
+        f'<textarea name="prompt" rows="2" maxlength="{MAX_PROMPT}" required{" autofocus" if picture else ""}>'
         f"{escape(given.get('prompt', ''))}</textarea>"
     )
     more = [
@@ -56,11 +57,17 @@ def edit_page(given: Mapping[str, str], picture: str = "", wrong: str = "") -> s
         _field("region", form.Region, _text("region", given)),
         _field("mask", form.Mask, _text("mask", given)),
         _field("review", form.Review, _choice("review", _REVIEWS, given.get("review", "unsure")), "EDI measures it."),
-        _field("variations", form.Variations, _choice("variations", _up_to(MAX_VARIATIONS), given.get("variations"))),
+        _field(
+            "variations",
+            form.Variations,
+            _choice("variations", _up_to(MAX_VARIATIONS), given.get("variations")),
+            "Of several you choose the one that you like best, or blend them; where EDI judges alone, it takes one.",
+        ),
         _field(
             "max_attempts",
             form.Attempts,
             _choice("max_attempts", _up_to(MAX_ATTEMPTS), given.get("max_attempts", str(MAX_ATTEMPTS))),
+            "At most so many: a weak result is tried again, each time from the original.",
         ),
     ]
     as_usual = {"protect": "", "region": "", "mask": "", "review": "unsure", "variations": "1"}
@@ -71,10 +78,10 @@ def edit_page(given: Mapping[str, str], picture: str = "", wrong: str = "") -> s
         *told,
         f'<form method="post" action="{EDIT}">',
         # Sent twice, it starts one edit.
-        f'<input type="hidden" name="once" value="{given.get("once") or uuid4()}">',
+        f'<input type="hidden" name="once" value="{escape(given.get("once") or str(uuid4()))}">',
         _photo(given.get("photo", ""), picture),
         _field("prompt", form.Prompt, prompt, f"In your own words, such as: {examples}"),
-        _field("strength", form.Strength, _choice("strength", dict.fromkeys(STRENGTHS), given.get("strength"))),
+        _field("strength", form.Strength, _choice("strength", _STRENGTHS, given.get("strength")), _AS_I_SAY),
         f"<details{is_open}><summary>More: what to protect, only a part of it, who judges, variations</summary>"
         f"{''.join(more)}</details>",
         "<p><button>Edit it</button></p></form>",
@@ -87,7 +94,7 @@ def _photo(name: str, picture: str) -> str:
     if picture:
         shown = f'<img src="{escape(picture)}" alt="{escape(name)}"><figcaption>{escape(name)}</figcaption>'
         return f'<figure>{shown}</figure><input type="hidden" name="photo" value="{escape(name)}">'
-    field = f'<input type="text" name="photo" value="{escape(name)}" required>'
+    field = f'<input type="text" name="photo" value="{escape(name)}" required autofocus>'
     return _field("photo", form.Photo, field)
 
 
@@ -148,9 +155,9 @@ def rating_form(session_id: str, attempt: int, said: UserFeedback | None, chosen
             f'<form method="post" action="{escape(rate_link(session_id))}" id="rate"><fieldset>',
             f"<legend>{'Change what you said' if before else 'What do you think of it?'}</legend>",
             f'<input type="hidden" name="attempt" value="{attempt}">',
-            f'<div class="field">{_radios("verdict", words, verdict, required=True)}'
+            f'<div class="field"><b>Your verdict</b>{_radios("verdict", words, verdict, required=True)}'
             f"<small>{escape(note)}</small></div>",
-            f'<div class="field"><b>Stars</b>{_radios("stars", _STARS, stars)}</div>',
+            f'<div class="field"><b>Stars, if you like</b>{_radios("stars", _STARS, stars)}</div>',
             f'<label class="field"><b>In your own words, if you like</b><textarea name="comment" rows="2" '
             f'maxlength="2000">{escape(comment)}</textarea></label>',
             f"<details{' open' if reasons else ''}><summary>What was wrong, if something was</summary>"
@@ -160,41 +167,43 @@ def rating_form(session_id: str, attempt: int, said: UserFeedback | None, chosen
     )
 
 
-def answer_form(session_id: str, choices: Iterable[tuple[str, str]], *, blend: bool) -> str:
+def answer_form(session_id: str, choices: Iterable[tuple[str, str]], original: str, written: str) -> str:
     """The choices of a question, each a button that answers it: what it is called, and a picture of it as HTML.
 
-    blend: they are variations, of which one may also get parts of others.
+    original: where they are variations, the picture of the photo; then one may also get parts of others, as was
+    `written` before. "" where they are none.
     """
     action = escape(answer_link(session_id))
     buttons = "".join(
-        f'<button name="answer" value="{number}">{picture}{f"{number}. " if blend else ""}{escape(words)}</button>'
+        f'<button name="answer" value="{number}">{picture}{f"{number}. " if original else ""}{escape(words)}</button>'
         for number, (words, picture) in enumerate(choices, 1)
     )
-    size = "grid wider" if blend else "grid"
-    parts = [f'<form method="post" action="{action}" class="choices"><div class="{size}">{buttons}</div></form>']
-    if blend:
-        title, _ = form.words_of(form.Blend)
-        parts.append(
-            f'<form method="post" action="{action}"><label class="field"><b>{escape(title)}</b>'
-            '<input type="text" name="answer" maxlength="200" required><small>\'1, sky from 3\' is the first with the '
-            "sky of the third.</small></label><p><button>Send</button></p></form>"
-        )
-    return "".join(parts)
+    if not original:
+        return f'<form method="post" action="{action}" class="choices"><div class="grid">{buttons}</div></form>'
+    title, _ = form.words_of(form.Blend)
+    photo = f"<figure>{original}<figcaption>the photo as it is</figcaption></figure>"
+    return (
+        f"<p>Click on the one that you like best.</p>"
+        f'<form method="post" action="{action}" class="choices"><div class="grid wider">{buttons}{photo}</div></form>'
+        f'<form method="post" action="{action}"><label class="field"><b>{escape(title)}</b>'
+        f'<input type="text" name="answer" maxlength="200" value="{escape(written)}" required>'
+        "<small>'1, sky from 3' is the first with the sky of the third.</small></label>"
+        "<p><button>Blend</button></p></form>"
+    )
 
 
-def refused(why: str, back: str, words: str) -> str:
-    """A page that says why something that was sent was not taken, and leads `back`."""
-    return document("Not taken", [f'<p class="wrong">{escape(why)}</p>', *lines(link(back, words))], served=True)
+def starting_page(parameters: Mapping[str, Any], picture: str, said: str, watch: Watch, ways: Sequence[str]) -> str:
+    """The page of an edit that is asked for and has no session yet: what was asked, how it stands, and ways on.
 
-
-def starting_page(parameters: Mapping[str, Any], said: str, watch: tuple[str, str] | None, ways: Sequence[str]) -> str:
-    """The page of an edit that is asked for and has no session yet: what was asked, how it stands, and ways on."""
+    `picture` is the address of a small picture of the photo, if there is one.
+    """
     prompt = str(parameters.get("prompt", ""))
-    photo = str(parameters.get("image_path", ""))
+    photo = PurePath(str(parameters.get("image_path", ""))).name
     body = [
         f"<h1>{escape(prompt)}</h1>",
         f'<p class="soft">{escape(photo)}</p>',
         f'<p class="standing">{escape(said)}</p>',
+        *([f'<figure class="small"><img src="{escape(picture)}" alt=""></figure>'] if picture else []),
         *lines(" · ".join(ways)),
     ]
     return document(prompt, body, served=True, watch=watch)

@@ -10,8 +10,8 @@ from typing import Final
 from edi_storage.models import SessionData, UserFeedback
 from flows import words
 from flows.inbox import SUFFIXES
-from flows.links import EDIT, INBOX, LEARNED, LIST, THUMBNAIL, edit_link, inbox_link, session_link
-from flows.pages.document import document, link, when
+from flows.links import EDIT, INBOX, LEARNED, LIST, PREFIX, THUMBNAIL, edit_link, inbox_link, session_link
+from flows.pages.document import Watch, document, link, when
 
 #: Photos of the inbox that are shown.
 _IN_INBOX: Final = 200
@@ -46,17 +46,15 @@ def photos_page(
     sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inbox: Path, photos: Sequence[str], stands: str
 ) -> str:
     """The page. `said` is what a person has said of the sessions, by their ids; `stands` what LIST says."""
-    elsewhere = [
-        link(edit_link(), "Edit a photo by its path"),
-        link(LEARNED, "What EDI has learned"),
-        link("/", "The control room"),
-    ]
+    elsewhere = [link(LEARNED, "What EDI has learned"), link("/", "The control room: runs, logs, schedules")]
     body = [
-        f'<h1>Photos and edits</h1><p class="links">{" · ".join(elsewhere)}</p>',
+        "<h1>EDI edits photos as you say it</h1>",
+        "<p>Choose a photo, say in your own words what is to become of it, and look at it before and after.</p>",
+        f'<p class="links">{" · ".join(elsewhere)}</p>',
         *_inbox(inbox, photos),
         *_listed(sessions, said),
     ]
-    return document("Photos and edits", body, served=True, watch=(LIST, stands), script=_UPLOAD)
+    return document("Photos and edits", body, served=True, watch=Watch(PREFIX, LIST, stands), script=_UPLOAD)
 
 
 def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
@@ -66,10 +64,14 @@ def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
         for name in photos[:_IN_INBOX]
     ]
     more = f" Of {len(photos)}, the first {_IN_INBOX} by name are shown." if len(photos) > _IN_INBOX else ""
-    how = "Choose one to edit it. " if photos else "Add a photo to edit it. "
+    how = "Click on one to edit it, or choose another" if photos else "Choose one"
     kinds = escape(",".join(SUFFIXES))
-    add = f'<label>Add photos: <input type="file" id="add" multiple accept="{kinds}"></label> <span id="said"></span>'
-    folder = f"<p>{how}{add}<br>They are kept in the folder <code>{escape(str(inbox))}</code>.{more}</p>"
+    add = (
+        f'<label>{how} on this computer; the form for it opens: <input type="file" id="add" multiple accept="{kinds}">'
+        f'</label> <strong id="said"></strong> <br>Or {link(edit_link(), "name one by its path")}.'
+    )
+    kept = f'<span class="soft">They are kept in the folder <code>{escape(str(inbox))}</code>.{more}</span>'
+    folder = f"<p>{add} {kept}</p>"
     return ["<h2>Photos</h2>", folder, *([f'<div class="grid inbox">{"".join(shown)}</div>'] if shown else [])]
 
 

@@ -11,19 +11,20 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from edi_storage.models import MAX_ATTEMPTS, Operation, SessionData, SessionHistory, StageCommit
-from edi_storage.state import last_attempt, step_of
+from edi_storage.models import MAX_ATTEMPTS, Operation, SessionData, SessionHistory, StageCommit, UserFeedback
+from edi_storage.state import Step, feedback_key, last_attempt, next_step, step_of
 from edi_storage.store import Store
 from edi_storage.variations import variations_of
 from flows import words
-from flows.album import Album, album
+from flows.album import Album, Copies, album
 from flows.engines.base import Pixels
 from flows.engines.heat import LEGEND
 from flows.engines.photo import SUFFIXES, PhotoFormat
 from flows.engines.targets import phrase_of
 from flows.engines.wishes import Wishes
-from flows.links import PICTURES, PREFIX, SAVED, again_link, has_result, run_link, session_link, stands_link
-from flows.pages.document import beside, document, lines, link, table, when
+from flows.history import was_interrupted
+from flows.links import LEARNED, PICTURES, PREFIX, SAVED, again_link, has_result, run_link, session_link, stands_link
+from flows.pages.document import Watch, beside, document, lines, link, table, when
 from flows.pages.forms import answer_form, rating_form
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
@@ -42,47 +43,69 @@ class Served:
 
     #: How the session stood before it was looked at: what its `stands_link` says.
     stands: str
-    #: What a person has just chosen in the form that rates it.
+    #: What a person has just chosen or written in one of its forms, and why that was not taken.
     chosen: Mapping[str, str] = field(default_factory=dict)
+    wrong: str = ""
 
 
-def page(store: Store, history: SessionHistory, served: Served | None = None) -> str:
+def page(store: Store, history: SessionHistory, served: Served | None = None, copies: Copies | None = None) -> str:
     """The page of a session, as far as it has come. A picture that is lost is said to be missing.
 
     served: `edi serve` shows it, so that it has the full-size pictures, the forms that answer and rate it, and follows
-    the session.
+    the session. copies: the small pictures of the page before, see `album`.
     """
     session = history.session
-    shown = album(store, history, _LARGE)
-    asked = _asked(history, shown) if served else []
+    shown = album(store, history, _LARGE, copies)
+    asked = _asked(history, shown, served.chosen) if served else []
+    told = served.wrong if served else ""
     body = [
+        *(lines(link(PREFIX, "Photos and edits")) if served else ()),
         f"<h1>{escape(session.naive_prompt)}</h1>",
-        f'<p class="soft">{escape(Path(session.image_path).name)}, {when(session.created_at)}, '
-        f"session {escape(session.session_id)}</p>",
+        f'<p class="soft">{escape(Path(session.image_path).name)}, {when(session.created_at)}</p>',
         f'<p class="standing">{escape(words.headline(history))}</p>',
+        *([f'<p class="wrong">{escape(told)}</p>'] if told else []),
+        *(["<p>It was interrupted, and went on by itself.</p>"] if was_interrupted(history) else []),
+        *(_ways(history) if served else ()),
         *_around(session, store.database.forks_of(session.session_id)),
         *asked,
-        *_pictures(history, shown),
-        *(_links(history, store.database.last_flow_run(session.session_id)) if served else ()),
+        # Variations stand beside the photo already.
+        *(_pictures(history, shown) if not (asked and shown.variations) else ()),
+        *(_links(history) if served else ()),
         *(_rating(history, served.chosen) if served else ()),
         *(_variations(history, shown) if not asked else ()),
         *_feedback(history),
         *_understood(history),
         *_entities(history, shown),
         *_changes(history, shown),
-        *_engineering(history),
+        *_engineering(history, store.database.last_flow_run(session.session_id) if served else None),
     ]
-    watch = (stands_link(session.session_id), served.stands) if served else None
+    name = session.session_id
+    watch = Watch(session_link(name), stands_link(name), served.stands) if served else None
     return document(session.naive_prompt, body, served=served is not None, watch=watch)
 
 
-def _engineering(history: SessionHistory) -> list[str]:
+def _engineering(history: SessionHistory, run: str | None) -> list[str]:
     """What few people want to see: how it was measured, the prompts as they were written, and who did what and when."""
-    parts = [*_scores(history), *_prompts(history), *_stages(history.commits)]
-    return [f"<details><summary>How it was done, in detail</summary>{''.join(parts)}</details>"] if parts else []
+    named = f"<p>Session {escape(history.session.session_id)}</p>"
+    its_run = lines(link(run_link(run), "Its run in the control room, where its log is")) if run else []
+    parts = [named, *its_run, *_scores(history), *_prompts(history), *_stages(history.commits)]
+    return [f"<details><summary>How it was done, in detail</summary>{''.join(parts)}</details>"]
 
 
-def _asked(history: SessionHistory, shown: Album) -> list[str]:
+def _ways(history: SessionHistory) -> list[str]:
+    """What a person does next, at the top of the page."""
+    session, again = history.session, again_link(history.session.session_id)
+    if session.status == "failed":
+        return lines(link(again, "Say it in other words"))
+    if not has_result(history) or (session.status == "in_progress" and session.waiting_for != "review"):
+        return []
+    saved = escape(session_link(session.session_id, SAVED))
+    save = f'<a href="{saved}" download="{escape(saved_as(history))}">Save the result</a>'
+    rate = link("#rate", "Change what you said of it" if history.feedback else "Rate it")
+    return lines(" · ".join([save, rate, link(again, "Edit the original again, in other words or stronger")]))
+
+
+def _asked(history: SessionHistory, shown: Album, chosen: Mapping[str, str]) -> list[str]:
     """What is asked of a person, and the form by which they answer."""
     session, question = history.session, words.question_of(history)
     if session.waiting_for != "question" or question is None:
@@ -93,9 +116,10 @@ def _asked(history: SessionHistory, shown: Album) -> list[str]:
         _small(shown.variations.get(number), _MIDDLE) if between else _meant(choice, history, shown)
         for number, choice in enumerate(question.choices, 1)
     ]
-    form = answer_form(session.session_id, zip(question.choices, pictures, strict=True), blend=between)
+    original = _small(shown.before, _MIDDLE) if between else ""
+    listed = zip(question.choices, pictures, strict=True)
     none = f"None of them? {link(again_link(session.session_id), 'Say it in other words')}."
-    return [f"{form}<p>{none}</p>"]
+    return [answer_form(session.session_id, listed, original, chosen.get("answer", "")), f"<p>{none}</p>"]
 
 
 def _small(picture: Pixels | None, longest: int) -> str:
@@ -129,12 +153,15 @@ def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
 
 def _pictures(history: SessionHistory, shown: Album) -> list[str]:
     if shown.before is None:
-        return ["<p>The photo is not in the store.</p>"]
+        is_there = history.state is not None and history.state.scene_analysis.get("image")
+        return ["<p>The photo is not in the store.</p>"] if is_there else []
     parts = [f'<img src="{data_uri(shown.before, _LARGE)}" alt="before">']
     if shown.after is None:
         lost = history.state is not None and history.state.edited_image_path is not None
         why = "The result is not in the store: `edi doctor --repair` makes it again." if lost else "No result yet."
-        told = [] if history.session.status == "failed" and not lost else [f"<p>{why}</p>"]
+        # What it waits for, or why it failed, says more.
+        is_told = history.session.waiting_for or history.session.status == "failed"
+        told = [] if is_told and not lost else [f"<p>{why}</p>"]
         return [f'<figure style="{_fit(shown.before)}">{parts[0]}</figure>', *told]
     parts += [
         f'<img class="after" src="{data_uri(shown.after, _LARGE)}" alt="after">',
@@ -150,41 +177,44 @@ def _fit(picture: Pixels) -> str:
     return f"max-width: calc(72vh * {width / height:.4f})"
 
 
-def _links(history: SessionHistory, run: str | None) -> list[str]:
-    """Where the full-size pictures are, another try, and what else there is."""
+def _links(history: SessionHistory) -> list[str]:
+    """Where the pictures are as they are stored."""
+    if history.state is None or not history.state.scene_analysis.get("image"):
+        return []
     session_id = history.session.session_id
-    elsewhere = [
-        link(PREFIX, "Photos and edits"),
-        *([link(run_link(run), "Its run in the control room")] if run else []),
-    ]
-    if not has_result(history):
-        anew = [link(again_link(session_id), "Say it in other words")] if history.session.status == "failed" else []
-        sizes = beside(session_link(session_id, "photo"), "photo")
-        return lines(*anew, f"At full size: {sizes}", " · ".join(elsewhere))
-    sizes = " · ".join(beside(session_link(session_id, picture), _CALLED[picture]) for picture in PICTURES)
-    saved = escape(session_link(session_id, SAVED))
-    save = f'<a href="{saved}" download="{escape(saved_as(history))}">save the result</a>'
-    again = link(again_link(session_id), "Edit the original again, in other words or stronger")
-    return lines(f"At full size: {sizes} · {save}", f"Not there yet? {again}", " · ".join(elsewhere))
+    pictures = PICTURES if has_result(history) else PICTURES[:1]
+    return lines(
+        "Open: " + " · ".join(beside(session_link(session_id, picture), _CALLED[picture]) for picture in pictures)
+    )
 
 
 def _rating(history: SessionHistory, chosen: Mapping[str, str]) -> list[str]:
     """What a person has said, and the form by which they say it of the attempt that is shown.
 
-    None while another attempt is being made: what is said then would be said of that.
+    None while more is being done: what is said then would be said of that.
     """
     session = history.session
     if not has_result(history) or history.state is None:
         return []
+    state = history.state.model_dump(mode="json")
+    attempt = last_attempt(state)
     if session.status == "in_progress" and session.waiting_for != "review":
-        return ["<p>The next attempt is being made; this is the one before.</p>"]
+        following = next_step(state)
+        is_next = isinstance(following, Step) and following.stage in ("refinement", "edit")
+        return ["<p>The next attempt is being made; this is the one before.</p>"] if is_next else []
     newest = max(history.feedback, key=lambda said: said.created_at, default=None)
-    attempt = last_attempt(history.state.model_dump(mode="json"))
-    told = [f"<p><strong>You said: {escape(words.verdict(newest))}.</strong></p>"]
-    again = attempt < int(session.options.get("max_attempts", MAX_ATTEMPTS))
-    then = "With “not what I wanted” it is tried again." if again else "It is the last attempt."
-    note = then if session.waiting_for == "review" else ""
-    return [*(told if newest else []), rating_form(session.session_id, attempt, newest, chosen, note)]
+    note = ""
+    if session.waiting_for == "review":
+        again = attempt < int(session.options.get("max_attempts", MAX_ATTEMPTS))
+        note = "With “not what I wanted” it is tried again." if again else "It is the last attempt."
+    return [*(_told(newest, attempt) if newest else []), rating_form(session.session_id, attempt, newest, chosen, note)]
+
+
+def _told(newest: UserFeedback, attempt: int) -> list[str]:
+    """What a person has said last, and of which attempt, if it is not the one that is shown."""
+    of = "" if newest.feedback_key == feedback_key(attempt) else f" of {newest.feedback_key.replace('-', ' ')}"
+    said = f"<strong>You said{of}: {escape(words.verdict(newest))}.</strong>"
+    return [f"<p>{said} {link(LEARNED, 'What EDI has learned')}</p>"]
 
 
 def saved_as(history: SessionHistory) -> str:
@@ -223,7 +253,7 @@ def _entities(history: SessionHistory, shown: Album) -> list[str]:
         if number in masks:
             picture = f'<img src="{data_uri(tinted(small, masks[number], colour_of(number)), _SMALL)}" alt="">'
         name = f"<strong>{number}. {escape(names[entity.entity_id])}</strong>"
-        what = f"{words.percent(entity.area_percent)} of the picture, {100 * entity.confidence:.0f} % certain"
+        what = f"{words.percent(entity.area_percent)} of the picture"
         figures.append(f"<figure>{picture}<figcaption>{name}<br>{what}</figcaption></figure>")
     return ["<h2>What is in the photo</h2>", f'<div class="grid">{"".join(figures)}</div>']
 
@@ -232,7 +262,7 @@ def _understood(history: SessionHistory) -> list[str]:
     intent, entities = history.intent, history.entities
     if intent is None:
         return []
-    told = [f"{words.understood(intent, entities)} and strength {intent.strength:.2f}."]
+    told = [f"{words.meant(intent, entities)}."]
     if intent.preserve_entities:
         told.append(f"To be kept as they are: {words.called(intent.preserve_entities, entities)}.")
     if intent.question:
@@ -275,7 +305,11 @@ def _scores(history: SessionHistory) -> list[str]:
     if not rows:
         return []
     listed = table(("attempt", "edit", "alignment", "in short"), rows)
-    about = f'<p class="soft">{escape(words.ALIGNMENT)}</p>'
+    changed = "<br>".join(
+        escape(f"{number}: {'; '.join(words.changes(words.deltas_of(attempt), history.entities))}")
+        for number, attempt in attempts.items()
+    )
+    about = f'<p>{changed}</p><p class="soft">{escape(words.ALIGNMENT)}<br>{escape(words.DELTA_E)}</p>'
     return ["<h2>How well it fits</h2>", listed, about]
 
 
@@ -288,13 +322,13 @@ def _changes(history: SessionHistory, shown: Album) -> list[str]:
         picture = "(its picture is missing: <code>edi doctor --repair</code> makes it again)"
         if number in shown.deltas:
             picture = f'<img src="{data_uri(shown.deltas[number], _MIDDLE)}" alt="what attempt {number} changed">'
-        changed = words.changes(words.deltas_of(attempt), history.entities)
+        changed = words.changes(words.deltas_of(attempt), history.entities, figures=False)
         caption = "<br>".join([f"<strong>Attempt {number}</strong>", *map(escape, changed)])
         figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     if not figures:
         return []
     grid = f'<div class="grid wider">{"".join(figures)}</div>'
-    return ["<h2>What it changed</h2>", grid, f'<p class="soft">{escape(LEGEND)}<br>{escape(words.DELTA_E)}</p>']
+    return ["<h2>What it changed</h2>", grid, f'<p class="soft">{escape(LEGEND)}</p>']
 
 
 def _stages(commits: Sequence[StageCommit]) -> list[str]:
@@ -322,5 +356,8 @@ def _stage(commit: StageCommit) -> str:
 def _feedback(history: SessionHistory) -> list[str]:
     if not history.feedback:
         return []
-    rows = [(words.verdict(said), ", ".join(said.reasons), said.comments or "") for said in history.feedback]
-    return ["<h2>What was said of it</h2>", table(("verdict", "reasons", "comment"), rows)]
+    rows = [
+        (said.feedback_key.replace("-", " "), words.verdict(said), ", ".join(said.reasons), said.comments or "")
+        for said in history.feedback
+    ]
+    return ["<h2>What was said of it</h2>", table(("of", "verdict", "reasons", "comment"), rows)]

@@ -52,7 +52,7 @@ def test_without_prefects_pages_a_photo_is_added_edited_asked_about_and_rated(
 ) -> None:
     page = ui.page
     page.goto(f"{ui.address}/edi")
-    page.get_by_label("Add photos:").set_input_files(photo)
+    page.get_by_label("on this computer").set_input_files(photo)
     expect(page.get_by_alt_text(photo.name)).to_be_visible()
     page.get_by_text("make the sky dramatic").click()
     expect(page.get_by_label("What to do")).to_have_value("make the sky dramatic")
@@ -62,7 +62,7 @@ def test_without_prefects_pages_a_photo_is_added_edited_asked_about_and_rated(
     ask = page.get_by_role("button", name="brighter")
     ask.wait_for(timeout=RUN_SECONDS * 1000)
     ask.click()
-    page.get_by_text("Done: ").wait_for(timeout=RUN_SECONDS * 1000)
+    page.get_by_text("Done. Measured: ").wait_for(timeout=RUN_SECONDS * 1000)
     assert shown(page.locator("body"), "before") == shown(page.locator("body"), "after") > 400
     page.get_by_label("not what I wanted").check()
     page.get_by_label("★★", exact=True).check()
@@ -83,8 +83,8 @@ def test_what_is_no_photo_is_not_added(ui: Ui, photo: Path) -> None:
     ui.page.goto(f"{ui.address}/edi")
     text = photo.with_name("text.jpg")
     text.write_text("no photo")
-    ui.page.get_by_label("Add photos:").set_input_files(text)
-    expect(ui.page.get_by_text("text.jpg cannot be shown")).to_be_visible()
+    ui.page.get_by_label("on this computer").set_input_files(text)
+    expect(ui.page.get_by_text("text.jpg is not a photo that EDI can open")).to_be_visible()
 
 
 def test_a_wrong_path_is_told_in_one_sentence_on_the_page_that_is_open(ui: Ui, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_page_is_not_written_over_a_file_unless_asked(edi: Edi, tmp_path: Path
     assert refused.stderr == f"{file} exists already: name another file, or add --overwrite.\n"
     assert file.read_text() == "precious"
     edi("show", "mine", "--html", str(file), "--overwrite")
-    assert "The photo is not in the store." in file.read_text(encoding="utf-8")
+    assert "<h1>warmer</h1>" in file.read_text(encoding="utf-8")
     assert "name a file in a folder" in edi("show", "mine", "--html", str(tmp_path / "no" / "a.html"), expect=2).stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from edi_storage.owner import owner_name
 from tests.flows.conftest import PALACE
 from tests.flows.control import Control
 from tests.flows.test_viewer import filled, look
@@ -41,7 +43,7 @@ def test_a_photo_is_sent_to_the_inbox_whole_and_replaces_no_other(control: Contr
         (".sent.jpg", PALACE.read_bytes(), "'.sent.jpg' is no name for a photo."),
         ("", PALACE.read_bytes(), "'' is no name for a photo."),
         ("sent.exe", PALACE.read_bytes(), "sent.exe is not called as a photo: EDI opens .jpeg, .jpg, .png, .webp."),
-        ("text.jpg", b"a text", "text.jpg cannot be shown: "),
+        ("text.jpg", b"a text", "text.jpg is not a photo that EDI can open; use a PNG, JPEG or WebP file."),
     ],
 )
 def test_what_is_no_photo_is_not_taken(control: Control, name: str, data: bytes, said: str) -> None:
@@ -85,7 +87,7 @@ def test_the_form_starts_an_edit_and_leads_to_its_page(control: Control) -> None
     assert stands(control, run), "there is a page at once"
     asked = control.read(f"/flow_runs/{run}")
     assert asked["name"] == "warmer - palace.jpg"
-    wait_until(lambda: stands(control, run).startswith("Done: "), "the edit")
+    wait_until(lambda: stands(control, run).startswith("Done"), "the edit")
     with control.database() as database:
         session = database.require_session(run)
     assert (session.image_path, session.naive_prompt) == (str(PALACE), "make it warmer")
@@ -96,7 +98,8 @@ def test_sent_twice_the_form_starts_one_edit(control: Control) -> None:
     form = wish(review="auto")
     first, second = (post(control, "/edi/-/edit", **form).headers["location"] for _ in range(2))
     assert first == second
-    assert post(control, "/edi/-/edit", **{**form, "once": uuid4()}).headers["location"] != first
+    for other in ({"once": uuid4()}, {"strength": "subtle"}):
+        assert post(control, "/edi/-/edit", **{**form, **other}).headers["location"] != first
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_sent_twice_the_form_starts_one_edit(control: Control) -> None:
     [
         ({"photo": "/nowhere/beach.jpg"}, "There is no file /nowhere/beach.jpg; check the path."),
         ({"photo": str(Path(__file__))}, "is not a photo that EDI can open; use a PNG, JPEG or WebP file."),
-        ({"prompt": "  "}, "is empty: say what to do with the photo"),
+        ({"prompt": "  "}, "Say what to do with the photo, such as "),
         ({"prompt": "x" * 2001}, "has 2001 characters: say it in at most 2000."),
         ({"strength": "huge"}, "The strength is &#x27;huge&#x27;"),
         ({"region": "0,0,0,0"}, "region"),
@@ -161,7 +164,7 @@ def test_a_question_is_answered_on_the_page_and_the_edit_goes_on(control: Contro
     assert (wrong.status_code, "There is no choice 9: answer with a number from 1" in wrong.text) == (400, True)
     answer = post(control, f"/edi/{run}/answer", answer="2")
     assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}")
-    wait_until(lambda: stands(control, run).startswith("Done: "), "the edit")
+    wait_until(lambda: stands(control, run).startswith("Done"), "the edit")
     with control.database() as database:
         commits = database.get_commits(run)
         intent = database.load_session(run).intent
@@ -191,7 +194,7 @@ def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(con
     late = post(control, f"/edi/{run}/rate", attempt=1, verdict="accept")
     assert (late.status_code, "Attempt 2 is there by now: look at it first." in late.text) == (400, True)
     assert post(control, f"/edi/{run}/rate", attempt=2, verdict="accept").status_code == httpx.codes.SEE_OTHER
-    wait_until(lambda: stands(control, run).startswith("Done: "), "the end")
+    wait_until(lambda: stands(control, run).startswith("Done"), "the end")
     with control.database() as database:
         said = {one.feedback_key: one for one in database.get_feedback(run)}
     first, second = said["attempt-1"], said["attempt-2"]
@@ -199,10 +202,23 @@ def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(con
     assert set(first.reasons) == {"too strong", "tone"}
     assert (second.feedback_type, second.rating, second.comments, second.reasons) == ("accept", None, None, [])
     again = post(control, f"/edi/{run}/rate", attempt=2, verdict="partial", stars=3)
-    assert again.status_code == httpx.codes.SEE_OTHER
+    assert again.status_code == httpx.codes.SEE_OTHER, again.text
     with control.database() as database:
         assert len(database.get_feedback(run)) == 2, "it replaces what was said before"
     assert "You said: right in part ★★★." in look(control, f"/edi/{run}").text
+
+
+def test_a_verdict_given_at_once_waits_until_the_run_has_let_go(control: Control) -> None:
+    run = started(control, review="auto")
+    wait_until(lambda: control.state(run) == "Completed", "the edit")
+    with control.database() as database, ThreadPoolExecutor() as pool:
+        lease = database.acquire(run, owner_name(), 60)
+        rated = pool.submit(post, control, f"/edi/{run}/rate", attempt=1, verdict="accept")
+        with pytest.raises(TimeoutError):
+            rated.result(timeout=1)
+        database.release(lease)
+        assert rated.result().status_code == httpx.codes.SEE_OTHER
+        assert len(database.get_feedback(run)) == 1
 
 
 @pytest.mark.parametrize("sent", [{"verdict": "maybe"}, {"stars": 6}, {"reasons": ["ugly"]}, {"comment": "x" * 2001}])

@@ -129,10 +129,10 @@ def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control
     form = look(control, "/edi/-/edit?photo=my+beach.jpg").text
     assert 'src="/edi/-/photo?name=my+beach.jpg"' in form
     assert filled(form)["photo"] == "my beach.jpg"
-    assert '<input type="text" name="photo" value="" required>' in look(control, "/edi/-/edit").text
+    assert '<input type="text" name="photo" value="" required autofocus>' in look(control, "/edi/-/edit").text
     broken = look(control, "/edi/-/photo?name=broken.jpg")
     assert broken.status_code == httpx.codes.BAD_REQUEST
-    assert broken.text.startswith("broken.jpg cannot be shown: ")
+    assert broken.text.startswith("broken.jpg is not a photo that EDI can open; ")
 
 
 def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None:

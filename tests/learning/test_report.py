@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from edi_storage.store import Store, open_store
 from flows.learned import page, terminal, words
 from flows.learned.kinds import kinds
 from flows.learned.markdown import as_markdown
+from flows.links import session_link
+from flows.sessions import called
 from tests import homes
 from tests.learning.histories import Attempt, Past, put
 from tests.learning.household import live
@@ -219,7 +222,12 @@ def test_scores_reasons_and_their_sessions_are_told(lived: Store) -> None:
     assert 1 <= len(edges.sessions) <= 3
     said = [item for name in edges.sessions for item in lived.database.get_feedback(name)]
     assert all("edges" in item.reasons for item in said)
-    assert f"edi show {edges.sessions[0]}" in as_markdown(report)
+    example = edges.sessions[0]
+    assert f"edi show {example}" in as_markdown(report)
+    pages = called(lived.database, report.examples)
+    assert f"]({session_link(example)})" in as_markdown(report, pages)
+    assert f'<a href="{session_link(example)}">{escape(pages[example])}</a>' in page.page(report, pages)
+    assert pages[example].endswith(Path(lived.database.require_session(example).image_path).name)
 
 
 def test_a_threshold_is_recommended_in_words() -> None:
