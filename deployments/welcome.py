@@ -25,8 +25,8 @@ def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, vi
     pages = f"{ui}{PREFIX}" if viewer and form else ""
     announce(f"EDI is ready: {pages or ui} (Ctrl-C ends it)")
     if form:
-        announce(f"  The control room: {ui}" if pages else f"  Edit a photo:     {form}")
-        announce(f"  Put photos into:  {make_inbox(settings)}")
+        announce(f"  The control room:  {ui} (runs, logs, schedules)" if pages else f"  Edit a photo:      {form}")
+        announce(f"  Folder for photos: {make_inbox(settings)}")
     if open_ui:
         # In a thread: some browsers' starters return only when the browser is closed.
         threading.Thread(target=_show, args=(pages or form or ui, announce), daemon=True).start()

@@ -247,7 +247,7 @@ def _rate(request: Request, body: bytes) -> Response:
         except EdiError as error:
             return _not_taken(store, session_id, error, {})
         hand_on(store, session_id)
-    return RedirectResponse(session_link(session_id), 303, background=BackgroundTask(_show, session_id))
+    return RedirectResponse(f"{session_link(session_id)}#said", 303, background=BackgroundTask(_show, session_id))
 
 
 def _keep_verdict(store: Store, session_id: str, sent: _Verdict) -> None:

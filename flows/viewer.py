@@ -16,6 +16,7 @@ import binascii
 import hmac
 import io
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -72,9 +73,12 @@ OfSession = Callable[[Store, str, Request], Response]
 #: Edits that are listed, the newest first.
 _LISTED: Final = 200
 
+#: A run that was to start so long ago has others before it.
+_SOON: Final = timedelta(seconds=10)
+
 #: How a run stands that has not made its session yet.
 _BEFORE: Final = {
-    StateType.SCHEDULED: "It starts in a moment, or when the edits before it are done.",
+    StateType.SCHEDULED: "It starts in a moment.",
     StateType.PENDING: "It starts.",
     StateType.RUNNING: "It starts.",
     StateType.CANCELLING: "It is being cancelled.",
@@ -216,6 +220,8 @@ def _starting(name: str) -> Response:
     again = {"photo": run.parameters.get("image_path", ""), "prompt": run.parameters.get("prompt", "")}
     ways = [link(PREFIX, "Photos and edits")]
     said = _BEFORE.get(run.state_type or StateType.SCHEDULED, "")
+    if run.state_type == StateType.SCHEDULED and run.estimated_start_time_delta > _SOON:
+        said = "It waits for the edits before it."
     if not said:
         said = f"Failed: {run.state.message if run.state and run.state.message else 'for an unknown reason'}"
         ways = [link(f"{EDIT}?{urlencode(again)}", "Say it anew"), *ways]

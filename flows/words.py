@@ -81,7 +81,7 @@ def fit(score: float) -> str:
 
 def measured(score: float) -> str:
     """An alignment score in sentences that claim no more than was measured."""
-    return f"Measured: {fit(score)}. Whether it took the right places, only you can see."
+    return f"EDI measures {fit(score)}; whether it found the right places, only you can see."
 
 
 def verdict(said: UserFeedback | None) -> str:

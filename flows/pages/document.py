@@ -29,7 +29,6 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2
 .slider b { position: absolute; bottom: .6rem; padding: .1rem .6rem; border-radius: 1rem; }
 .slider b { background: #000a; color: #fff; }
 .wide { overflow-x: auto; } .wide table { min-width: 36rem; }
-.standing { font-size: 1.15rem; font-weight: 600; }
 figure.small { max-width: 30rem; }
 .grid .all { grid-column: span 2; grid-row: span 2; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; align-items: start; }
@@ -55,6 +54,7 @@ form.choices { max-width: none; } .choices .grid { align-items: stretch; }
 .row { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; }
 fieldset { border: 1px solid var(--line); border-radius: 6px; padding: .4rem 1.2rem 1rem; }
 legend { font-weight: 600; padding: 0 .4rem; } form img { max-width: 20rem; margin-top: .8rem; }
+#rate, #said { scroll-margin-top: 45vh; } .standing strong { font-size: 1.15rem; }
 .wrong { border-left: 6px solid #d6453d; padding-left: 1rem; font-weight: 600; }
 """
 
@@ -160,6 +160,12 @@ def lines(*listed: str) -> list[str]:
 def when(moment: datetime) -> str:
     """A time that the browser turns into the person's own."""
     return f'<time datetime="{moment:%Y-%m-%dT%H:%MZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
+
+
+def standing(headline: str) -> str:
+    """How something stands; its first sentence is what one sees first."""
+    first, end, rest = headline.partition(". ")
+    return f'<p class="standing"><strong>{escape(first + end.rstrip())}</strong> {escape(rest)}</p>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -16,16 +16,19 @@ from edi_storage.state import feedback_key
 from flows import form
 from flows.engines.wishes import MAX_PROTECT, STRENGTHS
 from flows.links import EDIT, PREFIX, RATINGS, answer_link, rate_link
-from flows.pages.document import Watch, document, lines, link
+from flows.pages.document import Watch, document, lines, link, standing
 
 #: Who judges the result, in the person's own words.
 _REVIEWS: Final = {"unsure": "EDI, and me where it is not sure", "ask": "me, every attempt", "auto": "EDI alone"}
 
 #: What they are called, where it is not as they are sent.
-_STRENGTHS: Final[Mapping[str, str | None]] = {**dict.fromkeys(STRENGTHS), "as the prompt says": "as my words say"}
-_AS_I_SAY: Final = "Your words may be 'a bit', 'much' or 'very'."
+_STRENGTHS: Final[Mapping[str, str | None]] = {
+    **dict.fromkeys(STRENGTHS),
+    "as the prompt says": "as my words say, else normal",
+}
+_AS_I_SAY: Final = "Words such as 'a bit', 'much' and 'very' count."
 
-_STARS: Final = {"0": "none", **{str(number): "★" * number for number in range(1, 6)}}
+_STARS: Final = {"0": "no stars", **{str(number): "★" * number for number in range(1, 6)}}
 
 #: Prompts to begin with.
 _EXAMPLES: Final = ("make the sky dramatic", "warmer, but keep the house as it is", "blur the background")
@@ -82,7 +85,7 @@ def edit_page(given: Mapping[str, str], picture: str = "", wrong: str = "") -> s
         _photo(given.get("photo", ""), picture),
         _field("prompt", form.Prompt, prompt, f"In your own words, such as: {examples}"),
         _field("strength", form.Strength, _choice("strength", _STRENGTHS, given.get("strength")), _AS_I_SAY),
-        f"<details{is_open}><summary>More: what to protect, only a part of it, who judges, variations</summary>"
+        f"<details{is_open}><summary>More: what to protect, only a part of it, variations</summary>"
         f"{''.join(more)}</details>",
         "<p><button>Edit it</button></p></form>",
     ]
@@ -153,9 +156,9 @@ def rating_form(session_id: str, attempt: int, said: UserFeedback | None, chosen
     return "".join(
         [
             f'<form method="post" action="{escape(rate_link(session_id))}" id="rate"><fieldset>',
-            f"<legend>{'Change what you said' if before else 'What do you think of it?'}</legend>",
+            "<legend>What do you think of it?</legend>",
             f'<input type="hidden" name="attempt" value="{attempt}">',
-            f'<div class="field"><b>Your verdict</b>{_radios("verdict", words, verdict, required=True)}'
+            f'<div class="field"><b>Your verdict (needed)</b>{_radios("verdict", words, verdict, required=True)}'
             f"<small>{escape(note)}</small></div>",
             f'<div class="field"><b>Stars, if you like</b>{_radios("stars", _STARS, stars)}</div>',
             f'<label class="field"><b>In your own words, if you like</b><textarea name="comment" rows="2" '
@@ -202,7 +205,7 @@ def starting_page(parameters: Mapping[str, Any], picture: str, said: str, watch:
     body = [
         f"<h1>{escape(prompt)}</h1>",
         f'<p class="soft">{escape(photo)}</p>',
-        f'<p class="standing">{escape(said)}</p>',
+        standing(said),
         *([f'<figure class="small"><img src="{escape(picture)}" alt=""></figure>'] if picture else []),
         *lines(" · ".join(ways)),
     ]

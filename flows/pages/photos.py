@@ -64,11 +64,11 @@ def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
         for name in photos[:_IN_INBOX]
     ]
     more = f" Of {len(photos)}, the first {_IN_INBOX} by name are shown." if len(photos) > _IN_INBOX else ""
-    how = "Click on one to edit it, or choose another" if photos else "Choose one"
+    how = "Click on a photo to edit it, or choose another" if photos else "Choose a photo"
     kinds = escape(",".join(SUFFIXES))
     add = (
-        f'<label>{how} on this computer; the form for it opens: <input type="file" id="add" multiple accept="{kinds}">'
-        f'</label> <strong id="said"></strong> <br>Or {link(edit_link(), "name one by its path")}.'
+        f'<label>{how} on this computer: <input type="file" id="add" multiple accept="{kinds}"></label> '
+        f'<strong id="said"></strong> <br>One that EDI can read already: {link(edit_link(), "name its path")}.'
     )
     kept = f'<span class="soft">They are kept in the folder <code>{escape(str(inbox))}</code>.{more}</span>'
     folder = f"<p>{add} {kept}</p>"

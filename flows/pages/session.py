@@ -21,10 +21,10 @@ from flows.engines.base import Pixels
 from flows.engines.heat import LEGEND
 from flows.engines.photo import SUFFIXES, PhotoFormat
 from flows.engines.targets import phrase_of
-from flows.engines.wishes import Wishes
+from flows.engines.wishes import STRENGTHS, Wishes
 from flows.history import was_interrupted
 from flows.links import LEARNED, PICTURES, PREFIX, SAVED, again_link, has_result, run_link, session_link, stands_link
-from flows.pages.document import Watch, beside, document, lines, link, table, when
+from flows.pages.document import Watch, beside, document, lines, link, standing, table, when
 from flows.pages.forms import answer_form, rating_form
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
 
@@ -62,7 +62,7 @@ def page(store: Store, history: SessionHistory, served: Served | None = None, co
         *(lines(link(PREFIX, "Photos and edits")) if served else ()),
         f"<h1>{escape(session.naive_prompt)}</h1>",
         f'<p class="soft">{escape(Path(session.image_path).name)}, {when(session.created_at)}</p>',
-        f'<p class="standing">{escape(words.headline(history))}</p>',
+        standing(words.headline(history)),
         *([f'<p class="wrong">{escape(told)}</p>'] if told else []),
         *(["<p>It was interrupted, and went on by itself.</p>"] if was_interrupted(history) else []),
         *(_ways(history) if served else ()),
@@ -101,7 +101,9 @@ def _ways(history: SessionHistory) -> list[str]:
         return []
     saved = escape(session_link(session.session_id, SAVED))
     save = f'<a href="{saved}" download="{escape(saved_as(history))}">Save the result</a>'
-    rate = link("#rate", "Change what you said of it" if history.feedback else "Rate it")
+    rate = (
+        link("#said", f"You said: {words.verdict(_newest(history))}") if history.feedback else link("#rate", "Rate it")
+    )
     return lines(" · ".join([save, rate, link(again, "Edit the original again, in other words or stronger")]))
 
 
@@ -140,7 +142,11 @@ def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
     """What was wished beside the prompt, where the session comes from, and what went another way from it."""
     wishes, parent = Wishes.of(session.options), session.parent_session_id
     told = {
-        "Strength": f"{wishes.strength:g}" if wishes.strength is not None else "",
+        "Strength": next(
+            (word for word, number in STRENGTHS.items() if number == wishes.strength), f"{wishes.strength}"
+        )
+        if wishes.strength is not None
+        else "",
         "Protected": wishes.protect,
         "Only inside": f"{wishes.region} (left, top, width, height in percent)" if wishes.region else "",
         "Only where white": wishes.mask,
@@ -202,19 +208,25 @@ def _rating(history: SessionHistory, chosen: Mapping[str, str]) -> list[str]:
         following = next_step(state)
         is_next = isinstance(following, Step) and following.stage in ("refinement", "edit")
         return ["<p>The next attempt is being made; this is the one before.</p>"] if is_next else []
-    newest = max(history.feedback, key=lambda said: said.created_at, default=None)
-    note = ""
+    newest, note = _newest(history), ""
     if session.waiting_for == "review":
         again = attempt < int(session.options.get("max_attempts", MAX_ATTEMPTS))
         note = "With “not what I wanted” it is tried again." if again else "It is the last attempt."
-    return [*(_told(newest, attempt) if newest else []), rating_form(session.session_id, attempt, newest, chosen, note)]
+    form = rating_form(session.session_id, attempt, newest, chosen, note)
+    if newest is None:
+        return [form]
+    is_of_this = newest.feedback_key == feedback_key(attempt)
+    of = "" if is_of_this else f" of {newest.feedback_key.replace('-', ' ')}"
+    said = ", ".join([words.verdict(newest), *newest.reasons])
+    told = f'<p id="said"><strong>You said{of}: {escape(said)}.</strong> {link(LEARNED, "What EDI has learned")}</p>'
+    if not is_of_this:
+        return [told, form]
+    is_open = " open" if chosen else ""
+    return [told, f"<details{is_open}><summary>Change what you said</summary>{form}</details>"]
 
 
-def _told(newest: UserFeedback, attempt: int) -> list[str]:
-    """What a person has said last, and of which attempt, if it is not the one that is shown."""
-    of = "" if newest.feedback_key == feedback_key(attempt) else f" of {newest.feedback_key.replace('-', ' ')}"
-    said = f"<strong>You said{of}: {escape(words.verdict(newest))}.</strong>"
-    return [f"<p>{said} {link(LEARNED, 'What EDI has learned')}</p>"]
+def _newest(history: SessionHistory) -> UserFeedback | None:
+    return max(history.feedback, key=lambda said: said.created_at, default=None)
 
 
 def saved_as(history: SessionHistory) -> str:

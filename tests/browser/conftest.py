@@ -41,7 +41,7 @@ def ui(served: Control) -> Iterator[Ui]:
 def announced(served: Control) -> str:
     """The address of the control room in the ready lines."""
     said = (served.home / "serve.log").read_text()
-    found = re.search(r"The control room: (http\S+)", said)
+    found = re.search(r"The control room: +(http\S+)", said)
     assert found, said
     return found[1]
 

@@ -2,7 +2,7 @@
 
 Starts an `edi serve` of its own and lives one person's story: the form, the page of a run, the artifact of its session,
 EDI's own page of it, the dialog of a run that waits, what was learned, a run that was killed and healed, and the page
-of all photos and edits. Eight PNG files.
+of all photos and edits, with the form that it leads to. Nine PNG files.
 """
 
 from __future__ import annotations
@@ -96,6 +96,10 @@ def _photos(ui: Ui, folder: Path, served: Control) -> None:
     ui.page.goto(f"{ui.address}/edi")
     shown(ui.page.locator("body"), PALACE.name)
     _shoot(ui, folder, "photos")
+    ui.page.get_by_role("link", name=PALACE.name).click()
+    ui.page.get_by_label("What to do").fill("make the sky dramatic")
+    shown(ui.page.locator("body"), PALACE.name)
+    _shoot(ui, folder, "edit")
 
 
 if __name__ == "__main__":

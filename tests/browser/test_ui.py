@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from tests.browser.healing import kill_and_heal
 from tests.browser.photos import large_photo
@@ -62,7 +63,7 @@ def test_without_prefects_pages_a_photo_is_added_edited_asked_about_and_rated(
     ask = page.get_by_role("button", name="brighter")
     ask.wait_for(timeout=RUN_SECONDS * 1000)
     ask.click()
-    page.get_by_text("Done. Measured: ").wait_for(timeout=RUN_SECONDS * 1000)
+    page.get_by_text("EDI measures ").wait_for(timeout=RUN_SECONDS * 1000)
     assert shown(page.locator("body"), "before") == shown(page.locator("body"), "after") > 400
     page.get_by_label("not what I wanted").check()
     page.get_by_label("★★", exact=True).check()
@@ -70,8 +71,8 @@ def test_without_prefects_pages_a_photo_is_added_edited_asked_about_and_rated(
     page.get_by_label("too weak").check()
     page.get_by_label("In your own words").fill("<still> dark")
     page.get_by_role("button", name="Send").click()
-    expect(page.get_by_text("You said: not what I wanted ★★.")).to_be_visible()
-    run = page.url.rpartition("/")[2]
+    expect(page.get_by_text("You said: not what I wanted ★★, too weak.")).to_be_visible()
+    run = PurePosixPath(urlsplit(page.url).path).name
     with served.database() as database:
         (said,) = database.get_feedback(run)
     assert (said.feedback_type, said.rating, said.comments, said.reasons) == ("reject", 2, "<still> dark", ["too weak"])

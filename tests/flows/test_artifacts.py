@@ -82,7 +82,7 @@ def test_a_person_can_watch_a_session_grow(edi: Edi, server: str) -> None:
     assert found.startswith("## Working out what the prompt means.")
     assert set(pictures(found)) == {"before", "what was found"}
     assert "not yet" in found
-    assert ended.startswith(f"## Done. Measured: {100 * done['alignment_score']:.0f} % as asked. ")
+    assert ended.startswith(f"## Done. EDI measures {100 * done['alignment_score']:.0f} % as asked; ")
     shown = pictures(ended)
     assert set(shown) == {"before", "after", "what was found", "what changed"}
     assert shown["before"].size == shown["after"].size == (384, 256)
@@ -176,7 +176,7 @@ def test_a_question_is_asked_in_the_artifact_with_its_choices(store: Store, serv
 
 def test_a_verdict_is_waited_for_in_the_artifact(store: Store, server: str) -> None:
     edit("judged", review="ask")
-    assert pages(server, "judged")[-1].startswith("## Waiting for your verdict on attempt 1. Measured: ")
+    assert pages(server, "judged")[-1].startswith("## Waiting for your verdict on attempt 1. EDI measures ")
 
 
 def test_a_session_that_fails_says_why(store: Store, server: str) -> None:
@@ -228,7 +228,7 @@ def test_an_attempt_that_is_the_one_before_says_so(edi: Edi, server: str) -> Non
 
 def test_each_attempt_has_its_line(edi: Edi, server: str) -> None:
     page = tried_again(edi, server, "too strong")
-    assert page.startswith("## Waiting for your verdict on attempt 2. Measured: ")
+    assert page.startswith("## Waiting for your verdict on attempt 2. EDI measures ")
     assert re.findall(r"^- Attempt (\d), dramatic sky on sky: alignment \*\*\d", page, re.MULTILINE) == ["1", "2"]
     assert re.search(r"version by version: attempt 1: [\d. →]+; attempt 2: [\d. →]+\.", page)
     assert "<summary>All 8 versions</summary>" in page

@@ -59,7 +59,7 @@ def test_a_page_tells_what_was_wished_and_where_it_comes_from(tmp_path: Path) ->
         first, second = (page(store, database.load_session(name)) for name in ("first", "second"))
     assert "<p>Forks: second (from refine 0)</p>" in first
     assert (
-        "<p>Strength: 0.3<br>Protected: the palace<br>Only inside: 0,0,100,50 (left, top, width, height in percent)"
+        "<p>Strength: subtle<br>Protected: the palace<br>Only inside: 0,0,100,50 (left, top, width, height in percent)"
         "<br>Forked from: first at refine 0</p>" in second
     )
 

@@ -77,8 +77,8 @@ def started(control: Control, **more: object) -> str:
 
 def stands(control: Control, run: str) -> str:
     """How the page of the edit says it stands."""
-    _, _, rest = look(control, f"/edi/{run}").text.partition('<p class="standing">')
-    return rest.partition("</p>")[0]
+    _, _, rest = look(control, f"/edi/{run}").text.partition('<p class="standing"><strong>')
+    return rest.partition("</strong>")[0]
 
 
 def test_the_form_starts_an_edit_and_leads_to_its_page(control: Control) -> None:
@@ -189,7 +189,7 @@ def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(con
         "reasons": ["too strong", "tone"],
     }
     answer = post(control, f"/edi/{run}/rate", **verdict)
-    assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}")
+    assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}#said")
     wait_until(lambda: stands(control, run).startswith("Waiting for your verdict on attempt 2"), "the second attempt")
     late = post(control, f"/edi/{run}/rate", attempt=1, verdict="accept")
     assert (late.status_code, "Attempt 2 is there by now: look at it first." in late.text) == (400, True)
