@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, Field, ValidationError
@@ -169,11 +170,20 @@ def _edit(_: Request, body: bytes) -> Response:
     """Everything that can be wrong is told in the form itself, before anything is started."""
     sent, given = _form(_Edit, body)
     try:
-        wish = _wish(sent)
-    except InputError as error:
+        run = _start("edit-image", _parameters(sent), sent.once)
+    except EdiError as error:
         filled = {name: values[-1] for name, values in given.items()}
         return HTMLResponse(edit_page(filled, picture_of(sent.photo), str(error)), 400)
-    parameters = {
+    return RedirectResponse(session_link(run), 303)
+
+
+def _parameters(sent: _Edit) -> dict[str, Any]:
+    """What the form asks for, checked, as `edit-image` takes it. Raises InputError."""
+    if not sent.prompt.strip():
+        raise InputError('Say what to do with the photo, such as "make the sky dramatic".')
+    with ONE_PHOTO:
+        wish = Wish.checked(image=sent.photo, **sent.model_dump(exclude={"photo", "once"}))
+    return {
         "image_path": wish.image_path,
         "prompt": wish.prompt,
         "strength": sent.strength or "as the prompt says",
@@ -184,14 +194,6 @@ def _edit(_: Request, body: bytes) -> Response:
         "variations": wish.variations,
         "max_attempts": wish.max_attempts,
     }
-    return RedirectResponse(session_link(_start("edit-image", parameters, sent.once)), 303)
-
-
-def _wish(sent: _Edit) -> Wish:
-    if not sent.prompt.strip():
-        raise InputError('Say what to do with the photo, such as "make the sky dramatic".')
-    with ONE_PHOTO:
-        return Wish.checked(image=sent.photo, **sent.model_dump(exclude={"photo", "once"}))
 
 
 def _start(deployment: str, parameters: Mapping[str, Any], once: UUID) -> str:
@@ -209,6 +211,8 @@ def _start(deployment: str, parameters: Mapping[str, Any], once: UUID) -> str:
             return str(run.id)
     except ObjectNotFound:
         raise NotFoundError(f"The deployment {deployment} is not served here.") from None
+    except httpx.HTTPError as error:
+        raise EdiError(f"Prefect's server did not take it ({error}): send it again.") from error
 
 
 def picture_of(photo: str) -> str:
@@ -245,7 +249,7 @@ def _rate(request: Request, body: bytes) -> Response:
                 raise InputError(f"Attempt {newest} is there by now: look at it first.")
             _keep_verdict(store, session_id, sent)
         except EdiError as error:
-            return _not_taken(store, session_id, error, {})
+            return _not_taken(store, session_id, error, {"comment": sent.comment})
         hand_on(store, session_id)
     return RedirectResponse(f"{session_link(session_id)}#said", 303, background=BackgroundTask(_show, session_id))
 

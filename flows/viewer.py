@@ -22,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
@@ -84,6 +85,9 @@ _BEFORE: Final = {
     StateType.CANCELLING: "It is being cancelled.",
     StateType.CANCELLED: "It was cancelled before it began.",
 }
+
+
+_OVER: Final = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 
 
 class Viewer:
@@ -211,26 +215,20 @@ def _session_stands(store: Store, request: Request) -> Response:
     try:
         return PlainTextResponse(stands_of(store, find_session(store.database, name).session_id))
     except NotFoundError:
-        return PlainTextResponse(_state_of(_run(name)))
+        return PlainTextResponse(_how(_run(name)))
 
 
 def _starting(name: str) -> Response:
     """The page of a session that its run has not made yet, or could not make."""
     run = _run(name)
     again = {"photo": run.parameters.get("image_path", ""), "prompt": run.parameters.get("prompt", "")}
-    ways = [link(PREFIX, "Photos and edits")]
-    said = _BEFORE.get(run.state_type or StateType.SCHEDULED, "")
-    if run.state_type == StateType.SCHEDULED and run.estimated_start_time_delta > _SOON:
-        said = "It waits for the edits before it."
-    if not said:
-        said = f"Failed: {run.state.message if run.state and run.state.message else 'for an unknown reason'}"
-        ways = [link(f"{EDIT}?{urlencode(again)}", "Say it anew"), *ways]
+    said, is_over = _how(run), run.state_type in _OVER
+    anew = [link(f"{EDIT}?{urlencode(again)}", "Say it anew")] if is_over else []
     photo = Path(str(run.parameters.get("image_path", "")))
     in_inbox = photo.parent in (Path(), inbox_of(load_settings()))
     picture = picture_of(photo.name) if in_inbox else ""
-    return HTMLResponse(
-        starting_page(run.parameters, picture, said, Watch(session_link(name), stands_link(name), _state_of(run)), ways)
-    )
+    watch, ways = Watch(session_link(name), stands_link(name), said), [*anew, link(PREFIX, "Photos and edits")]
+    return HTMLResponse(starting_page(run.parameters, picture, said, watch, ways))
 
 
 def _run(name: str) -> FlowRun:
@@ -242,13 +240,19 @@ def _run(name: str) -> FlowRun:
             run = client.read_flow_run(run_id)
     except (ValueError, ObjectNotFound):
         raise nobody from None
+    except httpx.HTTPError as error:
+        raise EdiError(f"Prefect's server does not say how that edit stands ({error}): try again.") from error
     if "prompt" not in run.parameters or run.state_type == StateType.COMPLETED:
         raise nobody
     return run
 
 
-def _state_of(run: FlowRun) -> str:
-    return str(run.state_type)
+def _how(run: FlowRun) -> str:
+    """How a run stands that has not made its session."""
+    if run.state_type == StateType.SCHEDULED and run.estimated_start_time_delta > _SOON:
+        return "It waits for the edits before it."
+    message = run.state.message if run.state else None
+    return _BEFORE.get(run.state_type or StateType.SCHEDULED) or f"Failed: {message or 'for an unknown reason'}"
 
 
 def _picture(store: Store, session_id: str, request: Request) -> Response:

@@ -146,6 +146,7 @@ def rating_form(session_id: str, attempt: int, said: UserFeedback | None, chosen
     verdict = chosen.get("verdict") or (before.feedback_type if before else "")
     stars = chosen.get("stars") or str(before.rating or 0 if before else 0)
     reasons, comment = (before.reasons, before.comments or "") if before else ((), "")
+    comment = chosen.get("comment") or comment
     _, about = form.words_of(form.Reasons)
     boxes = "".join(
         f'<label><input type="checkbox" name="reasons" value="{reason}"{" checked" if reason in reasons else ""}> '

@@ -191,8 +191,9 @@ def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(con
     answer = post(control, f"/edi/{run}/rate", **verdict)
     assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}#said")
     wait_until(lambda: stands(control, run).startswith("Waiting for your verdict on attempt 2"), "the second attempt")
-    late = post(control, f"/edi/{run}/rate", attempt=1, verdict="accept")
+    late = post(control, f"/edi/{run}/rate", attempt=1, verdict="accept", comment="too late")
     assert (late.status_code, "Attempt 2 is there by now: look at it first." in late.text) == (400, True)
+    assert "too late</textarea>" in late.text, "what was written is not lost"
     assert post(control, f"/edi/{run}/rate", attempt=2, verdict="accept").status_code == httpx.codes.SEE_OTHER
     wait_until(lambda: stands(control, run).startswith("Done"), "the end")
     with control.database() as database:
