@@ -101,9 +101,9 @@ def _ways(history: SessionHistory) -> list[str]:
         return []
     saved = escape(session_link(session.session_id, SAVED))
     save = f'<a href="{saved}" download="{escape(saved_as(history))}">Save the result</a>'
-    rate = (
-        link("#said", f"You said: {words.verdict(_newest(history))}") if history.feedback else link("#rate", "Rate it")
-    )
+    newest = _newest(history)
+    is_rated = newest is not None and newest.feedback_key == feedback_key(_attempt(history))
+    rate = link("#said", f"You said: {words.verdict(newest)}") if is_rated else link("#rate", "Rate it")
     return lines(" · ".join([save, rate, link(again, "Edit the original again, in other words or stronger")]))
 
 
@@ -202,10 +202,9 @@ def _rating(history: SessionHistory, chosen: Mapping[str, str]) -> list[str]:
     session = history.session
     if not has_result(history) or history.state is None:
         return []
-    state = history.state.model_dump(mode="json")
-    attempt = last_attempt(state)
+    attempt = _attempt(history)
     if session.status == "in_progress" and session.waiting_for != "review":
-        following = next_step(state)
+        following = next_step(history.state.model_dump(mode="json"))
         is_next = isinstance(following, Step) and following.stage in ("refinement", "edit")
         return ["<p>The next attempt is being made; this is the one before.</p>"] if is_next else []
     newest, note = _newest(history), ""
@@ -223,6 +222,11 @@ def _rating(history: SessionHistory, chosen: Mapping[str, str]) -> list[str]:
         return [told, form]
     is_open = " open" if chosen else ""
     return [told, f"<details{is_open}><summary>Change what you said</summary>{form}</details>"]
+
+
+def _attempt(history: SessionHistory) -> int:
+    """The attempt that is shown."""
+    return last_attempt(history.state.model_dump(mode="json")) if history.state else 0
 
 
 def _newest(history: SessionHistory) -> UserFeedback | None:

@@ -143,3 +143,5 @@ def test_a_killed_edit_heals_in_its_own_run_which_shows_its_history(ui: Ui, serv
         commits = database.get_commits(run)
     assert len({commit.key for commit in commits}) == len(commits)
     assert commits[-1].stage == "completed"
+    ui.page.goto(f"{ui.address}/edi/{run}")
+    expect(ui.page.get_by_text("It was interrupted, and went on by itself.")).to_be_visible()

@@ -191,6 +191,7 @@ def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(con
     answer = post(control, f"/edi/{run}/rate", **verdict)
     assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}#said")
     wait_until(lambda: stands(control, run).startswith("Waiting for your verdict on attempt 2"), "the second attempt")
+    assert '<a href="#rate">Rate it</a>' in look(control, f"/edi/{run}").text, "the second is not rated yet"
     late = post(control, f"/edi/{run}/rate", attempt=1, verdict="accept", comment="too late")
     assert (late.status_code, "Attempt 2 is there by now: look at it first." in late.text) == (400, True)
     assert "too late</textarea>" in late.text, "what was written is not lost"
@@ -206,7 +207,7 @@ def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(con
     assert again.status_code == httpx.codes.SEE_OTHER, again.text
     with control.database() as database:
         assert len(database.get_feedback(run)) == 2, "it replaces what was said before"
-    assert "You said: right in part ★★★." in look(control, f"/edi/{run}").text
+    assert '<a href="#said">You said: right in part ★★★</a>' in look(control, f"/edi/{run}").text
 
 
 def test_a_verdict_given_at_once_waits_until_the_run_has_let_go(control: Control) -> None:
