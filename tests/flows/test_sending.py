@@ -158,8 +158,9 @@ def test_an_edit_that_cannot_begin_says_why_on_its_page_and_leads_to_another_try
 
 def test_a_question_is_answered_on_the_page_and_the_edit_goes_on(control: Control) -> None:
     run = started(control, prompt="make it better")
-    wait_until(lambda: stands(control, run).startswith("Waiting for your answer"), "the question")
-    assert '<button name="answer" value="2">brighter</button>' in look(control, f"/edi/{run}").text
+    choice = '<button name="answer" value="2">brighter</button>'
+    wait_until(lambda: choice in look(control, f"/edi/{run}").text, "the question")
+    assert stands(control, run) == "Waiting for your answer: What would make it better?"
     wrong = post(control, f"/edi/{run}/answer", answer="9")
     assert (wrong.status_code, "There is no choice 9: answer with a number from 1" in wrong.text) == (400, True)
     answer = post(control, f"/edi/{run}/answer", answer="2")
@@ -177,9 +178,9 @@ def test_a_question_is_answered_on_the_page_and_the_edit_goes_on(control: Contro
 
 def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(control: Control) -> None:
     run = started(control, review="ask")
-    wait_until(lambda: stands(control, run).startswith("Waiting for your verdict on attempt 1"), "the first attempt")
+    again = "With “not what I wanted” it is tried again."
+    wait_until(lambda: again in look(control, f"/edi/{run}").text, "the first attempt")
     page = look(control, f"/edi/{run}").text
-    assert "With “not what I wanted” it is tried again." in page
     assert filled(page)["attempt"] == "1"
     verdict = {
         "attempt": 1,
@@ -190,8 +191,8 @@ def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(con
     }
     answer = post(control, f"/edi/{run}/rate", **verdict)
     assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}#said")
-    wait_until(lambda: stands(control, run).startswith("Waiting for your verdict on attempt 2"), "the second attempt")
-    assert '<a href="#rate">Rate it</a>' in look(control, f"/edi/{run}").text, "the second is not rated yet"
+    to_rate = '<a href="#rate">Rate it</a>'
+    wait_until(lambda: to_rate in look(control, f"/edi/{run}").text, "the second attempt, not rated yet")
     late = post(control, f"/edi/{run}/rate", attempt=1, verdict="accept", comment="too late")
     assert (late.status_code, "Attempt 2 is there by now: look at it first." in late.text) == (400, True)
     assert "too late</textarea>" in late.text, "what was written is not lost"
