@@ -136,10 +136,9 @@ def document(title: str, body: Iterable[str], *, served: bool, watch: Watch | No
 def _watching(watch: Watch | None) -> str:
     if watch is None:
         return ""
-    script = _WATCH.replace("LOOKS", str(_LOOKS))
-    for name, text in (("PAGE", watch.page), ("ASKED", watch.asked), ("STANDS", watch.stands)):
-        script = script.replace(name, json.dumps(text))
-    return script
+    # A message may hold what a person wrote: none of it may end the script.
+    page, asked, stands = (json.dumps(text).replace("<", "\\u003c") for text in (watch.page, watch.asked, watch.stands))
+    return f"const PAGE = {page}, ASKED = {asked}, STANDS = {stands}, LOOKS = {_LOOKS};{_WATCH}"
 
 
 def link(address: str, text: str) -> str:

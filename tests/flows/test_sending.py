@@ -152,6 +152,9 @@ def test_an_edit_that_cannot_begin_says_why_on_its_page_and_leads_to_another_try
     page = look(control, f"/edi/{run}").text
     assert "Failed: There is no photo &#x27;nowhere.jpg&#x27;" in page
     assert 'href="/edi/-/edit?photo=nowhere.jpg&amp;prompt=make+it+warmer"' in page
+    foreign = control.start("edit-image", image_path=str(PALACE), prompt="x", region="</script><script>alert(1)")
+    wait_until(lambda: control.state(foreign) == "Failed", "the failure")
+    assert "<script>alert" not in look(control, f"/edi/{foreign}").text, "what a person wrote is text"
     other = control.start("learn-from-feedback")
     assert look(control, f"/edi/{other}").status_code == httpx.codes.NOT_FOUND, "it is no edit"
 
