@@ -26,7 +26,7 @@ from edi_storage.models import MAX_ATTEMPTS
 from edi_storage.owner import is_gone
 from edi_storage.recovery import reopen
 from edi_storage.settings import Settings, load_settings
-from edi_storage.store import open_store
+from edi_storage.store import Store, open_store
 from flows import form
 from flows.edit import asked_session, run_session
 from flows.engines.wishes import Wishes
@@ -189,7 +189,8 @@ def _result(future: PrefectFuture[Row], job: dict[str, Any]) -> Row:
         return future.result()
     except Exception as problem:  # noqa: BLE001 - of the runner: `edit_one` itself tells everything in its row
         ended = f"the process that edits has ended ({type(problem).__name__}): start the batch again for what is left"
-        return _row(job["photo"], job["session_id"], ended)
+        with open_store(load_settings()) as store:
+            return _row(store, job["photo"], job["session_id"], ended)
 
 
 def _task_name() -> str:
@@ -199,19 +200,20 @@ def _task_name() -> str:
 @task(name="edit-one", task_run_name=_task_name, cache_policy=NO_CACHE, persist_result=False)
 def edit_one(photo: str, session_id: str, prompt: str, options: dict[str, Any]) -> Row:
     """Edit one photo of a batch, unless that is done already. Whatever goes wrong is told in the row."""
-    error = ""
-    try:
-        if not _has_ended(session_id):
-            _edit(photo, session_id, prompt, options)
-    except EdiError as problem:
-        error = str(problem)
-    except Exception as problem:  # noqa: BLE001 - one photo must not keep the others from being edited
-        error = f"{type(problem).__name__}: {problem}"
-    return _row(photo, session_id, error)
-
-
-def _edit(photo: str, session_id: str, prompt: str, options: dict[str, Any]) -> None:
     settings = load_settings()
+    with open_store(settings) as store:
+        error = ""
+        try:
+            if not _has_ended(store, session_id):
+                _edit(store, settings, photo, session_id, prompt, options)
+        except EdiError as problem:
+            error = str(problem)
+        except Exception as problem:  # noqa: BLE001 - one photo must not keep the others from being edited
+            error = f"{type(problem).__name__}: {problem}"
+        return _row(store, photo, session_id, error)
+
+
+def _edit(store: Store, settings: Settings, photo: str, session_id: str, prompt: str, options: dict[str, Any]) -> None:
     wishes = Wishes.checked(**{name: options[name] for name in ("strength", "protect", "region")})
     session = asked_session(
         settings,
@@ -226,27 +228,24 @@ def _edit(photo: str, session_id: str, prompt: str, options: dict[str, Any]) -> 
         strip=options["strip"],
         consent=settings.consent,
     )
-    with open_store(settings) as store:
-        run_session(store, settings, session, "", str(runtime.flow_run.id), in_batch=True)
+    run_session(store, settings, session, "", str(runtime.flow_run.id), in_batch=True)
 
 
-def _has_ended(session_id: str) -> bool:
+def _has_ended(store: Store, session_id: str) -> bool:
     """Whether the session has come to its end earlier, in good or in bad; what was cancelled with its batch has not."""
-    with open_store(load_settings()) as store:
-        store.database.free_leases(is_gone, session_id)
-        session = store.database.get_session(session_id)
-        if session is not None and session.failure_reason == CANCELLED:
-            reopen(store, session_id)
-            return False
+    store.database.free_leases(is_gone, session_id)
+    session = store.database.get_session(session_id)
+    if session is not None and session.failure_reason == CANCELLED:
+        reopen(store, session_id)
+        return False
     return session is not None and session.status != "in_progress"
 
 
-def _row(photo: str, session_id: str, error: str) -> Row:
+def _row(store: Store, photo: str, session_id: str, error: str) -> Row:
     row = {"photo": Path(photo).name, "decision": "failed", "score": None, "session": session_id, "error": error}
-    with open_store(load_settings()) as store:
-        if store.database.get_session(session_id) is None:
-            return row
-        result = outcome(store, session_id)
+    if store.database.get_session(session_id) is None:
+        return row
+    result = outcome(store, session_id)
     waits = f"waits for you ({result['waiting_for']})" if result["waiting_for"] else "not finished"
     standing = {"completed": result["decision"], "failed": "failed"}.get(result["status"], waits)
     return row | {

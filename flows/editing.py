@@ -116,10 +116,10 @@ class Request:
         Wishes.checked(strength=strength, protect=protect, region=region, mask=mask)
         _check_engines(load_settings())
         known = _known(session_id) if session_id else None
-        path = photo_for(known, _fits("IMAGE", Text, image), inbox_of(load_settings()))
+        path = photo_for(known, _fits("IMAGE", Text, image), inbox_of(load_settings()), here=True)
         if known is None:
             photo = open_photo(path)
-            mask = find_photo(_fits("--mask", Text, mask), inbox_of(load_settings())) if mask else ""
+            mask = find_photo(_fits("--mask", Text, mask), inbox_of(load_settings()), here=True) if mask else ""
             if mask:
                 read_mask(mask, photo)
         output = _fits("--output", Text, output)
@@ -213,15 +213,18 @@ def batch(photos: Sequence[str], request: Mapping[str, Any]) -> Result:
     prompt = _checked_prompt("--prompt", request["prompt"])
     if not re.fullmatch(BATCH_ID, request["batch_id"]):
         raise InputError("--batch-id must be up to 40 letters, digits, '_' or '-', and start with a letter or a digit.")
-    missing = [photo for photo in photos if not os.path.exists(find_photo(photo, inbox_of(load_settings())))]
+    inbox = inbox_of(load_settings())
+    missing = [photo for photo in photos if not os.path.exists(find_photo(photo, inbox, here=True))]
     if missing:
         raise InputError(f"There is no file {missing[0]}; check the path.")
+    # What is here is meant, not what has the same name in the inbox.
+    meant = [str(Path(photo).absolute()) if os.path.exists(photo) else photo for photo in photos]
     # A batch takes hours: who watches it wants to see that it has died.
     with _flows(heartbeats=True) as settings:
         from flows.batch import edit_batch
 
         attempts = request["max_attempts"] or settings.max_attempts
-        result: Result = edit_batch(**{**request, "prompt": prompt, "max_attempts": attempts, "photos": list(photos)})
+        result: Result = edit_batch(**{**request, "prompt": prompt, "max_attempts": attempts, "photos": meant})
         return result
 
 

@@ -73,11 +73,12 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def find_photo(name: str, inbox: Path) -> str:
+def find_photo(name: str, inbox: Path, *, here: bool = False) -> str:
     """The absolute path of the photo that a person means: a path, or the bare name of a photo in the inbox.
 
-    A bare name is looked for in the working directory first. Raises InputError for a bare name that is in neither,
-    saying what is in the inbox, and for what is no name. Whether a path leads to a photo is for `open_photo` to see.
+    A bare name is looked for in the inbox, then in the working directory; the other way round for a person who is
+    `here`, in that directory. Raises InputError for a bare name that is in neither, saying what is in the inbox, and
+    for what is no name. Whether a path leads to a photo is for `open_photo` to see.
     """
     try:
         check_text(name)
@@ -88,25 +89,26 @@ def find_photo(name: str, inbox: Path) -> str:
     if not name.strip():
         raise InputError(f"No photo is named: give its path, or the name of one in {inbox}. {_listing(inbox)}")
     path = _expanded(name)
-    # os.path: a name that no file system takes is one that is not there.
-    if path.name != name or os.path.exists(path):
+    if path.name != name:
         return str(path.absolute())
-    if os.path.exists(inbox / name):
-        return str(inbox / name)
+    for place in (path.absolute(), inbox / name) if here else (inbox / name, path.absolute()):
+        # os.path: a name that no file system takes is one that is not there.
+        if os.path.exists(place):
+            return str(place)
+    where = f"{Path.cwd()} or in the folder" if here else "the folder"
     raise InputError(
-        f"There is no photo {name!r} in {Path.cwd()} or in the folder for photos, {inbox}."
-        f"{_similar(name, inbox)} {_listing(inbox)}"
+        f"There is no photo {name!r} in {where} for photos, {inbox}.{_similar(name, inbox)} {_listing(inbox)}"
     )
 
 
-def photo_for(known: SessionData | None, name: str, inbox: Path) -> str:
+def photo_for(known: SessionData | None, name: str, inbox: Path, *, here: bool = False) -> str:
     """The photo's path, for a session that may be known already.
 
     A known session has its own copy: what its photo was called is enough, the file may be gone by now.
     """
     if known and name.strip("\r\n") in (known.image_path, Path(known.image_path).name):
         return known.image_path
-    return find_photo(name, inbox)
+    return find_photo(name, inbox, here=here)
 
 
 def _expanded(name: str) -> Path:

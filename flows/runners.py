@@ -18,7 +18,7 @@ from edi_storage.settings import TaskRunnerName
 #: Module, class, and the options by which it does so many photos at a time.
 _CLUSTERS: Final[Mapping[str, tuple[str, str, Callable[[int], dict[str, Any]]]]] = {
     "dask": ("prefect_dask", "DaskTaskRunner", lambda n: {"cluster_kwargs": {"n_workers": n, "threads_per_worker": 1}}),
-    "ray": ("prefect_ray", "RayTaskRunner", lambda n: {"init_kwargs": {"num_cpus": n}}),
+    "ray": ("prefect_ray", "RayTaskRunner", lambda n: {"init_kwargs": {"num_cpus": n, "include_dashboard": False}}),
 }
 
 
@@ -32,6 +32,8 @@ def batch_runner(name: TaskRunnerName, workers: int) -> TaskRunner[Any]:
         return ThreadPoolTaskRunner(max_workers=workers)
     if name == "processes":
         return ProcessPoolTaskRunner(max_workers=workers, initializer=partial(_begin_process, workers))
+    # Ray would tell its makers how it is used.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     module, made, options = _CLUSTERS[name]
     try:
         runner: TaskRunner[Any] = getattr(import_module(module), made)(**options(workers))
@@ -41,10 +43,10 @@ def batch_runner(name: TaskRunnerName, workers: int) -> TaskRunner[Any]:
 
 
 def _share_cores(workers: int) -> None:
-    """OpenCV takes all cores for each photo; with several photos at a time they would be in each other's way."""
-    import cv2
+    """The engines take all cores for each photo; with several photos at a time they would be in each other's way."""
+    from flows.engines.bands import share_cores
 
-    cv2.setNumThreads(max(1, (os.cpu_count() or 1) // workers))
+    share_cores(workers)
 
 
 def _begin_process(workers: int) -> None:

@@ -13,6 +13,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -38,7 +39,7 @@ from flows.artifacts import show_stored
 from flows.edit import keep_answer
 from flows.editing import Request as Wish
 from flows.engines.photo import MAX_BYTES
-from flows.inbox import inbox_of, keep_photo, make_inbox, photos_in
+from flows.inbox import find_photo, inbox_of, keep_photo, make_inbox, photos_in
 from flows.links import EDIT, INBOX, PREFIX, inbox_link, session_link
 from flows.names import edit_name
 from flows.pages.forms import edit_page
@@ -181,8 +182,11 @@ def _parameters(sent: _Edit) -> dict[str, Any]:
     """What the form asks for, checked, as `edit-image` takes it. Raises InputError."""
     if not sent.prompt.strip():
         raise InputError('Say what to do with the photo, such as "make the sky dramatic".')
+    inbox = inbox_of(load_settings())
+    # Of the folder where `edi serve` was started, a person at the page knows nothing.
+    image, mask = find_photo(sent.photo, inbox), find_photo(sent.mask, inbox) if sent.mask else ""
     with ONE_PHOTO:
-        wish = Wish.checked(image=sent.photo, **sent.model_dump(exclude={"photo", "once"}))
+        wish = Wish.checked(image=image, mask=mask, **sent.model_dump(exclude={"photo", "mask", "once"}))
     return {
         "image_path": wish.image_path,
         "prompt": wish.prompt,
@@ -216,8 +220,10 @@ def _start(deployment: str, parameters: Mapping[str, Any], once: UUID) -> str:
 
 
 def picture_of(photo: str) -> str:
-    """The address of a small picture of a photo, if it is in the inbox."""
-    return inbox_link(photo) if photo in [path.name for path in photos_in(inbox_of(load_settings()))] else ""
+    """The address of a small picture of a photo, if it is in the inbox: by its name there, or its path."""
+    inbox, path = inbox_of(load_settings()), Path(photo)
+    is_there = path.parent in (Path(), inbox) and inbox / path.name in photos_in(inbox)
+    return inbox_link(path.name) if is_there else ""
 
 
 class _Answer(BaseModel):

@@ -224,9 +224,7 @@ def _starting(name: str) -> Response:
     again = {"photo": run.parameters.get("image_path", ""), "prompt": run.parameters.get("prompt", "")}
     said, is_over = _how(run), run.state_type in _OVER
     anew = [link(f"{EDIT}?{urlencode(again)}", "Say it anew")] if is_over else []
-    photo = Path(str(run.parameters.get("image_path", "")))
-    in_inbox = photo.parent in (Path(), inbox_of(load_settings()))
-    picture = picture_of(photo.name) if in_inbox else ""
+    picture = picture_of(str(run.parameters.get("image_path", "")))
     watch, ways = Watch(session_link(name), stands_link(name), said), [*anew, link(PREFIX, "Photos and edits")]
     return HTMLResponse(starting_page(run.parameters, picture, said, watch, ways))
 
@@ -266,9 +264,10 @@ def _picture(store: Store, session_id: str, request: Request) -> Response:
 
 
 def _small(store: Store, session_id: str, request: Request) -> Response:
-    """A small picture of the result, or of the photo as long as there is none."""
+    """A small picture of the result, or of the photo as long as there is none or "?of=photo" asks for it."""
     state = store.database.get_state(session_id)
-    path = (state.edited_image_path or state.scene_analysis.get("image", {}).get("path")) if state else None
+    result = state.edited_image_path if state and request.query_params.get("of") != "photo" else None
+    path = (result or state.scene_analysis.get("image", {}).get("path")) if state else None
     if not path:
         raise NotFoundError(f"Session {session_id} has no picture yet.")
     # A stored file is called after what is in it.
@@ -305,7 +304,9 @@ def _again(store: Store, session_id: str, _: Request) -> Response:
     }
     filled |= {name: session.options.get(name) for name in ("review", "variations", "max_attempts")}
     given = {name: str(value) for name, value in filled.items() if value}
-    return HTMLResponse(edit_page(given, picture_of(given["photo"])))
+    state = store.database.get_state(session_id)
+    kept = f"{session_link(session_id, THUMBNAIL)}?of=photo" if state and state.scene_analysis.get("image") else ""
+    return HTMLResponse(edit_page(given, picture_of(given["photo"]) or kept))
 
 
 def _path_of(history: SessionHistory, picture: str) -> str | None:

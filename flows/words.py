@@ -50,6 +50,9 @@ DELTA_E = (
     "a blur changes the sharpness rather than the colours."
 )
 
+#: From here on a mean ΔE is seen without looking for it.
+_PLAIN_CHANGE = 5.0
+
 #: What is being done while the next boundary is on its way.
 _DOING = {
     "upload": "Opening the photo.",
@@ -132,18 +135,30 @@ def called(entity_ids: Iterable[str], entities: Iterable[EntityData]) -> str:
 
 
 def understood(intent: Intent, entities: Iterable[EntityData]) -> str:
-    """ "dramatic sky on sky; warmth on building, with confidence 0.92"."""
+    """ "dramatic sky on sky; warmer on building, with confidence 0.92"."""
     return f"{meant(intent, entities)}, with confidence {intent.confidence:.2f}"
 
 
 def meant(intent: Intent, entities: Iterable[EntityData]) -> str:
-    """ "dramatic sky on sky; warmth on building"."""
+    """ "dramatic sky on sky; warmer on building"."""
     known = list(entities)
     return "; ".join(_meant(step, intent, known) for step in steps_of(intent))
 
 
+#: What looks that go both ways are called, up and down.
+_BOTH_WAYS = {
+    "exposure": ("brighter", "darker"),
+    "contrast": ("more contrast", "less contrast"),
+    "saturation": ("more colour", "less colour"),
+    "warmth": ("warmer", "cooler"),
+    "sharpen": ("sharper", "softer"),
+}
+
+
 def _meant(step: MeantStep, intent: Intent, entities: Sequence[EntityData]) -> str:
     look = step.action.replace("_", " ") or intent.edit_type
+    if step.action in _BOTH_WAYS:
+        look = _BOTH_WAYS[step.action][step.parameters.get("direction", 1) < 0]
     if mood := step.parameters.get("mood"):
         look = f"{mood} sky" if step.action == "dramatic_sky" else str(mood)
     return f"{look} on {'the whole picture' if step.scope == 'whole' else called(step.targets, entities)}"
@@ -236,10 +251,16 @@ def changes(deltas: Iterable[EntityDelta], entities: Iterable[EntityData], *, fi
     names = names_of(entities)
     listed = sorted(deltas, key=lambda delta: -delta.mean_delta_e)
     return [
-        f"{names.get(delta.entity_id, delta.label)} {VERDICTS[delta.verdict]}"
+        f"{names.get(delta.entity_id, delta.label)} {_became(delta)}"
         + (f" (ΔE {delta.mean_delta_e:.1f})" if figures else "")
         for delta in listed
     ]
+
+
+def _became(delta: EntityDelta) -> str:
+    """Of several looks that were asked for, one may be seen and another not."""
+    is_changed = delta.verdict == "not_applied" and delta.mean_delta_e > _PLAIN_CHANGE
+    return "changed, but not in every way that was asked" if is_changed else VERDICTS[delta.verdict]
 
 
 def attempts_of(history: SessionHistory) -> dict[int, Json]:
@@ -257,8 +278,11 @@ def restored(steps: Sequence[Step]) -> str:
     return "; ".join(parts)
 
 
-def headline(history: SessionHistory) -> str:
-    """Where a session stands, in one sentence."""
+def headline(history: SessionHistory, *, now: bool = False) -> str:
+    """Where a session stands, in one sentence.
+
+    now: it is shown only as long as it is so. What a session asks can be answered once its run has let go of it.
+    """
     session = history.session
     if session.status == "failed":
         return f"Failed: {session.failure_reason or 'for an unknown reason'}"
@@ -269,7 +293,9 @@ def headline(history: SessionHistory) -> str:
     if isinstance(following, Step):
         which = f"Attempt {following.attempt}: " if following.attempt > 1 else ""
         return which + _DOING[following.stage]
-    return _waiting(history, following)
+    told = _waiting(history, following)
+    is_early = now and not session.waiting_for and told.startswith("Waiting for you")
+    return "One moment: it is going to ask you something." if is_early else told
 
 
 def _ended(history: SessionHistory, kept: int) -> str:

@@ -58,8 +58,8 @@ def read_region(given: str) -> Region | None:
         x = y = width = height = float("nan")
     if not (x >= 0 and y >= 0 and width >= 1 and height >= 1 and x + width <= 100 and y + height <= 100):
         raise InputError(
-            f"The region is {given[:60]!r}: give left, top, width and height in percent of the picture, inside of it "
-            "and at least 1 each; '0,0,100,40' is the upper two fifths."
+            f"The region is {given[:60]!r}: give four numbers in percent of the picture, how far from the left and "
+            "from the top, how wide and how high; '0,0,100,40' is the upper two fifths, '50,0,50,100' the right half."
         )
     return Region(x, y, width, height)
 

@@ -17,13 +17,21 @@ Floats = NDArray[np.float32]
 _PIXELS: Final = 32_768
 
 
+def share_cores(photos: int) -> None:
+    """For so many photos at a time in this machine: each gets its part of the processors this process may use.
+
+    In a container, or under `taskset`, those are fewer than the machine has; macOS does not say.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cv2.setNumThreads(max(1, allowed // photos))
+
+
 def _workers() -> int:
-    """How many bands at a time: the processors this process may use (fewer than the machine has, in a container).
+    """How many bands at a time: as many as OpenCV has threads, which without `share_cores` are all processors.
 
     numpy and OpenCV let go of the interpreter while they compute; beyond four the memory bus is the limit.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, allowed)
+    return min(4, max(1, cv2.getNumThreads()))
 
 
 def in_bands(shape: tuple[int, ...], work: Callable[[int, int], None], rows: tuple[int, int] | None = None) -> None:

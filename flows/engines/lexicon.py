@@ -177,12 +177,17 @@ def clauses(text: str) -> list[str]:
 def look_in(clause: str) -> tuple[Look, str] | None:
     """The look that a clause asks for and the phrase that says so; None when no phrase is known.
 
-    Longer phrases beat shorter ones, and sure ones beat vague ones ("better colours" is about colours).
+    Sure phrases beat vague ones ("better colours" is about colours), then every other one beats a word that only says
+    which thing is meant ("darken the bright sky"), then longer ones beat shorter ones.
     """
     matches = [(match, look) for compiled, look in _look_patterns() for match in compiled.finditer(clause)]
     # "soft focus" is no focus.
     outer = [(m, look) for m, look in matches if not any(_within(m, other) for other, _ in matches)]
-    best = max(outer, key=lambda found: (found[1].certainty, len(found[0].group())), default=None)
+    best = max(
+        outer,
+        key=lambda found: (found[1].certainty, not _describes(found[0], clause), len(found[0].group())),
+        default=None,
+    )
     coloured = _colour_look(clause)
     if coloured is not None and (best is None or best[1].action == "enhance" or best[0].group() in _TONES):
         return coloured
@@ -196,6 +201,22 @@ def _within(inner: re.Match[str], outer: re.Match[str]) -> bool:
     one, other = inner.span(), outer.span()
     return other[0] <= one[0] and one[1] <= other[1] and one != other
 
+
+def _describes(match: re.Match[str], clause: str) -> bool:
+    """Whether a word says how a thing is, not how it is to be: "the bright sky", but not "make the sky bright"."""
+    before, after = clause[: match.start()], clause[match.end() :]
+    return (
+        match.group() in _ADJECTIVES.split("|")
+        and re.search(r"\b(?:the|this|that|these|those|my|our|its) (?:very |too |so |rather )?$", before) is not None
+        and re.match(r" [a-z]", after) is not None
+    )
+
+
+#: Looks that may as well be said of a thing as it is.
+_ADJECTIVES: Final = (
+    "bright|dark|light|dim|pale|dull|vivid|vibrant|colorful|colourful|saturated|rich|muted|faded|flat|harsh|soft|sharp|"
+    "crisp|blurry|blurred|fuzzy|warm|cold|cool|overexposed|underexposed|moody|gloomy"
+)
 
 #: Words that tell how a colour is, where one follows.
 _TONES: Final = (

@@ -18,7 +18,8 @@ from edi_storage.models import Intent, Operation
 from flows.engines.base import EditRequest, Mask, Pixels, Progress, Variation, Variations, no_progress
 from flows.engines.comparing import inside
 from flows.engines.operations import apply
-from flows.engines.regions import WORK_SIDE, shrink, to_lab
+from flows.engines.paints import lab_of
+from flows.engines.regions import WORK_SIDE, colour_name, shrink, to_lab
 from flows.engines.steps import PRESET_OF, Step, parameters_of, steps_for
 
 #: Two pictures look the same whose colour difference (CIEDE2000) inside the targets is on average below the first, and
@@ -174,7 +175,7 @@ def _called(name: str, steps: Sequence[Step], number: int | None) -> _Candidate:
     """A candidate with its name: that of its preset where it has one, and how strong it is."""
     varied = steps[number or 0]
     if "color" in varied.parameters and varied.action in _WHOLE_HEARTED:
-        return f"{name} ({varied.parameters['color']})", list(steps)
+        return f"{name} ({colour_name(np.array(lab_of(str(varied.parameters['color']))))})", list(steps)
     named = name if number is None or "color" in varied.parameters else _preset(varied)
     return f"{named}, {round(100 * varied.strength)} %", list(steps)
 

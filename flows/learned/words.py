@@ -38,8 +38,9 @@ EXPLANATION: Final = (
 )
 #: Which complaints change more than the liking of a way.
 OF_COMPLAINTS: Final = (
-    "Chosen, or read out of comments. “Too strong” and “too weak” also move the strength of the edits that follow; for "
-    "all others it is the rating that counts."
+    "Chosen, or read out of comments. When the same edit is tried again, EDI acts on too strong, too weak, edges, "
+    "colour and tone. In the edits that follow, “too strong” and “too weak” move the strength; for all others it is "
+    "the rating that counts."
 )
 #: Of the trend's picture.
 OF_TREND: Final = "Each point is a group of rated first tries up to that day; shaded: 95 % intervals."

@@ -5,7 +5,7 @@ They have the words of Prefect's forms (flows/form.py), and send what those take
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import PurePath
 from typing import Any, Final, get_args
@@ -95,7 +95,8 @@ def edit_page(given: Mapping[str, str], picture: str = "", wrong: str = "") -> s
 def _photo(name: str, picture: str) -> str:
     """The photo that was chosen, or the field in which it is named."""
     if picture:
-        shown = f'<img src="{escape(picture)}" alt="{escape(name)}"><figcaption>{escape(name)}</figcaption>'
+        called = escape(PurePath(name).name)
+        shown = f'<img src="{escape(picture)}" alt="{called}"><figcaption>{called}</figcaption>'
         return f'<figure>{shown}</figure><input type="hidden" name="photo" value="{escape(name)}">'
     field = f'<input type="text" name="photo" value="{escape(name)}" required autofocus>'
     return _field("photo", form.Photo, field)
@@ -171,11 +172,13 @@ def rating_form(session_id: str, attempt: int, said: UserFeedback | None, chosen
     )
 
 
-def answer_form(session_id: str, choices: Iterable[tuple[str, str]], original: str, written: str) -> str:
+def answer_form(
+    session_id: str, choices: Sequence[tuple[str, str]], original: str, written: str, example: str = ""
+) -> str:
     """The choices of a question, each a button that answers it: what it is called, and a picture of it as HTML.
 
-    original: where they are variations, the picture of the photo; then one may also get parts of others, as was
-    `written` before. "" where they are none.
+    original: where they are variations, the picture of the photo; "" where they are none. One of several variations may
+    also get parts of others, as was `written` before; `example` is what such a part is called in this photo.
     """
     action = escape(answer_link(session_id))
     buttons = "".join(
@@ -186,12 +189,17 @@ def answer_form(session_id: str, choices: Iterable[tuple[str, str]], original: s
         return f'<form method="post" action="{action}" class="choices"><div class="grid">{buttons}</div></form>'
     title, _ = form.words_of(form.Blend)
     photo = f"<figure>{original}<figcaption>the photo as it is</figcaption></figure>"
-    return (
+    among = (
         f"<p>Click on the one that you like best.</p>"
         f'<form method="post" action="{action}" class="choices"><div class="grid wider">{buttons}{photo}</div></form>'
-        f'<form method="post" action="{action}"><label class="field"><b>{escape(title)}</b>'
+    )
+    if len(choices) < 2 or not example:
+        return among
+    about = f"'1, {example} from {len(choices)}' is variation 1 with the {example} of variation {len(choices)}."
+    return (
+        f'{among}<form method="post" action="{action}"><label class="field"><b>{escape(title)}</b>'
         f'<input type="text" name="answer" maxlength="200" value="{escape(written)}" required>'
-        "<small>'1, sky from 3' is the first with the sky of the third.</small></label>"
+        f"<small>{escape(about)}</small></label>"
         "<p><button>Blend</button></p></form>"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 from typing import Final
 
 from edi_storage.models import SessionData, UserFeedback
@@ -68,18 +69,18 @@ def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
     kinds = escape(",".join(SUFFIXES))
     add = (
         f'<label>{how} on this computer: <input type="file" id="add" multiple accept="{kinds}"></label> '
-        f'<strong id="said"></strong> <br>One that EDI can read already: {link(edit_link(), "name its path")}.'
+        f'<strong id="said"></strong> <br>Or one on the machine where EDI runs: {link(edit_link(), "name its path")}.'
     )
-    kept = f'<span class="soft">They are kept in the folder <code>{escape(str(inbox))}</code>.{more}</span>'
+    kept = f'<span class="soft">Photos that you add are kept in <code>{escape(str(inbox))}</code>.{more}</span>'
     folder = f"<p>{add} {kept}</p>"
     return ["<h2>Photos</h2>", folder, *([f'<div class="grid inbox">{"".join(shown)}</div>'] if shown else [])]
 
 
 def _listed(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback]) -> list[str]:
     rows = [
-        f"<tr><td>{_small(one)}</td><td>{link(session_link(one.session_id), one.naive_prompt[:100])}</td>"
+        f"<tr><td>{_small(one)}</td><td>{_asked(one)}</td>"
         f"<td>{escape(Path(one.image_path).name)}</td><td>{when(one.created_at)}</td>"
-        f"<td>{escape(_stands(one))}</td><td>{escape(words.verdict(said.get(one.session_id)))}</td></tr>"
+        f"<td>{escape(_stands(one))}</td><td>{_said(one, said.get(one.session_id))}</td></tr>"
         for one in sessions
     ]
     cells = ("", "what was asked for", "photo", "when", "how it stands", "what you said")
@@ -88,6 +89,17 @@ def _listed(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback]) -
         f'<div class="wide list"><table><tr>{head}</tr>{"".join(rows)}</table></div>' if rows else "<p>None yet.</p>"
     )
     return ["<h2>Edits, the newest first</h2>", table]
+
+
+def _asked(session: SessionData) -> str:
+    return link(session_link(session.session_id), shorten(session.naive_prompt, 100, placeholder=" …"))
+
+
+def _said(session: SessionData, said: UserFeedback | None) -> str:
+    """What a person has said of it, or where they say it."""
+    if said is None and session.status == "completed":
+        return link(f"{session_link(session.session_id)}#rate", "rate it")
+    return escape(words.verdict(said))
 
 
 def _small(session: SessionData) -> str:

@@ -62,7 +62,7 @@ def page(store: Store, history: SessionHistory, served: Served | None = None, co
         *(lines(link(PREFIX, "Photos and edits")) if served else ()),
         f"<h1>{escape(session.naive_prompt)}</h1>",
         f'<p class="soft">{escape(Path(session.image_path).name)}, {when(session.created_at)}</p>',
-        standing(words.headline(history)),
+        standing(words.headline(history, now=served is not None)),
         *([f'<p class="wrong">{escape(told)}</p>'] if told else []),
         *(["<p>It was interrupted, and went on by itself.</p>"] if was_interrupted(history) else []),
         *(_ways(history) if served else ()),
@@ -119,9 +119,11 @@ def _asked(history: SessionHistory, shown: Album, chosen: Mapping[str, str]) -> 
         for number, choice in enumerate(question.choices, 1)
     ]
     original = _small(shown.before, _MIDDLE) if between else ""
-    listed = zip(question.choices, pictures, strict=True)
+    listed = list(zip(question.choices, pictures, strict=True))
+    names = words.names_of(words.largest_first(history.entities)).values()
     none = f"None of them? {link(again_link(session.session_id), 'Say it in other words')}."
-    return [answer_form(session.session_id, listed, original, chosen.get("answer", "")), f"<p>{none}</p>"]
+    form = answer_form(session.session_id, listed, original, chosen.get("answer", ""), next(iter(names), ""))
+    return [form, f"<p>{none}</p>"]
 
 
 def _small(picture: Pixels | None, longest: int) -> str:

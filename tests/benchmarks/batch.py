@@ -3,7 +3,9 @@
 The same photos with one worker, with two threads, with two processes, and with two threads while the whole batch is
 killed twice (SIGKILL) and started again; each is the `edi batch` command in a home of its own. What counts is how many
 photos it does in a second, from the first that is done to the last, compared in one run, and that every photo was done
-once. The whole command, with the start of Prefect's server and of the workers, stands beside it.
+once. One worker is not one core: OpenCV and Prefect's server use the second one too. So the same with everything on one
+core is there as well: it says what two cores bring. The whole command, with the start of Prefect's server and of the
+workers, stands beside it.
 """
 
 from __future__ import annotations
@@ -47,12 +49,22 @@ def make_photos(folder: Path, count: int) -> None:
             )
 
 
-#: Workers, EDI_TASK_RUNNER, and at which shares of the photos it is killed.
-CONTENDERS: Final[dict[str, tuple[int, str, Sequence[float]]]] = {
-    "one worker": (1, "threads", ()),
-    "two threads": (2, "threads", ()),
-    "two processes": (2, "processes", ()),
-    "two threads, killed twice": (2, "threads", (0.25, 0.6)),
+@dataclass(frozen=True)
+class Contender:
+    """How a batch is run: workers, EDI_TASK_RUNNER, at which shares of the photos it is killed, and on which cores."""
+
+    workers: int
+    runner: str = "threads"
+    kills: Sequence[float] = ()
+    cores: Sequence[int] = ()
+
+
+CONTENDERS: Final = {
+    "one worker": Contender(1),
+    "one worker, everything on one core": Contender(1, cores=(0,)),
+    "two threads": Contender(2),
+    "two processes": Contender(2, runner="processes"),
+    "two threads, killed twice": Contender(2, kills=(0.25, 0.6)),
 }
 
 
@@ -67,12 +79,13 @@ class Speed:
 class Batch:
     """One `edi batch` over the photos of a folder, in a home of its own."""
 
-    def __init__(self, photos: Path, home: Path, workers: int, runner: str) -> None:
-        self.home, self._photos = home, len(list(photos.iterdir()))
-        asked = ["batch", str(photos), "--prompt", "make it warmer", "--workers", str(workers), "--json"]
-        self._command = [sys.executable, "-m", "flows.cli", *asked]
+    def __init__(self, photos: Path, home: Path, contender: Contender) -> None:
+        self.home, self._photos, self._contender = home, len(list(photos.iterdir())), contender
+        asked = ["batch", str(photos), "--prompt", "make it warmer", "--workers", str(contender.workers), "--json"]
+        cores = ["taskset", "--cpu-list", ",".join(map(str, contender.cores))] if contender.cores else []
+        self._command = [*cores, sys.executable, "-m", "flows.cli", *asked]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDI_", "PREFECT_"))}
-        self._environment = {**kept, "EDI_HOME": str(home), "EDI_TASK_RUNNER": runner}
+        self._environment = {**kept, "EDI_HOME": str(home), "EDI_TASK_RUNNER": contender.runner}
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -84,10 +97,10 @@ class Batch:
             start_new_session=True,
         )
 
-    def run(self, kills: Sequence[float] = ()) -> Speed:
+    def run(self) -> Speed:
         """To its end; before, killed each time when such a share of the photos is done, and started again."""
         started = time.perf_counter()
-        for share in kills:
+        for share in self._contender.kills:
             process = self._start()
             while self.done() < share * self._photos:
                 assert process.poll() is None, "it was done before it could be killed"
@@ -139,17 +152,22 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             photos = Path(folder) / "photos"
             make_photos(photos, asked.photos)
-            for number, (name, (workers, runner, kills)) in enumerate(CONTENDERS.items()):
-                batch = Batch(photos, Path(folder) / f"home-{number}", workers, runner)
-                found[name].append(batch.run(kills))
+            for number, (name, contender) in enumerate(CONTENDERS.items()):
+                batch = Batch(photos, Path(folder) / f"home-{number}", contender)
+                found[name].append(batch.run())
                 wrong += [f"{name}: {what}" for what in batch.twice()]
     steady = {name: statistics.median(one.steady for one in speeds) for name, speeds in found.items()}
     whole = {name: statistics.median(one.whole for one in speeds) for name, speeds in found.items()}
     print(f"{machine()}; {asked.photos} photos of {SIZE[0]} x {SIZE[1]}, medians of {asked.rounds} rounds\n")
-    print("| `edi batch` | photos a second | times one worker | with its start | times |\n|---|---:|---:|---:|---:|")
+    print("| `edi batch` | photos a second | times one worker | times one core | with its start | times one worker |")
+    print("|---|---:|---:|---:|---:|---:|")
+    one, core = "one worker", "one worker, everything on one core"
     for name in found:
-        ratios = [speeds[name] / speeds["one worker"] for speeds in (steady, whole)]
-        print(f"| {name} | {steady[name]:.2f} | {ratios[0]:.2f} | {whole[name]:.2f} | {ratios[1]:.2f} |")
+        ratios = [steady[name] / steady[one], steady[name] / steady[core]]
+        print(
+            f"| {name} | {steady[name]:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {whole[name]:.2f} | "
+            f"{whole[name] / whole[one]:.2f} |"
+        )
     print(f"\nBar: two threads at least {LEAST} times one worker. Every photo done once: {'no' if wrong else 'yes'}.")
     print(json.dumps(wrong[:5]) if wrong else "", end="")
     return int(bool(wrong) or steady["two threads"] < LEAST * steady["one worker"])

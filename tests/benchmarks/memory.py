@@ -3,7 +3,7 @@
 Homes with a short and a long history, of sessions as other tools leave them (no boundaries), a verdict on each; then
 `edi sessions`, `edi doctor`, `edi learn` and `edi export`, each a process of its own, whose peak the kernel tells when
 it has ended. What counts is how many times as much they take with the long history. A million sessions take
-about 2 GB of disk and a quarter of an hour.
+about 2 GB of disk; `edi doctor`, which looks at each, takes most of the time (see `--commands`).
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def megabytes(home: Path, command: str) -> tuple[float, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.memory", description=__doc__)
     parser.add_argument("--sessions", type=int, nargs=2, default=HISTORIES)
+    parser.add_argument("--commands", nargs="+", default=COMMANDS, choices=COMMANDS)
     parser.add_argument("--make", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     few, many = sorted(asked.sessions)
@@ -84,11 +85,11 @@ def main() -> int:
             # In a process of its own: the kernel counts what this one takes to those that it starts.
             made = ["--make", str(home), "--sessions", f"{count}", f"{count}"]
             subprocess.run([sys.executable, "-m", "tests.benchmarks.memory", *made], check=True)
-            for command in COMMANDS:
+            for command in asked.commands:
                 found[count, command] = megabytes(home, command)
     print(f"{machine()}\n")
     print(f"| command | {few:,} sessions, MB | {many:,} sessions, MB | ratio | seconds |\n|---|---:|---:|---:|---:|")
-    ratios = {command: found[many, command][0] / found[few, command][0] for command in COMMANDS}
+    ratios = {command: found[many, command][0] / found[few, command][0] for command in asked.commands}
     for command, ratio in ratios.items():
         short, (long, seconds) = found[few, command][0], found[many, command]
         print(f"| `edi {command}` | {short:.0f} | {long:.0f} | {ratio:.2f} | {seconds:.0f} |")

@@ -293,6 +293,23 @@ def test_what_is_in_focus_is_the_subject_of_words_nobody_taught_us() -> None:
     assert asked.question.choices[0].startswith("the subject")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "action", "direction"),
+    [
+        ("darken the bright sky", "exposure", -1),
+        ("make the bright sky darker", "exposure", -1),
+        ("brighten the dark building", "exposure", 1),
+        ("the sky is too bright, darken it", "exposure", -1),
+        ("fix the dark building", "exposure", 1),
+        ("desaturate the vivid vegetation", "saturation", -1),
+        ("blur the sharp building", "blur", 1),
+    ],
+)
+def test_a_word_that_says_how_a_thing_is_does_not_say_how_it_is_to_be(prompt: str, action: str, direction: int) -> None:
+    (step,) = steps_of(understand(prompt, SCENE))
+    assert (step.action, step.parameters.get("direction", 1)) == (action, direction)
+
+
 def test_any_words_on_any_photo_end_in_an_intent_or_one_sentence() -> None:
     words = [
         *("make", "the", "sky", "trees", "building", "background", "door", "it", "everything", "photo", "red", "blue"),

@@ -86,6 +86,7 @@ class Serve:
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.home, self.log, self._settings = home, home / "serve.log", settings
+        self.folder = home / "started-in"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -98,11 +99,14 @@ class Serve:
         browser.chmod(0o700)
         environment = {**os.environ, **homes.environment(self.home), "BROWSER": str(browser), **self._settings}
         environment.pop("PREFECT_API_URL", None)
+        # From anywhere: what lies in that folder is not what a person at a page means.
+        environment["PYTHONPATH"] = str(PALACE.parents[2])
+        self.folder.mkdir(exist_ok=True)
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", "serve", "--port", str(self.port), "--open"],
                 env=environment,
-                cwd=PALACE.parents[2],
+                cwd=self.folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -159,9 +159,10 @@ def test_a_runner_that_is_not_installed_is_one_sentence(monkeypatch: pytest.Monk
         batch_runner("ray", 2)
 
 
-def test_dask_does_the_same(edi: Edi, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("prefect_dask", reason="NOT TESTED: Dask (prefect-dask is not installed)")
-    monkeypatch.setenv("EDI_TASK_RUNNER", "dask")
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_a_cluster_does_the_same(edi: Edi, folder: Path, monkeypatch: pytest.MonkeyPatch, runner: str) -> None:
+    pytest.importorskip(f"prefect_{runner}", reason=f"NOT TESTED: {runner} (prefect-{runner} is not installed)")
+    monkeypatch.setenv("EDI_TASK_RUNNER", runner)
     assert [row["decision"] for row in batch(edi, folder)["results"]] == ["accepted"] * 3
 
 

@@ -26,11 +26,15 @@ def test_the_inbox_is_private_and_made_once(tmp_path: Path, inbox: Path) -> None
     assert inbox.stat().st_mode & 0o077 == 0
 
 
-def test_a_bare_name_is_found_in_the_working_directory_first_and_then_in_the_inbox(tmp_path: Path, inbox: Path) -> None:
+def test_a_bare_name_is_found_in_the_inbox_and_where_a_person_is_here_before_it(tmp_path: Path, inbox: Path) -> None:
     shutil.copy(PALACE, inbox / "beach.jpg")
-    assert find_photo("beach.jpg", inbox) == str(inbox / "beach.jpg")
+    for here in (False, True):
+        assert find_photo("beach.jpg", inbox, here=here) == str(inbox / "beach.jpg")
     assert find_photo("beach.jpg\n", inbox) == str(inbox / "beach.jpg"), "a form's field takes several lines"
     shutil.copy(PALACE, tmp_path / "here" / "beach.jpg")
+    assert find_photo("beach.jpg", inbox) == str(inbox / "beach.jpg"), "a server's folder is nobody's"
+    assert find_photo("beach.jpg", inbox, here=True) == str(tmp_path / "here" / "beach.jpg")
+    (inbox / "beach.jpg").unlink()
     assert find_photo("beach.jpg", inbox) == str(tmp_path / "here" / "beach.jpg")
 
 
@@ -48,7 +52,9 @@ def test_an_unknown_name_is_answered_with_the_folder_and_five_of_its_photos(inbo
     with pytest.raises(InputError) as refused:
         find_photo("beach.jpg", inbox)
     there = "1.jpg, 2.PNG, 3.webp, 4.jpeg, 5.jpg and 1 more."
-    assert str(refused.value).endswith(f"in the folder for photos, {inbox}. There: {there}")
+    assert str(refused.value) == f"There is no photo 'beach.jpg' in the folder for photos, {inbox}. There: {there}"
+    with pytest.raises(InputError, match=f"in {Path.cwd()} or in the folder for photos"):
+        find_photo("beach.jpg", inbox, here=True)
     with pytest.raises(InputError, match=r"Do you mean '3.webp'\?"):
         find_photo("33.webp", inbox)
 

@@ -94,6 +94,18 @@ def test_the_form_starts_an_edit_and_leads_to_its_page(control: Control) -> None
     assert (session.options["strength"], session.options["protect"], session.options["review"]) == (0.85, "sky", "auto")
 
 
+def test_the_photo_of_that_name_in_the_inbox_is_meant_wherever_the_server_was_started(control: Control) -> None:
+    Image.new("RGB", (64, 64), "navy").save(control.home / "started-in" / "same.jpg")
+    (control.home / "images" / "same.jpg").write_bytes(PALACE.read_bytes())
+    run = started(control, photo="same.jpg", review="auto")
+    named = control.start("edit-image", image_path="same.jpg", prompt="make it warmer", review="auto")
+    for edit in (run, named):
+        wait_until(lambda edit=edit: stands(control, edit).startswith("Done"), "the edit")
+        with control.database() as database:
+            assert database.require_session(edit).image_path == str(control.home / "images" / "same.jpg")
+    assert '<img src="/edi/-/photo?name=same.jpg" alt="same.jpg">' in look(control, f"/edi/{run}/again").text
+
+
 def test_sent_twice_the_form_starts_one_edit(control: Control) -> None:
     form = wish(review="auto")
     first, second = (post(control, "/edi/-/edit", **form).headers["location"] for _ in range(2))

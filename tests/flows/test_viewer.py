@@ -96,6 +96,17 @@ def test_the_same_photo_is_edited_again_from_the_filled_in_form(control: Control
     assert len(again.pop("once")) == 36
     usual = {"mask": "", "review": "unsure", "variations": "", "max_attempts": "3"}
     assert again == {"photo": "again.jpg", **asked, **usual}
+    photo.unlink()
+    form = look(control, f"/edi/{run}/again").text
+    assert f'<img src="/edi/{run}/small?of=photo" alt="again.jpg">' in form, "shown from the session's own copy"
+    shown = Image.open(io.BytesIO(look(control, f"/edi/{run}/small?of=photo").content)).resize((1, 1))
+    assert (
+        max(
+            abs(one - other)
+            for one, other in zip(_colour(shown), _colour(Image.open(PALACE).resize((1, 1))), strict=True)
+        )
+        < 3
+    )
 
 
 def test_what_was_said_stands_in_the_list(control: Control, edited: str) -> None:
@@ -121,7 +132,7 @@ def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control
     (inbox / "circle.jpg").symlink_to("circle.jpg")
     Path(os.fsdecode(os.fsencode(inbox) + b"/caf\xe9.jpg")).write_bytes(b"a name that is no text")
     shown = look(control, "/edi").text
-    assert f"They are kept in the folder <code>{inbox}</code>." in shown
+    assert f"Photos that you add are kept in <code>{inbox}</code>." in shown
     assert 'src="/edi/-/photo?name=my+beach.jpg"' in shown
     small = look(control, "/edi/-/photo?name=my+beach.jpg")
     assert (small.headers["content-type"], Image.open(io.BytesIO(small.content)).size) == ("image/jpeg", (480, 320))
