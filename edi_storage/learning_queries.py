@@ -138,8 +138,9 @@ def fold_new(connection: Connection) -> LearningRun:
     """Count the events after the watermark. By other rules than the last time, all are counted again."""
     mine = select(func.max(LearningRunRow.seq_to)).where(LearningRunRow.config == COUNTING)
     watermark = connection.execute(mine).scalar()
-    if watermark is None:
+    if watermark is None and connection.execute(select(exists().where(LearningRunRow.id > 0))).scalar():
         return count_again(connection)
+    watermark = watermark or 0
     new = select(FeedbackEventRow.seq).where(FeedbackEventRow.seq > watermark).order_by(FeedbackEventRow.seq)
     batch = new.limit(EVENTS_A_RUN).subquery()
     last, events = connection.execute(select(func.max(batch.c.seq), func.count())).one()
@@ -176,7 +177,18 @@ def count_again(connection: Connection) -> LearningRun:
 
 
 def _count(connection: Connection, run: LearningRun) -> None:
-    which = and_(FeedbackEventRow.seq > run.seq_from, FeedbackEventRow.seq <= run.seq_to)
+    for first in range(run.seq_from, run.seq_to, EVENTS_A_RUN):  # SQLite sorts a statement's events in memory
+        last = min(first + EVENTS_A_RUN, run.seq_to)
+        _add_up(connection, and_(FeedbackEventRow.seq > first, FeedbackEventRow.seq <= last))
+    for table in (LearningCellRow, LearningTermCellRow, LearningCalibrationRow):
+        columns = table.__table__.c
+        # Together as the partial index has them.
+        connection.execute(delete(table).where(columns.accepted == 0, columns.partial == 0, columns.rejected == 0))
+    connection.execute(insert(LearningRunRow).values(config=COUNTING, **run.model_dump()))
+
+
+def _add_up(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Add these events to the cells."""
     _add(connection, LearningCellRow, ("edit_type", "label", "preset", "strength"), _cell_sums(which))
     term = _each_term(connection)
     keys = [term.c.value.label("term"), FeedbackEventRow.edit_type, FeedbackEventRow.label, FeedbackEventRow.preset]
@@ -184,11 +196,6 @@ def _count(connection: Connection, run: LearningRun) -> None:
     _add(connection, LearningTermCellRow, ("term", "edit_type", "label", "preset"), sums.group_by(*keys))
     scored = select(FeedbackEventRow.score, *_verdict_sums()).where(which, FeedbackEventRow.score.is_not(None))
     _add(connection, LearningCalibrationRow, ("score",), scored.group_by(FeedbackEventRow.score))
-    for table in (LearningCellRow, LearningTermCellRow, LearningCalibrationRow):
-        columns = table.__table__.c
-        # Together as the partial index has them.
-        connection.execute(delete(table).where(columns.accepted == 0, columns.partial == 0, columns.rejected == 0))
-    connection.execute(insert(LearningRunRow).values(config=COUNTING, **run.model_dump()))
 
 
 def _verdict_sums() -> list[ColumnElement[int]]:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, func, select
 
-from edi_storage import EDIDatabase
+from edi_storage import EDIDatabase, learning_queries
 from edi_storage.connection import reading
 from edi_storage.errors import EdiError
 from edi_storage.learning import learn
@@ -59,6 +59,13 @@ def test_incremental_is_the_same_as_counting_again(template: Path, history: list
 
 def test_so_it_is_on_any_database(database_url: str) -> None:
     rng = random.Random(5)
+    with EDIDatabase(database_url) as database:
+        live(database, [("session", 1)] + [(rng.choice(OPERATIONS), rng.getrandbits(32)) for _ in range(120)])
+
+
+def test_so_it_is_when_each_transaction_folds_in_three(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning_queries, "EVENTS_A_RUN", 3)
+    rng = random.Random(6)
     with EDIDatabase(database_url) as database:
         live(database, [("session", 1)] + [(rng.choice(OPERATIONS), rng.getrandbits(32)) for _ in range(120)])
 
@@ -149,7 +156,7 @@ def check_by_hand(folded: Learned, said: list[tuple[str, UserFeedback]]) -> None
 
 RATE = """
 import random, sys
-from edi_storage import EDIDatabase
+from edi_storage import EDIDatabase, learning_queries
 from tests.learning.people import verdict
 rng = random.Random(int(sys.argv[2]))
 with EDIDatabase(sys.argv[1]) as database:
@@ -159,7 +166,7 @@ with EDIDatabase(sys.argv[1]) as database:
 """
 LEARN = """
 import sys
-from edi_storage import EDIDatabase
+from edi_storage import EDIDatabase, learning_queries
 from edi_storage.learning import learn
 events = 0
 with EDIDatabase(sys.argv[1]) as database:
