@@ -6,15 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Dialect,
     Row,
-    Select,
     Table,
     Update,
     and_,
@@ -24,7 +22,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.sql.dml import UpdateBase
 
 from edi_storage.errors import (
     DatabaseDamagedError,
@@ -47,13 +44,13 @@ from edi_storage.models import (
 )
 from edi_storage.rows import TABLES, RowValues, commit_values, read, read_session, records, row_values, upsert
 from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
-from edi_storage.statements import Prepared
+from edi_storage.statements import prepared
 from edi_storage.tables import FeedbackRow, LeaseRow, SessionRow, StageCommitRow
 
 #: A lease renewed this far in the future was written before the clock was set back.
 _CLOCK_TOLERANCE = timedelta(seconds=5)
 
-# --- Statements of every boundary, made once: to make one takes longer than to run it ----------------------
+# --- Statements that are run all the time, made once: to make one takes longer than to run it --------------
 
 _LEASES, _COMMITS, _SESSIONS = (cast(Table, row.__table__) for row in (LeaseRow, StageCommitRow, SessionRow))
 
@@ -71,20 +68,16 @@ _SEQS_SINCE = select(_COMMITS.c.seq).where(
     _COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq >= bindparam("since")
 )
 _INSERT_COMMIT = insert(_COMMITS)
-
-
-@lru_cache(maxsize=64)
-def _prepared(statement: UpdateBase | Select[Any], names: tuple[str, ...], dialect: Dialect) -> Prepared:
-    return Prepared(statement, names, dialect)
+_SESSION = select(_SESSIONS).where(_SESSIONS.c.id == bindparam("of"))
+_BOUNDARIES = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of")).order_by(_COMMITS.c.seq)
 
 
 # --- Reading -----------------------------------------------------------------------------------------
 
 
 def find_session(connection: Connection, session_id: str) -> SessionData | None:
-    query = select(SessionRow.__table__).where(SessionRow.id == session_id)
-    row = connection.execute(query).mappings().one_or_none()
-    return read_session(row) if row else None
+    found = prepared(_SESSION, ("of",), connection.dialect).rows(connection, {"of": session_id})
+    return read_session(found[0]) if found else None
 
 
 def require_session(connection: Connection, session_id: str) -> SessionData:
@@ -96,8 +89,12 @@ def require_session(connection: Connection, session_id: str) -> SessionData:
 
 def commits(connection: Connection, session_id: str, *which: ColumnElement[bool]) -> list[StageCommit]:
     """The boundaries of a session, or those of them that `which` asks for, in order."""
-    query = select(StageCommitRow.__table__).where(StageCommitRow.session_id == session_id, *which)
-    return [_read_commit(dict(row)) for row in connection.execute(query.order_by(StageCommitRow.seq)).mappings()]
+    if not which:
+        found = prepared(_BOUNDARIES, ("of",), connection.dialect).rows(connection, {"of": session_id})
+    else:
+        query = select(_COMMITS).where(_COMMITS.c.session_id == session_id, *which).order_by(_COMMITS.c.seq)
+        found = [dict(row) for row in connection.execute(query).mappings()]
+    return [_read_commit(row) for row in found]
 
 
 def _read_commit(row: dict[str, Any]) -> StageCommit:
@@ -167,7 +164,7 @@ def renew(connection: Connection, lease: Lease, seconds: float, now: datetime) -
     renewed = lease.model_copy(update={"expires_at": now + timedelta(seconds=seconds)})
     values = {"of": lease.session_id, "by": lease.owner, "with_fence": lease.fence}
     values |= {"expires_at": renewed.expires_at, "renewed_at": now}
-    if not _prepared(_RENEW, tuple(values), connection.dialect).run(connection, values):
+    if not prepared(_RENEW, tuple(values), connection.dialect).run(connection, values):
         if find_session(connection, lease.session_id) is None:
             raise SessionGoneError(f"Session {lease.session_id} was deleted while it was being worked on.")
         raise LeaseLostError(
@@ -193,7 +190,7 @@ def free(connection: Connection, session_id: str, owner: str, fence: int) -> boo
 def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit | None:
     """The boundary when it is there already; StaleBoundaryError when it is not this session's next one."""
     asked = {"of": commit.session_id, "since": commit.seq - 1}
-    rows = _prepared(_SEQS_SINCE, tuple(asked), connection.dialect).rows(connection, asked)
+    rows = prepared(_SEQS_SINCE, tuple(asked), connection.dialect).rows(connection, asked)
     near = {row["seq"] for row in rows}
     if commit.seq in near:
         (stored,) = commits(connection, commit.session_id, StageCommitRow.seq == commit.seq)
@@ -213,7 +210,7 @@ def insert_commit(connection: Connection, commit: StageCommit) -> None:
 
 def insert_values(connection: Connection, values: Mapping[str, Any]) -> None:
     """Insert a boundary, as `rows.commit_values` gives it."""
-    _prepared(_INSERT_COMMIT, tuple(values), connection.dialect).run(connection, values)
+    prepared(_INSERT_COMMIT, tuple(values), connection.dialect).run(connection, values)
 
 
 def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
@@ -253,7 +250,7 @@ def touch_session(connection: Connection, commit: StageCommit, columns: Json) ->
     }
     statement = _update_session(tuple(values))
     values["of"] = commit.session_id
-    _prepared(statement, tuple(values), connection.dialect).run(connection, values)
+    prepared(statement, tuple(values), connection.dialect).run(connection, values)
 
 
 @cache

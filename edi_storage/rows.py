@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Dialect, RowMapping, select
+from sqlalchemy import Connection, Dialect, Select, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from edi_storage.learning_models import LoggedDecision
@@ -23,7 +23,7 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.state import Rows, canonical
-from edi_storage.statements import Prepared
+from edi_storage.statements import Prepared, prepared
 from edi_storage.tables import (
     ArtifactRow,
     Base,
@@ -78,7 +78,7 @@ def row_values(session_id: str, rows: Rows) -> list[RowValues]:
     return [(*TABLES[type(group[0])], [values_of(session_id, record) for record in group]) for group in groups if group]
 
 
-def read(model: type[ModelT], row: RowMapping) -> ModelT:
+def read(model: type[ModelT], row: Mapping[Any, Any]) -> ModelT:
     """The model of a row; columns the model does not know (the row's own id) are left out."""
     values = {name: row[name] for name in model.model_fields if name in row}
     for name, value in _NULL_READS_AS.items():
@@ -89,10 +89,17 @@ def read(model: type[ModelT], row: RowMapping) -> ModelT:
 
 def records(connection: Connection, session_id: str, model: type[ModelT]) -> list[ModelT]:
     """The records of one kind that belong to a session, by their natural key."""
+    found = prepared(_of_session(model), ("of",), connection.dialect).rows(connection, {"of": session_id})
+    return [read(model, row) for row in found]
+
+
+@cache
+def _of_session(model: type[Record]) -> Select[Any]:
     table, keys = TABLES[model]
     columns = table.__table__.c
-    query = select(table.__table__).where(columns.session_id == session_id).order_by(*(columns[key] for key in keys))
-    return [read(model, row) for row in connection.execute(query).mappings()]
+    return (
+        select(table.__table__).where(columns.session_id == bindparam("of")).order_by(*(columns[key] for key in keys))
+    )
 
 
 def session_values(session: SessionData, fields: set[str] | None = None) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def session_values(session: SessionData, fields: set[str] | None = None) -> dict
     return values
 
 
-def read_session(row: RowMapping) -> SessionData:
+def read_session(row: Mapping[Any, Any]) -> SessionData:
     values = {name: row[name] for name in SessionData.model_fields if name in row}
     return SessionData.model_validate({"session_id": row["id"], **values})
 

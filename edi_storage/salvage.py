@@ -17,7 +17,7 @@ from edi_storage.models import StageCommit
 from edi_storage.state import Json, digest, merge_patch
 from edi_storage.tables import Base, LeaseRow, QuarantineRow, SessionRow, StageCommitRow
 
-#: What reading a garbled value raises: a time that is none, JSON that is none, text that is no UTF-8.
+#: What reading a garbled value raises (a time or JSON that is none), beside what the driver itself raises.
 _UNREADABLE = (DatabaseDamagedError, ValidationError, ValueError, TypeError, DBAPIError)
 
 
@@ -35,16 +35,17 @@ def whole_commits(connection: Connection, session_id: str) -> list[StageCommit]:
 
 def _readable_commits(connection: Connection, session_id: str) -> Iterator[StageCommit]:
     """The boundaries up to the first that cannot be read. One garbled row spoils a query for all of them."""
+    unreadable = (*_UNREADABLE, connection.dialect.loaded_dbapi.Error)
     try:
         yield from queries.commits(connection, session_id)
         return
-    except _UNREADABLE:
+    except unreadable:
         mine = StageCommitRow.session_id == session_id
         numbers = connection.execute(select(StageCommitRow.seq).where(mine).order_by(StageCommitRow.seq)).scalars()
     for seq in list(numbers):
         try:
             found = queries.commits(connection, session_id, StageCommitRow.seq == seq)
-        except _UNREADABLE:
+        except unreadable:
             return
         yield from found
 

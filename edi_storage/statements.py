@@ -1,4 +1,4 @@
-"""The statements of every boundary: compiled once, and on SQLite given to the driver itself.
+"""The statements of every boundary, and those that read a session: compiled once, on SQLite given to the driver itself.
 
 SQLAlchemy's way to the driver takes several times as long as SQLite takes for one of these. They run in the transaction
 of its connection all the same, and their values pass through the same column types.
@@ -7,6 +7,7 @@ of its connection all the same, and their values pass through the same column ty
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Select
@@ -66,6 +67,12 @@ class Prepared:
         for place, bind in self._processors:
             arguments[place] = bind(arguments[place])
         return arguments
+
+
+@lru_cache(maxsize=64)
+def prepared(statement: UpdateBase | Select[Any], names: tuple[str, ...], dialect: Dialect) -> Prepared:
+    """The statement with parameters of these names, compiled the first time only."""
+    return Prepared(statement, names, dialect)
 
 
 def _driver(connection: Connection) -> Any:
