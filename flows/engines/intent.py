@@ -34,7 +34,8 @@ def understand(prompt: str, scene: SceneAnalysis, answer: int | None = None) -> 
     confidence = min((reading.certainty for reading in readings), default=0.0)
     if readings and confidence >= SURE and not sparing.missing:
         return _intent([reading.step for reading in readings], kept, scene, confidence)
-    if readings and sparing.missing:
+    # What is to change is asked for before what is to stay: the rest stays anyway.
+    if readings and sparing.missing and not any(reading.unknown for reading in readings):
         confidence = min(confidence, 0.4)
         question, choices = ask_what_to_keep(sparing.missing, kept, readings, scene.entities)
     else:

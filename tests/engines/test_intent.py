@@ -310,6 +310,17 @@ def test_a_word_that_says_how_a_thing_is_does_not_say_how_it_is_to_be(prompt: st
     assert (step.action, step.parameters.get("direction", 1)) == (action, direction)
 
 
+def test_of_two_things_that_are_not_seen_the_one_to_change_is_asked_for() -> None:
+    asked = "make the bird more colourful and darken the background, but keep the fence as it is"
+    intent = understand(asked, SCENE)
+    assert intent.question is not None
+    assert intent.question.text == "I do not see 'bird' for certain in this photo. What should be made livelier?"
+    building = next(number for number, words in enumerate(intent.question.choices, 1) if "building" in words)
+    lively, darker = steps_of(understand(asked, SCENE, building))
+    assert (lively.action, lively.targets) == ("saturation", ("building_0",))
+    assert (darker.action, darker.scope, "building_0" in darker.targets) == ("exposure", "background", False)
+
+
 def test_any_words_on_any_photo_end_in_an_intent_or_one_sentence() -> None:
     words = [
         *("make", "the", "sky", "trees", "building", "background", "door", "it", "everything", "photo", "red", "blue"),
