@@ -432,7 +432,7 @@ def test_what_is_spared_is_never_a_target(prompt: str, kept: list[str]) -> None:
 
 
 def test_a_thing_to_leave_alone_that_is_not_seen_is_asked_for_by_its_name() -> None:
-    question = understand("make the sky dramatic but leave the mountain alone", STREET).question
+    question = understand("make the sky dramatic but leave the mountain alone", SCENE).question
     assert question is not None
     assert "'mountain'" in question.text
 
