@@ -33,6 +33,9 @@ _LARGE: Final = 1600
 _MIDDLE: Final = 900
 _SMALL: Final = 360
 
+#: What is less certain than this is only perhaps what it is called: a tree trunk was a giraffe at 0.65.
+_SURE: Final = 0.7
+
 #: What the pictures at full size are called.
 _CALLED: Final = {"photo": "photo", "result": "result", "changes": "map of the changes"}
 
@@ -180,9 +183,9 @@ def _pictures(history: SessionHistory, shown: Album) -> list[str]:
 
 
 def _fit(picture: Pixels) -> str:
-    """Never taller than most of the window, so that what follows is seen."""
+    """So much less tall than the window that what is before and after it is seen too."""
     height, width = picture.shape[:2]
-    return f"max-width: calc(72vh * {width / height:.4f})"
+    return f"max-width: calc(60vh * {width / height:.4f})"
 
 
 def _links(history: SessionHistory) -> list[str]:
@@ -270,7 +273,8 @@ def _entities(history: SessionHistory, shown: Album) -> list[str]:
         picture = "(its mask is missing)"
         if number in masks:
             picture = f'<img src="{data_uri(tinted(small, masks[number], colour_of(number)), _SMALL)}" alt="">'
-        name = f"<strong>{number}. {escape(names[entity.entity_id])}</strong>"
+        doubt = ", perhaps" if entity.confidence < _SURE else ""
+        name = f"<strong>{number}. {escape(names[entity.entity_id])}{doubt}</strong>"
         what = f"{words.percent(entity.area_percent)} of the picture"
         figures.append(f"<figure>{picture}<figcaption>{name}<br>{what}</figcaption></figure>")
     return ["<h2>What is in the photo</h2>", f'<div class="grid">{"".join(figures)}</div>']

@@ -41,7 +41,8 @@ def test_a_page_shows_before_after_and_what_was_found(edi: Edi, tmp_path: Path) 
     assert "sky changed as asked (ΔE " in html
     assert len(masks) == 1 + len(history.entities) > 2, "all entities in one picture, and each in its own"
     for entity in history.entities:
-        assert f"{entity.label}</strong>" in html
+        assert f"{entity.label}{', perhaps' if entity.confidence < 0.7 else ''}</strong>" in html
+    assert {entity.confidence < 0.7 for entity in history.entities} == {False, True}, "of both kinds"
     assert "1.00 = 0.4 x 4/4 kept + 0.4 x 1/1 changed as asked" in html
     assert "&lt;b&gt;lovely&lt;/b&gt; &amp; dark" in html
     assert re.findall(r"https?://", html) == []
