@@ -34,7 +34,7 @@ def short_prompt(prompt: str) -> str:
     if whole := _WHOLE.match(text):
         text = text[whole.end() :]
     text = _ARTICLE.sub("", text).rstrip(" .!")
-    return _cut(text or plain, _PROMPT)
+    return cut(text or plain, _PROMPT)
 
 
 def edit_name(parameters: Mapping[str, Any]) -> str:
@@ -70,7 +70,7 @@ def _joined(what: str, photo: str) -> str:
     # The end of a file name tells more than its middle.
     name = _one_line(photo)
     name = name if len(name) <= _PHOTO else f"{name[: _PHOTO - 11]}...{name[-8:]}"
-    return " - ".join(part for part in (_cut(what, _PROMPT), name) if part) or "edit"
+    return " - ".join(part for part in (cut(what, _PROMPT), name) if part) or "edit"
 
 
 def _one_line(text: str) -> str:
@@ -78,7 +78,8 @@ def _one_line(text: str) -> str:
     return " ".join(printable.split())
 
 
-def _cut(text: str, longest: int) -> str:
+def cut(text: str, longest: int) -> str:
+    """The text, or its beginning with "..." up to `longest` characters: to the last word where there are words."""
     if len(text) <= longest:
         return text
     start = text[: longest - 3]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from textwrap import shorten
 from typing import Final
 
 from edi_storage.models import SessionData, UserFeedback
 from flows import words
 from flows.inbox import SUFFIXES
 from flows.links import EDIT, INBOX, LEARNED, LIST, PREFIX, THUMBNAIL, edit_link, inbox_link, session_link
+from flows.names import cut
 from flows.pages.document import Watch, document, link, when
 
 #: Photos of the inbox that are shown.
@@ -92,7 +92,7 @@ def _listed(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback]) -
 
 
 def _asked(session: SessionData) -> str:
-    return link(session_link(session.session_id), shorten(session.naive_prompt, 100, placeholder=" …"))
+    return link(session_link(session.session_id), cut(session.naive_prompt, 100))
 
 
 def _said(session: SessionData, said: UserFeedback | None) -> str:

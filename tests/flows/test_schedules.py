@@ -149,7 +149,7 @@ def test_runs_that_say_nothing_to_a_person_do_not_pile_up(back: Back) -> None:
         there = back.ids("tidied")
         return {kind: len(there & set(runs)) for kind, runs in back.runs.items()}
 
-    # One after the other: what was dropped may be there a moment longer than what was idle.
+    # What was dropped goes once it has been due for a while, and so at times one look later than what was idle.
     wait_until(lambda: left()["idle"] == KEPT_IDLE and not left()["dropped"])
     assert left() == {
         "busy": 1,

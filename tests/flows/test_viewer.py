@@ -50,6 +50,15 @@ def test_the_newest_sessions_are_listed(control: Control, edited: str) -> None:
     assert "<td>completed, 100 % as asked</td>" in listed
 
 
+def test_a_long_wish_is_listed_by_its_beginning_whether_it_has_words_or_not(control: Control) -> None:
+    with control.database() as database:
+        for name, wish in (("words", "warmer and " * 20), ("wordless", chr(0x6696) * 150)):
+            database.save_session({"id": name, "image_path": "a.jpg", "naive_prompt": wish.strip()})
+    listed = look(control, "/edi").text
+    assert f'<a href="/edi/words">{8 * "warmer and "}warmer...</a>' in listed
+    assert f'<a href="/edi/wordless">{97 * chr(0x6696)}...</a>' in listed
+
+
 def test_a_list_has_small_pictures_of_the_results(control: Control, edited: str) -> None:
     answer = look(control, f"/edi/{edited}/small")
     assert (answer.headers["content-type"], Image.open(io.BytesIO(answer.content)).size) == ("image/jpeg", (480, 320))

@@ -156,7 +156,7 @@ def check_by_hand(folded: Learned, said: list[tuple[str, UserFeedback]]) -> None
 
 RATE = """
 import random, sys
-from edi_storage import EDIDatabase, learning_queries
+from edi_storage import EDIDatabase
 from tests.learning.people import verdict
 rng = random.Random(int(sys.argv[2]))
 with EDIDatabase(sys.argv[1]) as database:
@@ -166,7 +166,7 @@ with EDIDatabase(sys.argv[1]) as database:
 """
 LEARN = """
 import sys
-from edi_storage import EDIDatabase, learning_queries
+from edi_storage import EDIDatabase
 from edi_storage.learning import learn
 events = 0
 with EDIDatabase(sys.argv[1]) as database:
