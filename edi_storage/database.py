@@ -299,10 +299,10 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
     def _find_commit(self, commit: StageCommit) -> StageCommit | None:
         try:
             with settled(self.engine, commit.session_id) as connection:
-                found = [c for c in queries.commits(connection, commit.session_id) if c.seq == commit.seq]
+                found = queries.commit_at(connection, commit.session_id, commit.seq)
         except DatabaseError:
             return None
-        return found[0] if found and found[0].sha256 == commit.sha256 else None
+        return found if found and found.sha256 == commit.sha256 else None
 
     def fail_session(self, lease: Lease, reason: str) -> None:
         """End a session as failed, with its reason, and give its lease back. Raises LeaseLostError."""

@@ -69,6 +69,7 @@ _SEQS_SINCE = select(_COMMITS.c.seq).where(
 )
 _INSERT_COMMIT = insert(_COMMITS)
 _SESSION = select(_SESSIONS).where(_SESSIONS.c.id == bindparam("of"))
+_BOUNDARY = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq == bindparam("at"))
 _BOUNDARIES = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of")).order_by(_COMMITS.c.seq)
 
 
@@ -87,14 +88,17 @@ def require_session(connection: Connection, session_id: str) -> SessionData:
     return session
 
 
-def commits(connection: Connection, session_id: str, *which: ColumnElement[bool]) -> list[StageCommit]:
-    """The boundaries of a session, or those of them that `which` asks for, in order."""
-    if not which:
-        found = prepared(_BOUNDARIES, ("of",), connection.dialect).rows(connection, {"of": session_id})
-    else:
-        query = select(_COMMITS).where(_COMMITS.c.session_id == session_id, *which).order_by(_COMMITS.c.seq)
-        found = [dict(row) for row in connection.execute(query).mappings()]
+def commits(connection: Connection, session_id: str) -> list[StageCommit]:
+    """The boundaries of a session, in order."""
+    found = prepared(_BOUNDARIES, ("of",), connection.dialect).rows(connection, {"of": session_id})
     return [_read_commit(row) for row in found]
+
+
+def commit_at(connection: Connection, session_id: str, seq: int) -> StageCommit | None:
+    """One boundary of a session, if it is there."""
+    asked = {"of": session_id, "at": seq}
+    found = prepared(_BOUNDARY, tuple(asked), connection.dialect).rows(connection, asked)
+    return _read_commit(found[0]) if found else None
 
 
 def _read_commit(row: dict[str, Any]) -> StageCommit:
@@ -193,8 +197,8 @@ def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit 
     rows = prepared(_SEQS_SINCE, tuple(asked), connection.dialect).rows(connection, asked)
     near = {row["seq"] for row in rows}
     if commit.seq in near:
-        (stored,) = commits(connection, commit.session_id, StageCommitRow.seq == commit.seq)
-        if stored.key == commit.key:
+        stored = commit_at(connection, commit.session_id, commit.seq)
+        if stored and stored.key == commit.key:
             return stored
     elif commit.seq == 1 or commit.seq - 1 in near:
         return None

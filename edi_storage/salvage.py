@@ -44,10 +44,11 @@ def _readable_commits(connection: Connection, session_id: str) -> Iterator[Stage
         numbers = connection.execute(select(StageCommitRow.seq).where(mine).order_by(StageCommitRow.seq)).scalars()
     for seq in list(numbers):
         try:
-            found = queries.commits(connection, session_id, StageCommitRow.seq == seq)
+            found = queries.commit_at(connection, session_id, seq)
         except unreadable:
             return
-        yield from found
+        if found:
+            yield found
 
 
 def next_fence(connection: Connection, session_id: str) -> int:
