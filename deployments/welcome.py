@@ -12,7 +12,7 @@ from edi_storage.errors import EdiError
 from edi_storage.settings import Settings
 from flows.api import Api
 from flows.inbox import make_inbox
-from flows.links import PREFIX
+from flows.links import CONTROL_ROOM, PREFIX
 
 
 def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, viewer: bool, open_ui: bool) -> None:
@@ -25,7 +25,8 @@ def welcome(settings: Settings, url: str, announce: Callable[[str], None], *, vi
     pages = f"{ui}{PREFIX}" if viewer and form else ""
     announce(f"EDI is ready: {pages or ui} (Ctrl-C ends it)")
     if form:
-        announce(f"  The control room:  {ui} (runs, logs, schedules)" if pages else f"  Edit a photo:      {form}")
+        room = f"  The control room:  {ui}{CONTROL_ROOM} (runs, logs, schedules)"
+        announce(room if pages else f"  Edit a photo:      {form}")
         announce(f"  Folder for photos: {make_inbox(settings)}")
     if open_ui:
         # In a thread: some browsers' starters return only when the browser is closed.

@@ -195,9 +195,9 @@ Reasons = Annotated[
     list[Reason],
     shown(
         "What was wrong",
-        "One or several; empty if nothing was. artifact: traces of the edit. tone: light and dark. edges: rims where "
-        "it begins. EDI acts on too strong, too weak, edges, colour and tone. Of an artifact and of a wrong region it "
-        "only takes note: edit the original again, and say what to protect, or only inside which region.",
+        "One or several; empty if nothing was. edges: one sees where it begins. tone: too light or too dark. artifact: "
+        "spots, halos or other traces. The next attempt heeds them. Against wrong region and artifact that does not "
+        "help much: edit the original again, and say what to protect or where.",
     ),
 ]
 Comment = Annotated[str, shown("Comment", "In your own words.", max_length=2000)]

@@ -32,11 +32,12 @@ def make_inbox(settings: Settings) -> Path:
     return folder
 
 
-def keep_photo(inbox: Path, name: str, data: bytes) -> str:
-    """Put a photo into the inbox, whole or not at all; returns what it is called there: another one keeps its name.
+def keep_photo(inbox: Path, name: str, data: bytes) -> tuple[str, bool]:
+    """Put a photo into the inbox, whole or not at all: what it is called there, and whether it is new.
 
-    One at a time in a process. Raises InputError for a name that is none of a photo, StorageError where it cannot be
-    written. Whether `data` is a photo is for the caller to see.
+    Another photo keeps its name, and one that is there already is not put there twice. One at a time in a process.
+    Raises InputError for a name that is none of a photo, StorageError where it cannot be written. Whether `data` is a
+    photo is for the caller to see.
     """
     if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
         raise InputError(f"{name[:80]!r} is no name for a photo.")
@@ -45,8 +46,10 @@ def keep_photo(inbox: Path, name: str, data: bytes) -> str:
     folder = FileStore(str(inbox))
     for number in itertools.count(1):
         free = name if number == 1 else f"{Path(name).stem}-{number}{Path(name).suffix}"
-        if folder.write_new(free, data) or _holds(inbox / free, data):
-            return free
+        if folder.write_new(free, data):
+            return free, True
+        if _holds(inbox / free, data):
+            return free, False
     raise AssertionError("never reached")
 
 

@@ -13,6 +13,8 @@ from flows.server import read_server_file
 
 #: Below the address of the UI.
 PREFIX = "/edi"
+#: The first of Prefect's own pages; without /v2 they are its older ones.
+CONTROL_ROOM = "/v2/dashboard"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ RATINGS: Sequence[Rating] = (
 PICTURES = ("photo", "result", "changes")
 #: Small pictures of the photos in the inbox, and where new ones are sent.
 INBOX = f"{PREFIX}/-/photo"
+#: The status that answers a photo which was sent before.
+ALREADY_THERE = 200
 #: The page of what was learned, the form that starts an edit, and how the list of photos and edits stands.
 LEARNED, EDIT, LIST = f"{PREFIX}/-/learned", f"{PREFIX}/-/edit", f"{PREFIX}/-/stands"
 #: A small one for lists, and the result as a file to give away: in the photo's own format, with its camera and time.

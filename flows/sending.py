@@ -40,7 +40,7 @@ from flows.edit import keep_answer
 from flows.editing import Request as Wish
 from flows.engines.photo import MAX_BYTES
 from flows.inbox import find_photo, inbox_of, keep_photo, make_inbox, photos_in
-from flows.links import EDIT, INBOX, PREFIX, inbox_link, session_link
+from flows.links import ALREADY_THERE, EDIT, INBOX, PREFIX, inbox_link, session_link
 from flows.names import edit_name
 from flows.pages.forms import edit_page
 from flows.pages.session import Served, page
@@ -163,8 +163,8 @@ def _keep(request: Request, body: bytes) -> Response:
     name = request.query_params.get("name", "")
     with ONE_PHOTO:
         thumbnail(io.BytesIO(body), SMALL, name[:80] or "the file")
-        kept = keep_photo(make_inbox(load_settings()), name, body)
-    return PlainTextResponse(f"{kept}\n", 201)
+        kept, is_new = keep_photo(make_inbox(load_settings()), name, body)
+    return PlainTextResponse(f"{kept}\n", 201 if is_new else ALREADY_THERE)
 
 
 def _edit(_: Request, body: bytes) -> Response:

@@ -1,12 +1,13 @@
 """Pages of sessions beside Prefect's UI, on the server of `edi serve`. What they send: see flows/sending.py.
 
-GET /edi shows the photos in the inbox and lists the newest sessions; /edi/-/edit?photo=NAME is the form that starts an
-edit; /edi/-/learned is the report of what was learned, for which new ratings are counted. /edi/SESSION is the page of
-a session with the slider and the forms that answer and rate it; before its run has made the session, it says how that
-stands. /edi/SESSION/{photo,result,changes} is a picture as it is stored, .../small a small one for lists, .../saved the
-result in the photo's own format, .../again the form of another edit, filled in, and .../rate?verdict=accept&stars=5
-leads to the form that rates it. .../stands and /edi/-/stands change when a page that is open is to be loaded anew.
-SESSION may be shortened, or "last". Prefect's password, where there is one, is asked for here too.
+GET / leads to /edi, since Prefect's own pages begin at /v2. GET /edi shows the photos in the inbox and lists the newest
+sessions; /edi/-/edit?photo=NAME is the form that starts an edit; /edi/-/learned is the report of what was learned, for
+which new ratings are counted. /edi/SESSION is the page of a session with the slider and the forms that answer and rate
+it; before its run has made the session, it says how that stands. /edi/SESSION/{photo,result,changes} is a picture as it
+is stored, .../small a small one for lists, .../saved the result in the photo's own format, .../again the form of
+another edit, filled in, and .../rate?verdict=accept&stars=5 leads to the form that rates it. .../stands and
+/edi/-/stands change when a page that is open is to be loaded anew. SESSION may be shortened, or "last". Prefect's
+password, where there is one, is asked for here too.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Viewer:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "")
-        ours = scope["type"] == "http" and (path == PREFIX or path.startswith(f"{PREFIX}/"))
+        ours = scope["type"] == "http" and (path in ("/", PREFIX) or path.startswith(f"{PREFIX}/"))
         await (self._pages if ours else self._app)(scope, receive, send)
 
 
@@ -120,8 +121,9 @@ def _pages(password: str) -> Starlette:
     def refuses(headers: Mapping[str, str]) -> Response | None:
         return _refusal(headers, password)
 
-    sent = sending_routes(refuses)
-    return Starlette(routes=[*sent, *(Route(path, _shown(answer, password)) for path, answer in answers.items())])
+    begin = Route("/", lambda _: RedirectResponse(PREFIX))
+    looked_at = [Route(path, _shown(answer, password)) for path, answer in answers.items()]
+    return Starlette(routes=[begin, *sending_routes(refuses), *looked_at])
 
 
 def _of_a_session(answer: OfSession) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from edi_storage.models import (
@@ -14,6 +14,7 @@ from edi_storage.models import (
     Operation,
     PromptRecord,
     Question,
+    Reason,
     SessionData,
     SessionHistory,
     UserFeedback,
@@ -36,6 +37,17 @@ _DECISIONS: dict[Decision, str] = {
     "partial": "right in part, as you said",
     "rejected": "not what you wanted",
     "unreviewed": "nobody has looked at it",
+}
+
+#: What was wrong, as a person says it.
+REASONS: Mapping[Reason, str] = {
+    "too strong": "too strong",
+    "too weak": "too weak",
+    "wrong region": "in the wrong places",
+    "edges": "one sees where it begins",
+    "colour": "the colours",
+    "tone": "too light or too dark",
+    "artifact": "spots, halos or other traces",
 }
 
 #: What the figures mean, where they stand.
@@ -93,6 +105,11 @@ def verdict(said: UserFeedback | None) -> str:
         return ""
     (meant,) = (rating.words for rating in RATINGS if rating.verdict == said.feedback_type)
     return f"{meant} {'★' * (said.rating or 0)}".strip()
+
+
+def reasons(said: UserFeedback) -> str:
+    """What a person found wrong: "too strong, the colours"; "" where it was nothing."""
+    return ", ".join(REASONS[reason] for reason in said.reasons)
 
 
 def found(entities: Sequence[EntityData]) -> str:

@@ -34,11 +34,15 @@ _BORDERS: Final[Mapping[str, tuple[int, int, int]]] = {
 _SCALE: Final = 10
 _GAP: Final = 4
 
-LEGEND: Final = (
-    "Grey: unchanged. From violet to yellow: the more it changed (the scale under the picture ends at a difference of "
-    f"{_HOTTEST:.0f}). Borders: green, changed as asked; white, kept; red, changed by accident or the wrong way; blue, "
-    "not changed although asked."
+#: What the colours of the borders mean, as far as they differ.
+BORDERS: Final[Sequence[tuple[str, tuple[int, int, int], str]]] = (
+    ("green", _BORDERS["modified"], "changed, as you asked"),
+    ("white", _BORDERS["preserved"], "left as it was"),
+    ("red", _BORDERS["unintended"], "changed by accident or the wrong way"),
+    ("blue", _BORDERS["not_applied"], "not changed, though you asked"),
 )
+SCALE: Final = "Grey is as it was; violet has changed a little, orange more, yellow most."
+LEGEND: Final = f"{SCALE} Lines: {'; '.join(f'{colour}, {meant}' for colour, _, meant in BORDERS)}."
 
 
 def delta_picture(original: Pixels, edited: Pixels, masks: Mapping[str, Mask], deltas: Sequence[EntityDelta]) -> Pixels:

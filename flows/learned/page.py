@@ -9,7 +9,7 @@ from typing import Final
 
 from edi_storage.learning.report import Cell, Report, kind_of
 from flows.learned import plots, words
-from flows.links import PREFIX, session_link
+from flows.links import CONTROL_ROOM, PREFIX, session_link
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --good: #2f9e58; --bad: #d6453d; --open: #c98a12; --early: #2f7fd1; }
@@ -81,7 +81,7 @@ def _document(title: str, body: str) -> str:
 
 
 def _elsewhere() -> list[str]:
-    links = f'<p><a href="{PREFIX}">Photos and edits</a> · <a href="/">The control room</a></p>'
+    links = f'<p><a href="{PREFIX}">Photos and edits</a> · <a href="{CONTROL_ROOM}">The control room</a></p>'
     return [links, '<p class="soft">New ratings are counted whenever this page is opened, and once an hour.</p>']
 
 

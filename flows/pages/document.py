@@ -54,6 +54,13 @@ form.choices { max-width: none; } .choices .grid { align-items: stretch; }
 .row { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; }
 fieldset { border: 1px solid var(--line); border-radius: 6px; padding: .4rem 1.2rem 1rem; }
 legend { font-weight: 600; padding: 0 .4rem; } form img { max-width: 20rem; margin-top: .8rem; }
+.button { display: inline-block; padding: .45rem 1.4rem; border-radius: 6px; background: var(--mark); color: #fff;
+  cursor: pointer; }
+.button:focus-within { outline: 3px solid currentColor; outline-offset: 2px; }
+.button input { position: absolute; opacity: 0; width: 1px; }
+#told { font-weight: 600; } #told:empty { display: none; }
+.key span { display: inline-block; margin-right: 1.4rem; white-space: nowrap; }
+.key i { display: inline-block; width: 1.6rem; height: .7rem; margin-right: .4rem; border: 1px solid #8888; }
 #rate, #said { scroll-margin-top: 45vh; } .standing strong { font-size: 1.15rem; }
 .wrong { border-left: 6px solid #d6453d; padding-left: 1rem; font-weight: 600; }
 """
@@ -82,6 +89,11 @@ document.addEventListener('submit', event => setTimeout(() => {
   wait(true);
 }));
 addEventListener('pageshow', () => wait(false));
+const happened = document.querySelector('#told');
+if (happened) {
+  happened.textContent = sessionStorage.getItem('told') ?? '';
+  sessionStorage.removeItem('told');
+}
 for (const time of document.querySelectorAll('time'))
   time.textContent = new Date(time.dateTime).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
 """
@@ -104,6 +116,10 @@ setInterval(async () => {
   asking = false;
 }, LOOKS);
 """
+
+
+#: Where a page says what has just happened to what was sent from it, or from the page before.
+TOLD: Final = '<p id="told"></p>'
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import PurePath
-from typing import Any, Final, get_args
+from typing import Any, Final
 from uuid import uuid4
 
-from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, MAX_VARIATIONS, Reason, UserFeedback
+from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, MAX_VARIATIONS, UserFeedback
 from edi_storage.state import feedback_key
 from flows import form
 from flows.engines.wishes import MAX_PROTECT, STRENGTHS
-from flows.links import EDIT, PREFIX, RATINGS, answer_link, rate_link
-from flows.pages.document import Watch, document, lines, link, standing
+from flows.links import EDIT, PREFIX, RATINGS, again_link, answer_link, rate_link
+from flows.pages.document import TOLD, Watch, document, lines, link, standing
+from flows.words import REASONS
 
 #: Who judges the result, in the person's own words.
 _REVIEWS: Final = {"unsure": "EDI, and me where it is not sure", "ask": "me, every attempt", "auto": "EDI alone"}
@@ -83,6 +84,7 @@ def edit_page(given: Mapping[str, str], picture: str = "", wrong: str = "") -> s
         # Sent twice, it starts one edit.
         f'<input type="hidden" name="once" value="{escape(given.get("once") or str(uuid4()))}">',
         _photo(given.get("photo", ""), picture),
+        TOLD,
         _field("prompt", form.Prompt, prompt, f"In your own words, such as: {examples}"),
         _field("strength", form.Strength, _choice("strength", _STRENGTHS, given.get("strength")), _AS_I_SAY),
         f"<details{is_open}><summary>More: what to protect, only a part of it, variations</summary>"
@@ -148,12 +150,13 @@ def rating_form(session_id: str, attempt: int, said: UserFeedback | None, chosen
     stars = chosen.get("stars") or str(before.rating or 0 if before else 0)
     reasons, comment = (before.reasons, before.comments or "") if before else ((), "")
     comment = chosen.get("comment") or comment
-    _, about = form.words_of(form.Reasons)
     boxes = "".join(
         f'<label><input type="checkbox" name="reasons" value="{reason}"{" checked" if reason in reasons else ""}> '
-        f"{escape(reason)}</label>"
-        for reason in get_args(Reason)
+        f"{escape(meant)}</label>"
+        for reason, meant in REASONS.items()
     )
+    again = link(again_link(session_id), "edit the original again")
+    about = f"EDI heeds it when it tries again. Are the places wrong, or traces left: {again}, and say what to protect."
     words: dict[str, str] = {rating.verdict: rating.words for rating in RATINGS}
     return "".join(
         [
@@ -166,7 +169,7 @@ def rating_form(session_id: str, attempt: int, said: UserFeedback | None, chosen
             f'<label class="field"><b>In your own words, if you like</b><textarea name="comment" rows="2" '
             f'maxlength="2000">{escape(comment)}</textarea></label>',
             f"<details{' open' if reasons else ''}><summary>What was wrong, if something was</summary>"
-            f'<div class="field"><div class="row">{boxes}</div><small>{escape(about)}</small></div></details>',
+            f'<div class="field"><div class="row">{boxes}</div><small>{about}</small></div></details>',
             "<button>Send</button></fieldset></form>",
         ]
     )

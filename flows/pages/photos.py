@@ -10,44 +10,66 @@ from typing import Final
 from edi_storage.models import SessionData, UserFeedback
 from flows import words
 from flows.inbox import SUFFIXES
-from flows.links import EDIT, INBOX, LEARNED, LIST, PREFIX, THUMBNAIL, edit_link, inbox_link, session_link
+from flows.links import (
+    ALREADY_THERE,
+    CONTROL_ROOM,
+    EDIT,
+    INBOX,
+    LEARNED,
+    LIST,
+    PREFIX,
+    THUMBNAIL,
+    edit_link,
+    inbox_link,
+    session_link,
+)
 from flows.names import cut
-from flows.pages.document import Watch, document, link, when
+from flows.pages.document import TOLD, Watch, document, link, when
 
 #: Photos of the inbox that are shown.
 _IN_INBOX: Final = 200
 
 #: Sends the chosen photos to the inbox, one after the other; meanwhile the page stays. One alone is then edited.
-_UPLOAD: Final = """
-const input = document.querySelector('#add'), said = document.querySelector('#said');
+_UPLOAD: Final = (
+    f"const INBOX = '{INBOX}', EDIT = '{EDIT}', THERE = {ALREADY_THERE};"
+    + """
+const input = document.querySelector('#add'), told = document.querySelector('#told');
 input.addEventListener('change', async () => {
   held = true;
   let kept = '';
+  let added = 0;
+  const news = [];
   for (const file of input.files) {
-    said.textContent = `Adding ${file.name} ...`;
+    told.textContent = `Adding ${file.name} ...`;
     try {
       const name = encodeURIComponent(file.name);
-      const answer = await fetch(`INBOX?name=${name}`, { method: 'PUT', body: file });
-      kept = await answer.text();
+      const answer = await fetch(`${INBOX}?name=${name}`, { method: 'PUT', body: file });
+      kept = (await answer.text()).trim();
       if (!answer.ok) throw kept;
+      added += answer.status !== THERE;
+      if (answer.status === THERE) news.push(`${kept} was here already.`);
+      else if (kept !== file.name) news.push(`Another photo is called ${file.name}, so this one is now ${kept}.`);
     } catch (why) {
-      said.textContent = `${why}`;
+      told.textContent = [...news, why].join(' ');
       input.value = '';
       held = false;
       return;
     }
   }
-  if (input.files.length === 1) location.assign(`EDIT?photo=${encodeURIComponent(kept.trim())}`);
+  if (input.files.length > 1) news.unshift(`${added} of ${input.files.length} photos were added.`);
+  sessionStorage.setItem('told', news.join(' '));
+  if (input.files.length === 1) location.assign(`${EDIT}?photo=${encodeURIComponent(kept)}`);
   else location.reload();
 });
-""".replace("INBOX", INBOX).replace("EDIT", EDIT)
+"""
+)
 
 
 def photos_page(
     sessions: Sequence[SessionData], said: Mapping[str, UserFeedback], inbox: Path, photos: Sequence[str], stands: str
 ) -> str:
     """The page. `said` is what a person has said of the sessions, by their ids; `stands` what LIST says."""
-    elsewhere = [link(LEARNED, "What EDI has learned"), link("/", "The control room: runs, logs, schedules")]
+    elsewhere = [link(LEARNED, "What EDI has learned"), link(CONTROL_ROOM, "The control room: runs, logs, schedules")]
     body = [
         "<h1>EDI edits photos as you say it</h1>",
         "<p>Choose a photo, say in your own words what is to become of it, and look at it before and after.</p>",
@@ -65,15 +87,16 @@ def _inbox(inbox: Path, photos: Sequence[str]) -> list[str]:
         for name in photos[:_IN_INBOX]
     ]
     more = f" Of {len(photos)}, the first {_IN_INBOX} by name are shown." if len(photos) > _IN_INBOX else ""
-    how = "Click on a photo to edit it, or choose another" if photos else "Choose a photo"
+    how = "Click on a photo to edit it, or " if photos else ""
     kinds = escape(",".join(SUFFIXES))
     add = (
-        f'<label>{how} on this computer: <input type="file" id="add" multiple accept="{kinds}"></label> '
-        f'<strong id="said"></strong> <br>Or one on the machine where EDI runs: {link(edit_link(), "name its path")}.'
+        f'<p>{how}<label class="button">Add photos from this computer'
+        f'<input type="file" id="add" multiple accept="{kinds}"></label> '
+        f"or {link(edit_link(), 'name a file')} on the machine where EDI runs.</p>"
     )
-    kept = f'<span class="soft">Photos that you add are kept in <code>{escape(str(inbox))}</code>.{more}</span>'
-    folder = f"<p>{add} {kept}</p>"
-    return ["<h2>Photos</h2>", folder, *([f'<div class="grid inbox">{"".join(shown)}</div>'] if shown else [])]
+    kept = f'<p class="soft">Photos that you add are kept in <code>{escape(str(inbox))}</code>.{more}</p>'
+    grid = [f'<div class="grid inbox">{"".join(shown)}</div>'] if shown else []
+    return ["<h2>Photos</h2>", add, TOLD, *grid, kept]
 
 
 def _listed(sessions: Sequence[SessionData], said: Mapping[str, UserFeedback]) -> list[str]:

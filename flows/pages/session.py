@@ -18,7 +18,7 @@ from edi_storage.variations import variations_of
 from flows import words
 from flows.album import Album, Copies, album
 from flows.engines.base import Pixels
-from flows.engines.heat import LEGEND
+from flows.engines.heat import BORDERS, SCALE
 from flows.engines.photo import SUFFIXES, PhotoFormat
 from flows.engines.targets import phrase_of
 from flows.engines.wishes import STRENGTHS, Wishes
@@ -221,7 +221,7 @@ def _rating(history: SessionHistory, chosen: Mapping[str, str]) -> list[str]:
         return [form]
     is_of_this = newest.feedback_key == feedback_key(attempt)
     of = "" if is_of_this else f" of {newest.feedback_key.replace('-', ' ')}"
-    said = ", ".join([words.verdict(newest), *newest.reasons])
+    said = ", ".join(filter(None, [words.verdict(newest), words.reasons(newest)]))
     told = f'<p id="said"><strong>You said{of}: {escape(said)}.</strong> {link(LEARNED, "What EDI has learned")}</p>'
     if not is_of_this:
         return [told, form]
@@ -350,7 +350,15 @@ def _changes(history: SessionHistory, shown: Album) -> list[str]:
     if not figures:
         return []
     grid = f'<div class="grid wider">{"".join(figures)}</div>'
-    return ["<h2>What it changed</h2>", grid, f'<p class="soft">{escape(LEGEND)}</p>']
+    return ["<h2>What it changed</h2>", grid, _key()]
+
+
+def _key() -> str:
+    """What the colours of the heat maps mean."""
+    lines = "".join(
+        f'<span><i style="background: rgb{colour}"></i>{escape(meant)}</span>' for _, colour, meant in BORDERS
+    )
+    return f'<div class="soft key"><p>{escape(SCALE)}</p><p>The lines around things: {lines}</p></div>'
 
 
 def _stages(commits: Sequence[StageCommit]) -> list[str]:
@@ -379,7 +387,7 @@ def _feedback(history: SessionHistory) -> list[str]:
     if not history.feedback:
         return []
     rows = [
-        (said.feedback_key.replace("-", " "), words.verdict(said), ", ".join(said.reasons), said.comments or "")
+        (said.feedback_key.replace("-", " "), words.verdict(said), words.reasons(said), said.comments or "")
         for said in history.feedback
     ]
     return ["<h2>What was said of it</h2>", table(("of", "verdict", "reasons", "comment"), rows)]

@@ -39,9 +39,9 @@ def ui(served: Control) -> Iterator[Ui]:
 
 
 def announced(served: Control) -> str:
-    """The address of the control room in the ready lines."""
+    """The address of the server, from the ready lines."""
     said = (served.home / "serve.log").read_text()
-    found = re.search(r"The control room: +(http\S+)", said)
+    found = re.search(r"The control room: +(http\S+)/v2/dashboard", said)
     assert found, said
     return found[1]
 

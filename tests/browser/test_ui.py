@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
+
+from PIL import Image
 
 from tests.browser.healing import kill_and_heal
 from tests.browser.photos import large_photo
@@ -52,9 +55,14 @@ def test_without_prefects_pages_a_photo_is_added_edited_asked_about_and_rated(
     ui: Ui, served: Control, photo: Path
 ) -> None:
     page = ui.page
-    page.goto(f"{ui.address}/edi")
-    page.get_by_label("on this computer").set_input_files(photo)
-    expect(page.get_by_alt_text(photo.name)).to_be_visible()
+    page.goto(ui.address)
+    for is_there in (False, True):
+        page.get_by_label("from this computer").set_input_files(photo)
+        expect(page.get_by_label("What to do")).to_be_visible()
+        expect(page.get_by_alt_text(photo.name)).to_be_visible()
+        expect(page.get_by_text(f"{photo.name} was here already.")).to_have_count(int(is_there))
+        if not is_there:
+            page.get_by_role("link", name="Photos and edits").click()
     page.get_by_text("make the sky dramatic").click()
     expect(page.get_by_label("What to do")).to_have_value("make the sky dramatic")
     page.get_by_label("What to do").fill("make it better")
@@ -84,8 +92,25 @@ def test_what_is_no_photo_is_not_added(ui: Ui, photo: Path) -> None:
     ui.page.goto(f"{ui.address}/edi")
     text = photo.with_name("text.jpg")
     text.write_text("no photo")
-    ui.page.get_by_label("on this computer").set_input_files(text)
+    ui.page.get_by_label("from this computer").set_input_files(text)
     expect(ui.page.get_by_text("text.jpg is not a photo that EDI can open")).to_be_visible()
+
+
+def test_of_several_photos_it_is_told_how_many_are_new_and_which_has_another_name(
+    ui: Ui, served: Control, photo: Path
+) -> None:
+    (photo.parent / "other").mkdir()
+    there, another, new = photo.with_name("there.jpg"), photo.parent / "other" / "there.jpg", photo.with_name("new.jpg")
+    shutil.copy(photo, there)
+    shutil.copy(there, served.home / "images")
+    Image.new("RGB", (300, 200), "navy").save(another)
+    Image.new("RGB", (300, 200), "teal").save(new)
+    ui.page.goto(f"{ui.address}/edi")
+    ui.page.get_by_label("from this computer").set_input_files([there, new])
+    expect(ui.page.get_by_text("1 of 2 photos were added. there.jpg was here already.")).to_be_visible()
+    expect(ui.page.get_by_alt_text("new.jpg")).to_be_visible()
+    ui.page.get_by_label("from this computer").set_input_files(another)
+    expect(ui.page.get_by_text("Another photo is called there.jpg, so this one is now there-2.jpg.")).to_be_visible()
 
 
 def test_a_wrong_path_is_told_in_one_sentence_on_the_page_that_is_open(ui: Ui, tmp_path: Path) -> None:

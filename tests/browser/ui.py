@@ -21,7 +21,7 @@ RUN_SECONDS = 600
 
 
 class Ui:
-    """A person in front of the UI, whose address the ready line of `edi serve` has told."""
+    """A person in front of the UI, whose address the ready lines of `edi serve` have told."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page, self.address = page, address
@@ -35,7 +35,7 @@ class Ui:
 
     def open_deployment(self, name: str) -> None:
         """From the first page to a deployment's."""
-        self.page.goto(self.address)
+        self.page.goto(f"{self.address}/v2/dashboard")
         self.page.get_by_role("link", name="Deployments").first.click()
         # By its address: the first page, which is still there for a moment, has links to flows of the same names.
         there = self.page.locator("a[href*='/deployments/deployment/']")

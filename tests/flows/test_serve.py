@@ -158,7 +158,7 @@ def test_the_ready_lines_lead_to_where_one_begins_to_the_control_room_and_to_a_p
     _, ready, room, inbox = (control.home / "serve.log").read_text().splitlines()[:4]
     ui = control.api.removesuffix("/api")
     assert ready == f"EDI is ready: {ui}/edi (Ctrl-C ends it)"
-    assert room == f"  The control room:  {ui} (runs, logs, schedules)"
+    assert room == f"  The control room:  {ui}/v2/dashboard (runs, logs, schedules)"
     assert inbox.endswith(str(control.home / "images"))
     assert (control.home / "images").stat().st_mode & 0o777 == 0o700
     opened = wait_until(lambda: (control.home / "opened").exists() and (control.home / "opened").read_text(), "--open")

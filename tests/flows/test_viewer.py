@@ -155,6 +155,15 @@ def test_the_photos_of_the_inbox_are_shown_and_lead_to_the_form(control: Control
     assert broken.text.startswith("broken.jpg is not a photo that EDI can open; ")
 
 
+def test_one_begins_at_edis_own_page_wherever_one_comes_in_and_prefects_is_one_click_away(control: Control) -> None:
+    begin = look(control, "/")
+    assert (begin.status_code, begin.headers["location"]) == (httpx.codes.TEMPORARY_REDIRECT, "/edi")
+    assert '<a href="/v2/dashboard">The control room' in look(control, "/edi").text
+    browser = {"Accept": "text/html"}
+    room = httpx.get(control.api.removesuffix("/api") + "/v2/dashboard", headers=browser, timeout=60)
+    assert (room.status_code, "<title>Prefect" in room.text) == (httpx.codes.OK, True)
+
+
 def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None:
     with open_store(homes.settings_of(control.home)) as store:
         state = store.database.get_state(edited)
