@@ -1,7 +1,8 @@
 """How a run asks a person in the Prefect UI: it suspends, and the resume dialog shows the pictures and a small form.
 
 The answer comes to a new process, which stores it before it goes on: so it counts once, however often that process
-is killed. A run without a deployment (`edi edit`) cannot suspend; there the terminal asks, or nobody.
+is killed. What is answered elsewhere is stored there, and the run goes on with it: in this process, if that has not
+ended yet. A run without a deployment (`edi edit`) cannot suspend; there the terminal asks, or nobody.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import count
 from typing import Annotated, Any, Literal
 
 from prefect import runtime
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
 from pydantic import Field, ValidationError, WithJsonSchema, create_model
@@ -29,6 +30,7 @@ from flows.links import session_link, viewer_address
 from flows.markdown import before_and_after, found_in, plain
 from flows.pictures import data_uri
 from flows.plain import let_be_seen
+from flows.reviving import SAID, hand_on
 from flows.runs import is_deployed
 from flows.sheet import sheet_of
 from flows.words import as_before, measured
@@ -67,8 +69,20 @@ def ask(store: Store, result: dict[str, Any]) -> str:
     """Ask what the session waits for; the first time, this ends the process (by Prefect's `Pause`).
 
     `result` is what `run_session` returned. Returns what answers a question: the number of a choice, or a blend of
-    variations; "" for a verdict, which is stored when this returns.
+    variations; "" for what is stored already when this returns: a verdict, and what was said elsewhere meanwhile.
     """
+    try:
+        return _ask(store, result)
+    except _SaidElsewhereError:
+        log.info(SAID)
+        return ""
+
+
+class _SaidElsewhereError(Exception):
+    """What is asked has been answered on another way, before the run began to wait."""
+
+
+def _ask(store: Store, result: dict[str, Any]) -> str:
     if result["waiting_for"] == "question":
         question = Question.model_validate(result["question"])
         return _pick(store, result, question) if result["variations"] else str(_choose(store, result, question))
@@ -89,7 +103,7 @@ def _pick(store: Store, result: dict[str, Any], question: Question) -> str:
     for number in count(1):
         said = f"{wrong} {question.text}".strip()
         text = "\n\n".join([f"## {plain(result['prompt'])}", picture, f"**{plain(wrong)} {plain(question.text)}**"])
-        given = _suspend(model.with_initial_data(description=text), f"variation-{number}", said, result["session_id"])
+        given = _suspend(store, model.with_initial_data(description=text), f"variation-{number}", said, result)
         answer = given.blend.strip() or str(listed.index(given.answer) + 1)
         try:
             read_choice(answer, len(listed), entities)
@@ -104,7 +118,7 @@ def _choose(store: Store, result: dict[str, Any], question: Question) -> int:
     choices: Any = Annotated[Literal[tuple(question.choices)], Field(title="Your choice")]
     model: Any = create_model("Answer", __base__=RunInput, answer=(choices, question.choices[0]))
     text = f"## {plain(result['prompt'])}\n\n{_pictures(store, result['session_id'])}\n\n**{plain(question.text)}**"
-    given = _suspend(model.with_initial_data(description=text), "question", question.text, result["session_id"])
+    given = _suspend(store, model.with_initial_data(description=text), "question", question.text, result)
     log.info("Your answer: %s.", given.answer)
     return question.choices.index(given.answer) + 1
 
@@ -116,7 +130,8 @@ def _judge(store: Store, result: dict[str, Any]) -> None:
     text = f"## {plain(result['prompt'])}\n\n{_pictures(store, session_id, told)}"
     if attempt >= int(store.database.require_session(session_id).options.get("max_attempts", MAX_ATTEMPTS)):
         text += " It is the last attempt."
-    given = _suspend(_verdict_on(attempt).with_initial_data(description=text), f"verdict-{attempt}", said, session_id)
+    form_of = _verdict_on(attempt).with_initial_data(description=text)
+    given = _suspend(store, form_of, f"verdict-{attempt}", said, result)
     log.info("Your verdict: %s.", given.verdict)
     give_verdict(
         store, session_id, given.verdict, rating=given.rating or None, comment=given.comment, reasons=given.reasons
@@ -134,16 +149,29 @@ def _verdict_on(attempt: int) -> Any:
     return create_model("Verdict", __base__=Verdict, about=(only, this))
 
 
-def _suspend(model: Any, key: str, said: str, session_id: str) -> Any:
+def _suspend(store: Store, model: Any, key: str, said: str, result: dict[str, Any]) -> Any:
     """The filled-in form. The log has what is `said` before the run begins to wait, not when it takes the answer."""
+    session_id = result["session_id"]
+
+    def is_said() -> bool:
+        session = store.database.get_session(session_id)
+        return session is not None and session.waiting_for is None
+
     for number in count(1):
         if not _is_answered(f"{key}-{number}"):
             log.info("%s %s", said, _HOW % _elsewhere(session_id))
-            let_be_seen()
+            if let_be_seen(is_said):
+                raise _SaidElsewhereError
         # The key is what tells Prefect, in the new process, that this was asked already. Without an answer to it, the
         # process was killed between its suspension and the saving of the form; then it is asked once more.
         with suppress(ValidationError, ObjectNotFound):
-            return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=f"{key}-{number}")
+            try:
+                return suspend_flow_run(wait_for_input=model, timeout=_NEVER, key=f"{key}-{number}")
+            except Pause:
+                # Who answered before it was suspended could not take it up again.
+                if is_said():
+                    hand_on(store, session_id)
+                raise
     raise AssertionError("never reached")
 
 

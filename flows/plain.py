@@ -23,6 +23,8 @@ from flows.runs import is_deployed
 #: run nothing of its last moments. Answers come late on a busy server, and logs travel for up to half a second.
 _ASKED_EVERY = 6.0
 _TRAVELS = 0.5
+#: How often it is looked whether there is a reason left to wait: seconds.
+_TICK = 0.2
 
 #: What this process has told already.
 _told: weakref.WeakSet[EdiError] = weakref.WeakSet()
@@ -59,12 +61,18 @@ def tell(error: EdiError) -> None:
         let_be_seen()
 
 
-def let_be_seen() -> None:
-    """Before the run stops running: wait until its open page has seen it running, and what it has logged."""
+def let_be_seen(is_over: Callable[[], bool] = lambda: False) -> bool:
+    """Before the run stops running: wait until its open page has seen it running, and what it has logged.
+
+    Returns True at once when there is nothing to stop for any more: when it `is_over`.
+    """
     context = FlowRunContext.get()
     begun = context.start_time if context else datetime.now(UTC)
     runs_for = (datetime.now(UTC) - begun).total_seconds()
-    time.sleep(_TRAVELS + max(_ASKED_EVERY, 2 * _ASKED_EVERY - runs_for))
+    deadline = time.monotonic() + _TRAVELS + max(_ASKED_EVERY, 2 * _ASKED_EVERY - runs_for)
+    while not (over := is_over()) and time.monotonic() < deadline:
+        time.sleep(_TICK)
+    return over
 
 
 def _is_news(record: logging.LogRecord) -> bool:

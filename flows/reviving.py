@@ -51,7 +51,7 @@ _ABANDONED = timedelta(minutes=30)
 
 
 #: Why a run is taken up again that has waited.
-_SAID = "It goes on with what you said."
+SAID = "It goes on with what you said."
 
 
 def session_id_of(flow_run: FlowRun) -> str:
@@ -178,7 +178,7 @@ def say_why_back(run_id: str) -> None:
     last = next((state for state in reversed(states) if state.type == StateType.SCHEDULED), None)
     # Not where it was suspended since, and a person has resumed it.
     if last is not None and last.name == AwaitingRetry().name and last.message:
-        log.log(logging.INFO if last.message == _SAID else logging.WARNING, "%s", last.message)
+        log.log(logging.INFO if last.message == SAID else logging.WARNING, "%s", last.message)
 
 
 def is_moving(run: FlowRun | None) -> bool:
@@ -213,7 +213,7 @@ def _hand_back(client: SyncPrefectClient, store: Store, session_id: str) -> Flow
     run = run_of(client, store, session_id)
     if run is None or run.state_type != StateType.PAUSED or store.database.lease_of(session_id) is not None:
         return None
-    revive(client, run, _SAID)
+    revive(client, run, SAID)
     return run
 
 

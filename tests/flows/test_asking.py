@@ -185,6 +185,23 @@ def test_variations_are_shown_in_one_picture_and_blended_as_the_dialog_says(cont
     assert intent.parameters["mood"] == "golden"
 
 
+def test_what_is_answered_before_the_run_has_begun_to_wait_is_gone_on_with_at_once(control: Control) -> None:
+    run = control.start("edit-image", image_path=str(PALACE), prompt="make it better")
+    with control.database() as database:
+        wait_until(lambda: (asked := database.get_session(run)) and asked.waiting_for == "question", "the question")
+    assert control.state(run) == "Running"
+    ui = control.api.removesuffix("/api")
+    sent = httpx.post(f"{ui}/edi/{run}/answer", data={"answer": "2"}, timeout=60)
+    assert sent.status_code == httpx.codes.SEE_OTHER, sent.text
+    assert ended(control, run).status == "completed"
+    with control.database() as database:
+        intent = database.get_intent(run)
+    assert intent is not None
+    assert intent.answer == 2
+    states = [state["name"] for state in control.read(f"/flow_run_states/?flow_run_id={run}")]
+    assert states[-2:] == ["Running", "Completed"], "no new process was needed for it"
+
+
 def test_a_verdict_given_elsewhere_lets_the_suspended_run_go_on(control: Control, waiting: list[str]) -> None:
     run = waiting[0]
     with open_store(homes.settings_of(control.home)) as store:
