@@ -155,7 +155,7 @@ def _suspend(store: Store, model: Any, key: str, said: str, result: dict[str, An
 
     def is_said() -> bool:
         session = store.database.get_session(session_id)
-        return session is not None and session.waiting_for is None
+        return session is not None and session.status == "in_progress" and session.waiting_for is None
 
     for number in count(1):
         if not _is_answered(f"{key}-{number}"):

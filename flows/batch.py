@@ -30,7 +30,7 @@ from edi_storage.store import Store, open_store
 from flows import form
 from flows.edit import asked_session, run_session
 from flows.engines.wishes import Wishes
-from flows.hooks import CANCELLED, mark_batch_cancelled
+from flows.hooks import mark_batch_cancelled
 from flows.inbox import find_photo, make_inbox, photos_in
 from flows.links import session_link, viewer_address
 from flows.markdown import bare, plain
@@ -38,6 +38,7 @@ from flows.names import batch_name
 from flows.output import outcome
 from flows.plain import in_plain_words
 from flows.runners import batch_runner
+from flows.words import CANCELLED
 
 log = logging.getLogger("edi.batch")
 

@@ -24,11 +24,9 @@ from edi_storage.settings import load_settings
 from edi_storage.store import Store, open_store
 from flows.reviving import close, has_worked, revive, session_id_of, was_cancelled
 from flows.session import SessionRun
+from flows.words import CANCELLED
 
 log = logging.getLogger("edi")
-
-#: Why a session ended that a person has cancelled.
-CANCELLED = "cancelled by a person"
 
 #: A run that is told to end again and again, as by a guard of the memory, comes back so often.
 _TOLD_AT_MOST = 20

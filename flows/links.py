@@ -68,6 +68,11 @@ def answer_link(session_id: str) -> str:
     return session_link(session_id, "answer")
 
 
+def stop_link(session_id: str) -> str:
+    """Where a person says that a session which waits for them is not to go on."""
+    return session_link(session_id, "stop")
+
+
 def stands_link(session_id: str) -> str:
     """How a session stands, as a text that is another one when anything of it has changed."""
     return session_link(session_id, "stands")

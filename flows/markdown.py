@@ -12,6 +12,7 @@ from edi_storage.state import Json, Step, fallbacks_in
 from flows import words
 from flows.album import Album
 from flows.engines.heat import LEGEND
+from flows.engines.nouns import names_of
 from flows.links import RATINGS, again_link, has_result, rating_link, session_link
 from flows.pictures import data_uri, labelled
 from flows.sheet import sheet_of
@@ -106,7 +107,7 @@ def found_in(history: SessionHistory, album: Album, side: int) -> str:
     if not masks:
         return photo
     seen = _picture("what was found", data_uri(labelled(album.before, masks), side))
-    names = words.names_of(history.entities)
+    names = names_of(history.entities)
     listed = ", ".join(f"{number} {plain(names[entity.entity_id])}" for number, entity in numbered.items())
     return f"{table(['photo', 'what EDI sees in it'], [[photo, seen]])}\n\n{listed}"
 
@@ -143,7 +144,7 @@ def _found(history: SessionHistory, album: Album) -> list[str]:
     if not history.entities:
         return []
     numbered = dict(enumerate(words.largest_first(history.entities)[:_MOST_ROWS], 1))
-    names = words.names_of(history.entities)
+    names = names_of(history.entities)
     parts = ["### What is in the photo"]
     masks = {number: album.masks[e.entity_id] for number, e in numbered.items() if e.entity_id in album.masks}
     if album.before is not None and masks:
@@ -194,10 +195,12 @@ def _understood(history: SessionHistory) -> list[str]:
     intent = history.intent
     if intent is None:
         return []
-    meant = plain(words.understood(intent, history.entities))
-    said = f"“{plain(history.session.naive_prompt)}” was understood as:"
-    lines = [f"{said} **{meant}** and strength {intent.strength:.2f}."]
-    if intent.preserve_entities:
+    lines = []
+    if not intent.needs_answer:
+        meant = plain(words.understood(intent, history.entities))
+        said = f"“{plain(history.session.naive_prompt)}” was understood as:"
+        lines.append(f"{said} **{meant}** and strength {intent.strength:.2f}.")
+    if intent.preserve_entities and not intent.needs_answer:
         lines.append(f"To be kept as they are: {plain(words.called(intent.preserve_entities, history.entities))}.")
     if intent.question:
         choices = [f"{number}. {plain(choice)}" for number, choice in enumerate(intent.question.choices, 1)]

@@ -21,7 +21,6 @@ from edi_storage.settings import Settings, load_settings
 from edi_storage.store import Store, open_store
 from flows import form
 from flows.edit import edit_image
-from flows.hooks import CANCELLED
 from flows.names import timed_name
 from flows.output import outcome
 from flows.plain import in_plain_words
@@ -29,6 +28,7 @@ from flows.reviving import close, is_moving, revive, run_of, session_id_of, wait
 from flows.runs import is_deployed
 from flows.server import read_server_file
 from flows.session import log
+from flows.words import CANCELLED
 
 #: Seconds; long enough for one boundary.
 _LEASE_SECONDS = 10

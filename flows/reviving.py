@@ -217,6 +217,20 @@ def _hand_back(client: SyncPrefectClient, store: Store, session_id: str) -> Flow
     return run
 
 
+def let_go(store: Store, session_id: str) -> None:
+    """End the run that waited for a person, now that its session is over.
+
+    `resume-interrupted` would do so within a minute.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            run, session = run_of(client, store, session_id), store.database.require_session(session_id)
+            if run is not None and run.state_type == StateType.PAUSED:
+                close(client, run, session)
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning("The run of session %s ends within a minute: %s", session_id, error)
+
+
 def close(client: SyncPrefectClient, run: FlowRun, session: SessionData) -> None:
     """End a run that has nothing left to do: its session is over."""
     over: State[Any] = Cancelled(message=f"Its session has failed: {session.failure_reason}.")

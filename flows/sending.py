@@ -2,7 +2,8 @@
 
 PUT /edi/-/photo?name=NAME puts the body, a photo, into the inbox. POST /edi/-/edit starts a run of `edit-image` and
 leads to the page of its session; /edi/SESSION/answer and /edi/SESSION/rate keep what is said, as the deployments
-`answer-question` and `record-feedback` do, and lead back. Another site's page can send nothing here.
+`answer-question` and `record-feedback` do, /edi/SESSION/stop gives up an edit that waits, and all three lead back.
+Another site's page can send nothing here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from starlette.routing import Route
 
 from edi_storage.errors import EdiError, InputError, LeaseHeldError, NotFoundError
 from edi_storage.models import MAX_ATTEMPTS, MAX_VARIATIONS, FeedbackType, Reason, Review, describe
-from edi_storage.recovery import give_verdict
+from edi_storage.owner import owner_name
+from edi_storage.recovery import end_session, give_verdict
 from edi_storage.settings import load_settings
 from edi_storage.state import last_attempt
 from edi_storage.store import Store, open_store
@@ -40,13 +42,14 @@ from flows.edit import keep_answer
 from flows.editing import Request as Wish
 from flows.engines.photo import MAX_BYTES
 from flows.inbox import find_photo, inbox_of, keep_photo, make_inbox, photos_in
-from flows.links import ALREADY_THERE, EDIT, INBOX, PREFIX, inbox_link, session_link
+from flows.links import ALREADY_THERE, EDIT, INBOX, PREFIX, inbox_link, session_link, stop_link
 from flows.names import edit_name
 from flows.pages.forms import edit_page
 from flows.pages.session import Served, page
 from flows.pictures import thumbnail
-from flows.reviving import hand_on
+from flows.reviving import hand_on, let_go
 from flows.sessions import find_session
+from flows.words import CANCELLED
 
 #: Full-size photos are decoded one at a time, so that a few open tabs do not take gigabytes.
 ONE_PHOTO: Final = threading.Lock()
@@ -60,6 +63,9 @@ SMALL: Final = 480
 #: How long a run may take to end after its result is there, and how often it is looked: seconds.
 _ENDING_SECONDS: Final = 10.0
 _TICK: Final = 0.2
+
+#: Long enough to end a session that waits.
+_LEASE_SECONDS: Final = 10
 
 #: Bytes of a form that was filled in.
 _MAX_FORM: Final = 64 << 10
@@ -102,6 +108,7 @@ def sending_routes(refuses: Callable[[Mapping[str, str]], Response | None]) -> l
         EDIT: ("POST", _edit, _MAX_FORM),
         f"{PREFIX}/{{session}}/answer": ("POST", _answer, _MAX_FORM),
         f"{PREFIX}/{{session}}/rate": ("POST", _rate, _MAX_FORM),
+        stop_link("{session}"): ("POST", _stop, _MAX_FORM),
     }
     return [
         Route(path, _endpoint(take, most, refuses), methods=[method]) for path, (method, take, most) in taken.items()
@@ -241,6 +248,20 @@ def _answer(request: Request, body: bytes) -> Response:
         except EdiError as error:
             return _not_taken(store, session_id, error, {"answer": sent.answer})
         hand_on(store, session_id)
+    return RedirectResponse(session_link(session_id), 303)
+
+
+def _stop(request: Request, _: bytes) -> Response:
+    with open_store(load_settings()) as store:
+        session_id = find_session(store.database, request.path_params["session"]).session_id
+        try:
+            session = store.database.require_session(session_id)
+            if session.status != "in_progress" or not session.waiting_for:
+                raise InputError("It does not wait for you any more.")
+            end_session(store, store.database.acquire(session_id, owner_name(), _LEASE_SECONDS), CANCELLED)
+        except EdiError as error:
+            return _not_taken(store, session_id, error, {})
+        let_go(store, session_id)
     return RedirectResponse(session_link(session_id), 303)
 
 

@@ -147,11 +147,12 @@ def intent(run: SessionRun, step: Step) -> None:
         understood = _answered(run)
     understood = as_wished(understood, run.scene, run.masks if run.wishes.is_confined else {}, run.wishes)
     run.commit(step, changes.intent_delta(understood, run.state.get("intent")), run.reasoner, started)
+    if understood.needs_answer and understood.question:
+        log.info("Not sure enough to go on: %s", understood.question.text)
+        return
     log.info("Understood: %s.", words.understood(understood, run.scene.entities))
     if understood.preserve_entities:
         log.info("To be kept as they are: %s.", words.called(understood.preserve_entities, run.scene.entities))
-    if understood.needs_answer and understood.question:
-        log.info("Not sure enough to go on: %s", understood.question.text)
 
 
 def _answered(run: SessionRun) -> Intent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
@@ -23,6 +22,7 @@ from edi_storage.models import (
 )
 from edi_storage.state import Json, Step, answer_step, last_attempt, next_step
 from edi_storage.variations import chosen_of, open_question, variations_of
+from flows.engines.nouns import names_of
 from flows.engines.scoring import count
 from flows.engines.steps import Step as MeantStep
 from flows.engines.steps import steps_of
@@ -38,6 +38,9 @@ _DECISIONS: dict[Decision, str] = {
     "rejected": "not what you wanted",
     "unreviewed": "nobody has looked at it",
 }
+
+#: Why a session ended that a person has cancelled.
+CANCELLED = "cancelled by a person"
 
 #: What was wrong, as a person says it.
 REASONS: Mapping[Reason, str] = {
@@ -81,7 +84,7 @@ def standing(session: SessionData) -> str:
     """How a session stands, in a word or two: "completed", "in progress", "waiting for you (question)"."""
     if session.waiting_for and session.status == "in_progress":
         return f"waiting for you ({session.waiting_for})"
-    return session.status.replace("_", " ")
+    return "given up" if session.failure_reason == CANCELLED else session.status.replace("_", " ")
 
 
 def decision_in_words(decision: Decision) -> str:
@@ -109,7 +112,12 @@ def verdict(said: UserFeedback | None) -> str:
 
 def reasons(said: UserFeedback) -> str:
     """What a person found wrong: "too strong, the colours"; "" where it was nothing."""
-    return ", ".join(REASONS[reason] for reason in said.reasons)
+    return ", ".join(map(reason, said.reasons))
+
+
+def reason(given: str) -> str:
+    """A reason in a person's words; one of another version as it stands."""
+    return next((said for known, said in REASONS.items() if known == given), given)
 
 
 def found(entities: Sequence[EntityData]) -> str:
@@ -131,18 +139,6 @@ def largest_first(entities: Iterable[EntityData]) -> list[EntityData]:
 def number_of(entity_id: str, entities: Iterable[EntityData]) -> int:
     """The number of an entity for a person, from 1."""
     return [entity.entity_id for entity in largest_first(entities)].index(entity_id) + 1
-
-
-def names_of(entities: Iterable[EntityData]) -> dict[str, str]:
-    """What to call each entity, by its id: its label, with a number where several have the same."""
-    listed = list(entities)
-    alike = Counter(entity.label for entity in listed)
-    seen: Counter[str] = Counter()
-    names = {}
-    for entity in sorted(listed, key=lambda entity: entity.entity_id):
-        seen[entity.label] += 1
-        names[entity.entity_id] = f"{entity.label} {seen[entity.label]}" if alike[entity.label] > 1 else entity.label
-    return names
 
 
 def called(entity_ids: Iterable[str], entities: Iterable[EntityData]) -> str:
@@ -301,6 +297,8 @@ def headline(history: SessionHistory, *, now: bool = False) -> str:
     now: it is shown only as long as it is so. What a session asks can be answered once its run has let go of it.
     """
     session = history.session
+    if session.failure_reason == CANCELLED:
+        return "Given up, as you said."
     if session.status == "failed":
         return f"Failed: {session.failure_reason or 'for an unknown reason'}"
     state = history.state.model_dump(mode="json") if history.state else {}

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Final
 
 from edi_storage.errors import InputError
-from edi_storage.models import Intent, SceneAnalysis, check_text
+from edi_storage.models import Intent, Question, SceneAnalysis, check_text
 from flows.engines.lexicon import normalise
 from flows.engines.looks import EDIT_TYPES
-from flows.engines.questions import EXAMPLES, ask, ask_what_to_keep
+from flows.engines.questions import EXAMPLES, Choice, ask, ask_what_to_keep
 from flows.engines.reading import read
 from flows.engines.refusals import refuse
 from flows.engines.sparing import spared
@@ -40,6 +40,7 @@ def understand(prompt: str, scene: SceneAnalysis, answer: int | None = None) -> 
         question, choices = ask_what_to_keep(sparing.missing, kept, readings, scene.entities)
     else:
         question, choices = ask(prompt, sparing.text, readings, scene.entities)
+    question, choices = _open(question, choices, kept)
     number = 1 if answer is None else answer
     if not 1 <= number <= len(choices):
         raise InputError(f"The answer {number} is none of the choices: give a number from 1 to {len(choices)}.")
@@ -47,6 +48,14 @@ def understand(prompt: str, scene: SceneAnalysis, answer: int | None = None) -> 
     chosen = choices[number - 1]
     intent = _intent(chosen.steps, kept | chosen.kept, scene, certainty)
     return intent.model_copy(update={"question": question, "answer": answer})
+
+
+def _open(question: Question, choices: list[Choice], kept: frozenset[str]) -> tuple[Question, list[Choice]]:
+    """Without choices that are only about what must stay, as long as there is a choice."""
+    left = [one for one in choices if any({*step.targets} - kept - one.kept for step in one.steps)]
+    if len(left) < 2:
+        return question, choices
+    return question.model_copy(update={"choices": [choice.text for choice in left]}), left
 
 
 def _checked(prompt: str) -> str:

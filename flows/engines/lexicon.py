@@ -38,8 +38,8 @@ _TOWARDS: Final[Mapping[str, str]] = {
 _NATURAL: Final = frozenset({"sky", "vegetation", "water", "ground", "person", "face"})
 
 _LESS: Final = (
-    r"\b(?:(?:less|reduce|reduced|reducing|decrease|decreased|lower|lessen|tone down|turn down|cut|cut down|bring down"
-    r"|dial down|take down|dial back|not so|not as|not too|not that|not very|lose|drop|minimi[sz]e"
+    r"\b(?:(?:less|reduce|reduced|reducing|decrease|decreased|(?<!the )lower|lessen|tone down|turn down|cut|cut down"
+    r"|bring down|dial down|take down|dial back|not so|not as|not too|not that|not very|lose|drop|minimi[sz]e"
     r"|limit)(?: (?!more)[\w']+){0,2}|too(?: much| many)?|bit too|way too"
     r"|(?:not like|hate|dislike)(?: (?:how|the|that|it|is|so|this|all|these|those))*)\s+$"
 )

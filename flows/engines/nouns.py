@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
+
+from edi_storage.models import EntityData
 
 #: Labels of living things, of what moves people, and of what one eats, by the names of COCO-80.
 ANIMALS: Final = ("dog", "cat", "bird", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
@@ -182,3 +185,15 @@ def nouns() -> Mapping[str, Noun]:
         found[label] = Noun((label,))
         found.setdefault(label if label.endswith("s") else f"{label}s", Noun((label,), plural=True))
     return found
+
+
+def names_of(entities: Iterable[EntityData]) -> dict[str, str]:
+    """What to call each entity, by its id: its label, with a number where several have the same."""
+    listed = list(entities)
+    alike = Counter(entity.label for entity in listed)
+    seen: Counter[str] = Counter()
+    names = {}
+    for entity in sorted(listed, key=lambda entity: entity.entity_id):
+        seen[entity.label] += 1
+        names[entity.entity_id] = f"{entity.label} {seen[entity.label]}" if alike[entity.label] > 1 else entity.label
+    return names

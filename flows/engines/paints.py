@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final
@@ -66,6 +67,10 @@ _SAME_AS: Final[Mapping[str, str]] = {
 }
 
 
+#: Words that say how light a colour is, or a thing.
+_TONES: Final = frozenset({"dark", "deep", "light", "pale", "bright"})
+
+
 @cache
 def lab_of(paint: str) -> tuple[float, float, float]:
     """CIE Lab (D65) of "#rrggbb"; the formulas are those of IEC 61966-2-1 and CIE 15."""
@@ -103,6 +108,29 @@ def coloured(name: str, entities: Sequence[EntityData]) -> list[EntityData]:
     if not ranked or (len(ranked) > 1 and ranked[1][0] - ranked[0][0] < _APART):
         return []
     return [entity for entity in entities if entity.entity_id == ranked[0][1]]
+
+
+def nearest(said: str, entities: Sequence[EntityData]) -> list[EntityData]:
+    """The entities whose colour is known, by how near it is to what is said: "blue", "light blue", "dark", "bright"."""
+    *tone, name = said.split()
+    if name in COLOURS:
+        paint, called = shade(name, tone[0] if tone else ""), {entity.entity_id for entity in coloured(name, entities)}
+        return sorted(_known(entities), key=lambda entity: (entity.entity_id not in called, _distance(entity, paint)))
+    sign = 1 if name in ("dark", "deep") else -1
+    return sorted(_known(entities), key=lambda entity: sign * lab_of(entity.color_hex or "")[0])
+
+
+def _known(entities: Sequence[EntityData]) -> list[EntityData]:
+    return [entity for entity in entities if entity.color_hex]
+
+
+def colour_said_of(thing: str, text: str) -> str:
+    """How the words before a thing tell its colour, for `nearest`: "the light blue stripe"; "" where they do not."""
+    found = re.search(rf"((?:[a-z]+ ){{1,4}}){re.escape(thing)}\b", text)
+    given = found.group(1).split() if found else []
+    tones = [word for word in given if word in _TONES]
+    named = next((word for word in reversed(given) if word in COLOURS), "")
+    return " ".join([*tones[-1:], named] if named else tones[-1:])
 
 
 def _distance(entity: EntityData, paint: str) -> float:

@@ -11,14 +11,14 @@ from edi_storage.errors import InputError
 from edi_storage.models import EntityData, Question
 from flows.engines.looks import DEFAULT_STRENGTH
 from flows.engines.nouns import OWNERS
-from flows.engines.paints import COLOURS
+from flows.engines.paints import COLOURS, nearest
 from flows.engines.places import is_inside
 from flows.engines.reading import Reading, settle
 from flows.engines.steps import Scope, Step
 from flows.engines.targets import aim_of, phrase_of
 
 EXAMPLES: Final = "for example 'make the sky dramatic', 'warmer', 'blur the background' or 'black and white'"
-_MOST_CHOICES: Final = 6
+_MOST_CHOICES: Final = 8
 _DONE: Final = {
     "blur": "blurred",
     "remove": "removed",
@@ -50,7 +50,7 @@ def ask(
     if not readings:
         return _ask_for_look(prompt, text, entities)
     weak = min(readings, key=lambda reading: reading.certainty)
-    others = tuple(reading.step for reading in readings if reading is not weak)
+    others = [reading for reading in readings if reading is not weak]
     if weak.one_of:
         choices = _candidates(weak, entities)
         asked = f"Which one should be {_done(weak.step)}?"
@@ -68,21 +68,27 @@ def ask(
         choices = _places(weak, entities)
         missing = f"I do not see '{weak.unknown}' for certain in this photo. " if weak.unknown else ""
         asked = f"{missing}What should be {_done(weak.step)}?"
-    return _question(asked, [replace(choice, steps=_together(choice, others, weak)) for choice in choices])
+    return _question(asked, [replace(choice, steps=_together(choice, others, weak, entities)) for choice in choices])
 
 
-def _together(choice: Choice, others: Sequence[Step], weak: Reading) -> tuple[Step, ...]:
-    """All steps of an answer. What a person has to point out is no background to what else is asked for."""
-    pointed = {target for step in choice.steps if step.scope == "entities" for target in step.targets}
+def _together(
+    choice: Choice, others: Sequence[Reading], weak: Reading, entities: Sequence[EntityData]
+) -> tuple[Step, ...]:
+    """All steps of an answer. What a person points out is meant wherever it was named, and is no background."""
     if not weak.unknown:
-        return (*choice.steps, *others)
-    kept = [
-        replace(step, targets=tuple(target for target in step.targets if target not in pointed))
-        if step.scope == "background"
-        else step
-        for step in others
-    ]
-    return (*choice.steps, *(step for step in kept if step.targets))
+        return (*choice.steps, *(reading.step for reading in others))
+    first = choice.steps[0]
+    pointed = first.targets if first.scope == "entities" else ()
+    steps = []
+    for reading in others:
+        step = reading.step
+        if reading.unknown == weak.unknown:
+            action, parameters = settle(step.action, dict(step.parameters), first.targets, first.scope, entities)
+            step = replace(step, targets=first.targets, scope=first.scope, action=action, parameters=parameters)
+        elif step.scope == "background":
+            step = replace(step, targets=tuple(target for target in step.targets if target not in pointed))
+        steps.append(step)
+    return (*choice.steps, *(step for step in steps if step.targets))
 
 
 def ask_what_to_keep(
@@ -241,6 +247,10 @@ def _likely(weak: Reading, entities: Sequence[EntityData]) -> list[EntityData]:
         return sorted(pool, key=lambda e: (e.label == "sky", e.area_percent or 0.0, e.entity_id))
     if up:
         return sorted(pool, key=lambda entity: (height(entity), entity.entity_id))
+    if weak.colour:
+        near = nearest(weak.colour, pool)
+        near += [entity for entity in pool if entity not in near]
+        return sorted(near, key=lambda entity: _rank(entity, entities, weak.unknown) >= 0)
     return sorted(
         pool,
         key=lambda entity: (_rank(entity, entities, weak.unknown), -(entity.area_percent or 0.0), entity.entity_id),

@@ -10,6 +10,7 @@ from typing import Any, Final
 from edi_storage.models import EntityData
 from flows.engines.lexicon import clauses, fillers, forbidden, look_in, strength_in, vocabulary
 from flows.engines.looks import LIMITED, Look
+from flows.engines.paints import colour_said_of
 from flows.engines.steps import Scope, Step
 from flows.engines.targets import Aim, aim_of, subject_of
 
@@ -34,6 +35,8 @@ class Reading:
     certainty: float
     #: What the clause was about but the photo does not show.
     unknown: str = ""
+    #: What colour the clause says that this has, as `colour_said_of` tells it.
+    colour: str = ""
     #: One of the step's targets is meant, and nothing says which.
     one_of: bool = False
     #: The look itself is vague ("nicer colours"), whatever it is for.
@@ -185,7 +188,8 @@ def _readings(part: _Part, entities: Sequence[EntityData]) -> list[Reading]:
     if action == "remove" and scope != "entities":
         certainty = min(certainty, 0.3)
     step = Step(action, targets, strength_in(clause), scope, parameters)
-    return [Reading(step, max(0.05, certainty), aim.unknown, aim.one_of, look.certainty < 0.7)]
+    colour = colour_said_of(aim.unknown, clause) if aim.unknown else ""
+    return [Reading(step, max(0.05, certainty), aim.unknown, colour, aim.one_of, look.certainty < 0.7)]
 
 
 def _golden(look: Look, clause: str, sky: tuple[str, ...], entities: Sequence[EntityData]) -> list[Reading]:

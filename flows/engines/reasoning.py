@@ -26,10 +26,13 @@ class EmbeddedReasoner:
     ) -> Intent:
         """See `Reasoner.understand`."""
         try:
-            if answer is None or asked is None or understand(prompt, scene).question == asked:
+            if answer is None or asked is None:
                 return understand(prompt, scene, answer)
+            own, chosen = understand(prompt, scene).question, asked.choices[answer - 1]
+            if own is not None and chosen in own.choices:
+                return understand(prompt, scene, own.choices.index(chosen) + 1)
             # Another reasoner's question: its choice is more words of the person.
-            said = understand(f"{prompt}: {asked.choices[answer - 1]}", scene)
+            said = understand(f"{prompt}: {chosen}", scene)
             return said.model_copy(update={"question": None})
         except UnsupportedEditError:
             # The editor of these settings may be able to do what the embedded one is not.

@@ -28,7 +28,7 @@ from flows.engines.mentions import (
     with_faces,
     words_in,
 )
-from flows.engines.nouns import ANIMALS, VEHICLES
+from flows.engines.nouns import ANIMALS, VEHICLES, names_of
 from flows.engines.paints import COLOURS, coloured, name_of
 from flows.engines.places import edges, from_centre, is_inside, place_of
 
@@ -92,13 +92,19 @@ def _described(text: str, entities: Sequence[EntityData]) -> Aim:
     return Aim("nothing")
 
 
+#: "the wall behind us" is the background.
+_BACKDROPS: Final = frozenset({"wall", "walls", "view", "scenery"})
+
+
 def _is_background(bare: str, phrase: str, text: str, named: Sequence[Mention]) -> bool:
     """Whether a clause is about the background: of a thing that is named before it, it is only the place."""
     found = re.search(BACKGROUND, bare)
     if found is None and not re.search(BACKGROUND, phrase):
         return False
     at = text.find("·") if found is None else found.start()
-    return not any(mention.start < at for mention in named)
+    strange = [word for word in _things(text[:at]) if _is_strange(word) and word not in _BACKDROPS]
+    is_place = found is not None and found.group() == "behind" and strange
+    return not is_place and not any(mention.start < at for mention in named)
 
 
 def _behind(named: Sequence[Mention], entities: Sequence[EntityData]) -> Aim:
@@ -131,9 +137,14 @@ def _stranger_before(text: str, first: Mention) -> str:
     from flows.engines.lexicon import fillers
 
     found = re.search(rf"([a-z']{{3,}})\s+{BESIDE}\s+(?:\w+ ){{0,3}}$", text[: first.start])
-    if found is None or known(found.group(1)) or found.group(1) in fillers():
+    if found is None or not _is_strange(found.group(1)) or found.group(1) in fillers():
         return ""
     return found.group(1)
+
+
+def _is_strange(word: str) -> bool:
+    """Whether a word names a thing that nothing here knows. A shadow is a thing, where it is that of something."""
+    return word == "shadow" or not known(word)
 
 
 def _resolved(named: Sequence[Mention], entities: Sequence[EntityData]) -> Aim:
@@ -167,7 +178,7 @@ def _by_colour(text: str, entities: Sequence[EntityData]) -> Aim | None:
     if match is None:
         return None
     regions = [entity for entity in entities if "region" in entity.label.split()]
-    found = coloured(match.group(1), regions)
+    found = _by_name(text, regions) or coloured(match.group(1), regions)
     if not found and re.search(rf"{_PIECE}|one", match.group()):
         found = coloured(match.group(1), entities)
     if not found:
@@ -175,6 +186,16 @@ def _by_colour(text: str, entities: Sequence[EntityData]) -> Aim | None:
     for place in (name for name, words in PLACES.items() if words_in(words).search(text)):
         found = there(place, found, entities, True) if len(found) > 1 else found
     return Aim("entities", tuple(entity.entity_id for entity in found), 0.9 if len(found) == 1 else 0.75)
+
+
+def _by_name(text: str, regions: Sequence[EntityData]) -> list[EntityData]:
+    """ "red region 2", "the dark grey region": what is shown to a person under this very name."""
+    named = [(name, [entity_id]) for entity_id, name in names_of(regions).items()]
+    named += [(label, [e.entity_id for e in regions if e.label == label]) for label in {e.label for e in regions}]
+    for name, ids in sorted(named, key=lambda one: (-len(one[0]), one[0])):
+        if re.search(rf"\b{re.escape(name)}\b", text):
+            return [entity for entity in regions if entity.entity_id in ids]
+    return []
 
 
 def _by_place(text: str, entities: Sequence[EntityData]) -> tuple[str, ...]:

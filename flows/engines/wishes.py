@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edi_storage.errors import InputError
-from edi_storage.models import EntityData, Intent, SceneAnalysis, check_text
+from edi_storage.models import EntityData, Intent, Question, SceneAnalysis, check_text
 from flows.engines.area import REGION, Region, read_region, without_region
 from flows.engines.base import Mask
 from flows.engines.lexicon import normalise
@@ -115,7 +115,8 @@ def as_wished(intent: Intent, scene: SceneAnalysis, masks: Mapping[str, Mask], w
         steps = [replace(step, strength=wishes.strength) for step in steps]
     protected = _named(wishes.protect, entities)
     if intent.needs_answer:
-        return intent  # the first guess may change what is protected; the answer decides
+        # The first guess may change what is protected; the answer decides, and cannot be about that alone.
+        return intent.model_copy(update={"question": _about_others(intent.question, protected, entities)})
     steps = _sparing(steps, protected, entities)
     kept = [entity.entity_id for entity in entities]
     if wishes.is_confined:
@@ -135,6 +136,15 @@ def as_wished(intent: Intent, scene: SceneAnalysis, masks: Mapping[str, Mask], w
             "parameters": parameters,
         }
     )
+
+
+def _about_others(
+    question: Question | None, protected: frozenset[str], entities: Sequence[EntityData]
+) -> Question | None:
+    """The question without the choices that are protected, as long as it leaves a choice."""
+    named = {phrase_of(entity, entities) for entity in entities if entity.entity_id in protected}
+    left = [choice for choice in question.choices if choice not in named] if question else []
+    return question.model_copy(update={"choices": left}) if question and len(left) > 1 else question
 
 
 def _named(protect: str, entities: Sequence[EntityData]) -> frozenset[str]:

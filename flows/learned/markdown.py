@@ -8,6 +8,7 @@ from edi_storage.learning.report import Cell, Report, kind_of
 from flows.learned import plots, words
 from flows.links import session_link
 from flows.markdown import plain, table
+from flows.words import reason
 
 
 def as_markdown(report: Report, pages: Mapping[str, str] | None = None) -> str:
@@ -81,7 +82,7 @@ def _phrases(report: Report) -> list[str]:
 
 
 def _reasons(report: Report, pages: Mapping[str, str] | None) -> list[str]:
-    rows = [[why.reason, str(why.count), ", ".join(_sessions(why.sessions, pages))] for why in report.reasons]
+    rows = [[reason(why.reason), str(why.count), ", ".join(_sessions(why.sessions, pages))] for why in report.reasons]
     return (
         [f"### {words.COMPLAINTS}", table(["reason", "times", "for example"], rows), words.OF_COMPLAINTS]
         if rows

@@ -10,6 +10,7 @@ from typing import Final
 from edi_storage.learning.report import Cell, Report, kind_of
 from flows.learned import plots, words
 from flows.links import CONTROL_ROOM, PREFIX, session_link
+from flows.words import reason
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --good: #2f9e58; --bad: #d6453d; --open: #c98a12; --early: #2f7fd1; }
@@ -188,7 +189,7 @@ def _reasons(report: Report, pages: Mapping[str, str] | None) -> list[str]:
             return f"<code>edi show {escape(session_id)}</code>"
         return f'<a href="{escape(session_link(session_id))}">{escape(pages.get(session_id, session_id))}</a>'
 
-    rows = [(why.reason, str(why.count), ", ".join(map(shown, why.sessions))) for why in report.reasons]
+    rows = [(reason(why.reason), str(why.count), ", ".join(map(shown, why.sessions))) for why in report.reasons]
     if not rows:
         return []
     told = f'<p class="soft">{words.OF_COMPLAINTS}</p>'

@@ -156,7 +156,7 @@ def rating_form(session_id: str, attempt: int, said: UserFeedback | None, chosen
         for reason, meant in REASONS.items()
     )
     again = link(again_link(session_id), "edit the original again")
-    about = f"EDI heeds it when it tries again. Are the places wrong, or traces left: {again}, and say what to protect."
+    about = f"EDI learns from it. Are the places wrong, or traces left: {again}, and say what to protect."
     words: dict[str, str] = {rating.verdict: rating.words for rating in RATINGS}
     return "".join(
         [

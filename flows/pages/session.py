@@ -11,6 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from edi_storage.models import MAX_ATTEMPTS, Operation, SessionData, SessionHistory, StageCommit, UserFeedback
 from edi_storage.state import Step, feedback_key, last_attempt, next_step, step_of
 from edi_storage.store import Store
@@ -19,11 +21,23 @@ from flows import words
 from flows.album import Album, Copies, album
 from flows.engines.base import Pixels
 from flows.engines.heat import BORDERS, SCALE
+from flows.engines.nouns import names_of
 from flows.engines.photo import SUFFIXES, PhotoFormat
 from flows.engines.targets import phrase_of
 from flows.engines.wishes import STRENGTHS, Wishes
 from flows.history import was_interrupted
-from flows.links import LEARNED, PICTURES, PREFIX, SAVED, again_link, has_result, run_link, session_link, stands_link
+from flows.links import (
+    LEARNED,
+    PICTURES,
+    PREFIX,
+    SAVED,
+    again_link,
+    has_result,
+    run_link,
+    session_link,
+    stands_link,
+    stop_link,
+)
 from flows.pages.document import Watch, beside, document, lines, link, standing, table, when
 from flows.pages.forms import answer_form, rating_form
 from flows.pictures import colour_of, data_uri, labelled, shrink, tinted
@@ -122,25 +136,45 @@ def _asked(history: SessionHistory, shown: Album, chosen: Mapping[str, str]) -> 
         for number, choice in enumerate(question.choices, 1)
     ]
     original = _small(shown.before, _MIDDLE) if between else ""
-    listed = list(zip(question.choices, pictures, strict=True))
-    names = words.names_of(words.largest_first(history.entities)).values()
-    none = f"None of them? {link(again_link(session.session_id), 'Say it in other words')}."
+    choices = [_doubted(choice, history) for choice in question.choices]
+    listed = list(zip(choices, pictures, strict=True))
+    names = names_of(words.largest_first(history.entities)).values()
+    none = f"None of them? {link(again_link(session.session_id), 'Say it in other words')}, and give this one up:"
     form = answer_form(session.session_id, listed, original, chosen.get("answer", ""), next(iter(names), ""))
-    return [form, f"<p>{none}</p>"]
+    stop = f'<form method="post" action="{escape(stop_link(session.session_id))}"><button>Give it up</button></form>'
+    return [form, f'<div class="none"><span>{none}</span>{stop}</div>']
 
 
 def _small(picture: Pixels | None, longest: int) -> str:
     return "" if picture is None else f'<img src="{data_uri(picture, longest)}" alt="">'
 
 
+#: How a choice begins that is about all that it does not name.
+_ALL_BUT: Final = "everything but "
+
+
 def _meant(choice: str, history: SessionHistory, shown: Album) -> str:
-    """Where a choice is, if it is one thing in the photo."""
-    named = {phrase_of(entity, history.entities): entity.entity_id for entity in history.entities}
-    mask = shown.masks.get(named.get(choice, ""))
-    if mask is None or shown.before is None:
+    """Where a choice is, if it is told by things in the photo."""
+    if shown.before is not None and choice == "the whole picture":
+        return _small(shown.before, _SMALL)
+    named = [entity for entity in history.entities if phrase_of(entity, history.entities) in _things_of(choice)]
+    masks = [shown.masks[entity.entity_id] for entity in named if entity.entity_id in shown.masks]
+    if shown.before is None or not masks or len(masks) < len(_things_of(choice)):
         return ""
-    number = words.number_of(named[choice], history.entities)
-    return _small(tinted(shrink(shown.before, _SMALL), mask, colour_of(number)), _SMALL)
+    area, number = np.maximum.reduce(masks), words.number_of(named[0].entity_id, history.entities)
+    if choice.startswith(_ALL_BUT):
+        area, number = 1 - area, 0
+    return _small(tinted(shrink(shown.before, _SMALL), area, colour_of(number)), _SMALL)
+
+
+def _things_of(choice: str) -> list[str]:
+    return choice.removeprefix(_ALL_BUT).split(" and ")
+
+
+def _doubted(choice: str, history: SessionHistory) -> str:
+    """A choice as it is shown: what is only perhaps an umbrella is not called one."""
+    sure = {phrase_of(one, history.entities): one.confidence >= _SURE for one in history.entities}
+    return choice if sure.get(choice, True) else f"{choice}, perhaps"
 
 
 def _around(session: SessionData, forks: Sequence[SessionData]) -> list[str]:
@@ -264,7 +298,7 @@ def _entities(history: SessionHistory, shown: Album) -> list[str]:
     """Every entity with its number, in the picture of all of them and in one of its own."""
     if not history.entities or shown.before is None:
         return []
-    names, before = words.names_of(history.entities), shrink(shown.before, _MIDDLE)
+    names, before = names_of(history.entities), shrink(shown.before, _MIDDLE)
     numbered = dict(enumerate(words.largest_first(history.entities), 1))
     masks = {number: shown.masks[e.entity_id] for number, e in numbered.items() if e.entity_id in shown.masks}
     figures = [f'<figure class="all"><img src="{data_uri(labelled(before, masks), _MIDDLE)}" alt="all"></figure>']
@@ -282,14 +316,13 @@ def _entities(history: SessionHistory, shown: Album) -> list[str]:
 
 def _understood(history: SessionHistory) -> list[str]:
     intent, entities = history.intent, history.entities
-    if intent is None:
-        return []
+    if intent is None or intent.needs_answer:
+        return []  # as long as it is only a guess
     told = [f"{words.meant(intent, entities)}."]
     if intent.preserve_entities:
         told.append(f"To be kept as they are: {words.called(intent.preserve_entities, entities)}.")
-    if intent.question:
-        said = f"You said: {intent.question.choices[intent.answer - 1]}." if intent.answer else "Not answered yet."
-        told.append(f"{intent.question.text} {said}")
+    if intent.question and intent.answer:
+        told.append(f"{intent.question.text} You said: {intent.question.choices[intent.answer - 1]}.")
     return ["<h2>What was understood</h2>", *(f"<p>{escape(line[0].upper() + line[1:])}</p>" for line in told)]
 
 

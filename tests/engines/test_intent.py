@@ -8,8 +8,9 @@ from random import Random
 import pytest
 
 from edi_storage.errors import EdiError, InputError, UnsupportedEditError
-from edi_storage.models import BoundingBox, EntityData, Intent, SceneAnalysis
+from edi_storage.models import BoundingBox, EntityData, Intent, Question, SceneAnalysis
 from flows.engines.intent import SURE, understand
+from flows.engines.reasoning import EmbeddedReasoner
 from flows.engines.steps import steps_of
 from tests.quality import intent as prompts
 
@@ -173,7 +174,7 @@ def test_ambiguous_words_ask_one_question(prompt: str) -> None:
     assert intent.confidence < SURE
     assert intent.needs_answer
     assert intent.question is not None
-    assert 2 <= len(intent.question.choices) <= 6
+    assert 2 <= len(intent.question.choices) <= 8
     assert len(set(intent.question.choices)) == len(intent.question.choices)
 
 
@@ -183,6 +184,89 @@ def test_what_is_not_in_the_photo_is_asked_for_with_what_is(prompt: str) -> None
     assert intent.question is not None
     assert prompt.split()[2] in intent.question.text
     assert any("building" in choice for choice in intent.question.choices)
+
+
+BOWL = SceneAnalysis(
+    entities=[
+        thing("light_grey_region_0", (0, 0, 640, 427), 40, colour="#a29f9d"),
+        thing("red_region_0", (200, 150, 240, 160), 18, colour="#ae1303"),
+        thing("red_region_1", (200, 10, 240, 90), 12, colour="#d82c05"),
+        thing("dark_grey_region_0", (420, 20, 200, 160), 11, colour="#34302f"),
+        thing("subject_0", (300, 200, 60, 60), 4, colour="#d6b891"),
+    ],
+    spatial_layout="A bowl on stone.",
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "targets"),
+    [
+        ("make the dark grey region lighter", ["dark_grey_region_0"]),
+        ("brighten the light grey region", ["light_grey_region_0"]),
+        ("make red region 2 darker", ["red_region_1"]),
+        ("darken the red region at the top", ["red_region_1"]),
+        ("make the grey parts darker", ["light_grey_region_0", "dark_grey_region_0"]),
+    ],
+)
+def test_what_is_called_as_it_is_shown_is_meant_and_nothing_else(prompt: str, targets: list[str]) -> None:
+    intent = understand(prompt, BOWL)
+    assert intent.target_entities == targets
+    assert not intent.needs_answer
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "first"),
+    [
+        ("make the dark shadow behind the bowl lighter", "'shadow'", "the dark grey region at the top right (11 %)"),
+        ("darken the wallpaper behind the bowl", "'wallpaper'", "the red region in the middle (18 %)"),
+        ("make the grey stone ground warmer", "'ground'", "the light grey region (40 %)"),
+        ("make the beige bowl blue", "'bowl'", "the subject in the middle (4 %)"),
+        ("blur everything behind the bowl", "'bowl'", "everything but the subject in the middle (4 %)"),
+    ],
+)
+def test_a_thing_that_is_not_found_is_asked_for_by_its_name_and_likeliest_first_by_its_colour(
+    prompt: str, asked: str, first: str
+) -> None:
+    question = understand(prompt, BOWL).question
+    assert question is not None
+    assert asked in question.text
+    assert question.choices[0] == first
+
+
+def test_an_answer_counts_for_all_that_is_said_of_the_thing() -> None:
+    asked = understand("make the water more blue and brighter", BOWL)
+    assert asked.question is not None
+    answer = asked.question.choices.index("the light grey region (40 %)") + 1
+    steps = steps_of(understand("make the water more blue and brighter", BOWL, answer))
+    assert [(step.action, step.targets) for step in steps] == [
+        ("tint", ("light_grey_region_0",)),
+        ("exposure", ("light_grey_region_0",)),
+    ]
+
+
+def test_what_must_stay_is_no_answer() -> None:
+    question = understand("make the water brighter, keep the subject as it is", BOWL).question
+    assert question is not None
+    assert not any("subject" in choice for choice in question.choices)
+
+
+def test_a_question_of_another_version_is_answered_by_what_was_chosen_not_by_its_number() -> None:
+    engine, prompt = EmbeddedReasoner(), "make the grey stone ground warmer"
+    own = engine.understand(prompt, BOWL).question
+    assert own is not None
+    before = Question(text=own.text, choices=own.choices[::-1])
+    for number, choice in enumerate(before.choices, 1):
+        answered = engine.understand(prompt, BOWL, number, before)
+        assert (
+            answered.target_entities
+            == engine.understand(prompt, BOWL, own.choices.index(choice) + 1, own).target_entities
+        )
+
+
+def test_the_lower_part_is_a_place_and_to_lower_is_a_wish() -> None:
+    darker = understand("make the lower part darker", SCENE)
+    brighter = understand("lower the darkness", SCENE)
+    assert [steps_of(intent)[0].parameters["direction"] for intent in (darker, brighter)] == [-1, 1]
 
 
 @pytest.mark.parametrize("prompt", ["make it better", "make it dramatic", "make the door red", "the sky"])

@@ -19,6 +19,7 @@ from flows.engines.intent import understand
 from flows.engines.photo import Photo, decode_mask, decode_photo, encode, encode_mask
 from flows.engines.refinement import refine
 from flows.engines.scoring import Counts, count
+from flows.engines.targets import phrase_of
 from flows.engines.validation import EmbeddedValidator
 from flows.engines.wishes import Wishes, as_wished, to_measure
 from tests.engines.conftest import Subject
@@ -199,8 +200,15 @@ def test_a_region_is_read_back_from_its_own_text_to_the_last_digit() -> None:
 def test_a_question_is_asked_before_what_is_protected_is_held_against_the_first_guess(palace: Subject) -> None:
     intent = understand("remove it", palace.scene)
     assert intent.needs_answer
-    first = palace.scene.entities[0].label
-    assert as_wished(intent, palace.scene, {}, Wishes.checked(protect=first)) == intent
+    first = palace.scene.entities[0]
+    asked = as_wished(intent, palace.scene, {}, Wishes.checked(protect=first.label))
+    assert intent.question is not None
+    assert asked.question is not None
+    left = [choice for choice in intent.question.choices if choice != phrase_of(first, palace.scene.entities)]
+    assert asked.question.choices == left != intent.question.choices, "it is no answer either"
+    assert asked.model_copy(update={"question": intent.question}) == intent
+    everything = Wishes.checked(protect=", ".join(entity.label for entity in palace.scene.entities))
+    assert as_wished(intent, palace.scene, {}, everything) == intent, "there has to be a choice"
 
 
 @pytest.mark.parametrize("size", [(16, 16), (427, 640), (3000, 17)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from edi_storage.owner import owner_name
+from flows.engines.targets import phrase_of
 from tests.flows.conftest import PALACE
 from tests.flows.control import Control
 from tests.flows.test_viewer import filled, look
@@ -192,6 +195,47 @@ def test_a_question_is_answered_on_the_page_and_the_edit_goes_on(control: Contro
     assert (late.status_code, "has no open question to answer" in late.text) == (400, True)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [("blur everything behind the bowl", "What should be blurred?"), ("make the toy red", "What should be made red?")],
+)
+def test_choices_show_where_they_are_and_doubtful_names_are_called_so(
+    control: Control, prompt: str, asked: str
+) -> None:
+    run = started(control, prompt=prompt)
+    wait_until(lambda: asked in look(control, f"/edi/{run}").text, "the question")
+    found = re.findall(
+        r'<button name="answer" value="\d+">(<img [^>]*>)([^<]*)</button>', look(control, f"/edi/{run}").text
+    )
+    assert post(control, f"/edi/{run}/stop").status_code == httpx.codes.SEE_OTHER
+    pictures, names = [picture for picture, _ in found], [unescape(name) for _, name in found]
+    with control.database() as database:
+        intent, entities = database.get_intent(run), database.get_entities(run)
+    assert intent is not None
+    assert intent.question is not None
+    assert len(names) == len(set(pictures)) == len(intent.question.choices) > 2
+    sure = {phrase_of(entity, entities): entity.confidence >= 0.7 for entity in entities}
+    assert names == [choice if sure.get(choice, True) else f"{choice}, perhaps" for choice in intent.question.choices]
+
+
+def test_an_edit_that_asks_is_given_up_on_its_page(control: Control) -> None:
+    run = started(control, prompt="make it better")
+    button = f'<form method="post" action="/edi/{run}/stop"><button>Give it up</button>'
+    wait_until(lambda: button in look(control, f"/edi/{run}").text, "the question")
+    assert "What was understood" not in look(control, f"/edi/{run}").text, "it is only a guess"
+    wait_until(lambda: control.state(run) == "Suspended", "the run to wait")
+    answer = post(control, f"/edi/{run}/stop")
+    assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}")
+    assert stands(control, run) == "Given up, as you said."
+    assert "<td>given up</td>" in look(control, "/edi").text
+    with control.database() as database:
+        session = database.require_session(run)
+    assert (session.status, session.failure_reason) == ("failed", "cancelled by a person")
+    assert control.state(run) == "Cancelled"
+    late = post(control, f"/edi/{run}/stop")
+    assert (late.status_code, "It does not wait for you any more." in late.text) == (400, True)
+
+
 def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(control: Control) -> None:
     run = started(control, review="ask")
     again = "With “not what I wanted” it is tried again."
@@ -256,7 +300,7 @@ def test_another_sites_page_starts_rates_and_answers_nothing(control: Control) -
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ]
-    for path in ("/edi/-/edit", "/edi/last/rate", "/edi/last/answer"):
+    for path in ("/edi/-/edit", "/edi/last/rate", "/edi/last/answer", "/edi/last/stop"):
         for headers in foreign:
             answer = post(control, path, headers, **wish(), attempt=1, verdict="accept", answer=1)
             assert answer.status_code == httpx.codes.FORBIDDEN, (path, headers)
