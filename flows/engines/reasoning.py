@@ -15,7 +15,7 @@ class EmbeddedReasoner:
     """Understands prompts with `intent.understand` and writes them with `refinement.refine`."""
 
     name = "embedded"
-    version = "4"
+    version = "5"
     heeds_choice = True
 
     def __init__(self, backends: Backends | None = None) -> None:
