@@ -2,8 +2,8 @@
 
 PUT /edi/-/photo?name=NAME puts the body, a photo, into the inbox. POST /edi/-/edit starts a run of `edit-image` and
 leads to the page of its session; /edi/SESSION/answer and /edi/SESSION/rate keep what is said, as the deployments
-`answer-question` and `record-feedback` do, /edi/SESSION/stop gives up an edit that waits, and all three lead back.
-Another site's page can send nothing here.
+`answer-question` and `record-feedback` do, and lead back; /edi/SESSION/stop gives up an edit that waits, and leads to
+the form of another one. Another site's page can send nothing here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from flows.edit import keep_answer
 from flows.editing import Request as Wish
 from flows.engines.photo import MAX_BYTES
 from flows.inbox import find_photo, inbox_of, keep_photo, make_inbox, photos_in
-from flows.links import ALREADY_THERE, EDIT, INBOX, PREFIX, inbox_link, session_link, stop_link
+from flows.links import ALREADY_THERE, EDIT, INBOX, PREFIX, again_link, inbox_link, session_link, stop_link
 from flows.names import edit_name
 from flows.pages.forms import edit_page
 from flows.pages.session import Served, page
@@ -262,7 +262,7 @@ def _stop(request: Request, _: bytes) -> Response:
         except EdiError as error:
             return _not_taken(store, session_id, error, {})
         let_go(store, session_id)
-    return RedirectResponse(session_link(session_id), 303)
+    return RedirectResponse(again_link(session_id), 303)
 
 
 def _rate(request: Request, body: bytes) -> Response:

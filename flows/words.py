@@ -42,6 +42,9 @@ _DECISIONS: dict[Decision, str] = {
 #: Why a session ended that a person has cancelled.
 CANCELLED = "cancelled by a person"
 
+#: What is less certain than this is only perhaps what it is called: a tree trunk was a giraffe at 0.65.
+SURE = 0.7
+
 #: What was wrong, as a person says it.
 REASONS: Mapping[Reason, str] = {
     "too strong": "too strong",
@@ -141,6 +144,14 @@ def number_of(entity_id: str, entities: Iterable[EntityData]) -> int:
     return [entity.entity_id for entity in largest_first(entities)].index(entity_id) + 1
 
 
+def doubted(entities: Iterable[EntityData]) -> list[EntityData]:
+    """The entities, each called "perhaps" what it is not surely."""
+    return [
+        entity if entity.confidence >= SURE else entity.model_copy(update={"label": f"{entity.label} (perhaps)"})
+        for entity in entities
+    ]
+
+
 def called(entity_ids: Iterable[str], entities: Iterable[EntityData]) -> str:
     """ "sky, building": the names of these entities."""
     names = names_of(entities)
@@ -170,6 +181,8 @@ _BOTH_WAYS = {
 
 def _meant(step: MeantStep, intent: Intent, entities: Sequence[EntityData]) -> str:
     look = step.action.replace("_", " ") or intent.edit_type
+    if paint := step.parameters.get("colour_name"):
+        look = f"{paint} ({look})"
     if step.action in _BOTH_WAYS:
         look = _BOTH_WAYS[step.action][step.parameters.get("direction", 1) < 0]
     if mood := step.parameters.get("mood"):

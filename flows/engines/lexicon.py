@@ -140,7 +140,7 @@ _COMMON: Final = (
     "under over lights noise grain write letters hair shirt dress teeth smile clothes hands wall walls mountain "
     "mountains flower flowers snow table plate paint painted different distance camera stands standing sitting "
     "looking seems house's area areas region corner corners edges border frame shade shady peak rocks stone stones "
-    "wooden metal wheel tiger hamster rainbow butterfly"
+    "wooden metal wheel tiger hamster rainbow butterfly brush brushes"
 )
 
 

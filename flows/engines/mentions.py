@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Final
 
 from edi_storage.models import BoundingBox, EntityData
 from flows.engines.nouns import PARTS, Noun, nouns
-from flows.engines.paints import COLOURS, coloured
+from flows.engines.paints import COLOURS, coloured, lab_of
 from flows.engines.places import centre
 
 WHOLE: Final = (
@@ -59,6 +60,9 @@ ARTICLES: Final = r"\b(?:the|my|our|his|her|their|its|that|those|these|this|an?)
 _DOMINANT: Final = 4.0
 #: Things must differ this much in size for "the big one", "the one in the background".
 _TELLING: Final = 1.3
+#: From this CIE Lab chroma on a colour is plain, and so many degrees of Lab hue apart two are others.
+_PLAIN: Final = 25.0
+_OTHER_HUE: Final = 75.0
 #: How sure it is that one of several equals is meant, below the limit for asking.
 ONE_OF_SEVERAL: Final = 0.55
 
@@ -199,6 +203,8 @@ def which(mention: Mention, entities: Sequence[EntityData]) -> tuple[list[Entity
     if mention.colour and len(found) > 1:
         narrowed = coloured(mention.colour, found)
         found, sure = (narrowed, min(sure, 0.95)) if narrowed else (found, min(sure, 0.8))
+    elif mention.colour:
+        found = [entity for entity in found if _may_be(mention.colour, entity)]
     for place in mention.places:
         if len(found) > 1:
             found = there(place, found, entities, mention.plural)
@@ -210,6 +216,17 @@ def which(mention: Mention, entities: Sequence[EntityData]) -> tuple[list[Entity
 
 def _is_called(entity: EntityData, label: str) -> bool:
     return label in (entity.label, entity.entity_id, entity.entity_id.replace("_", " "))
+
+
+def _may_be(colour: str, entity: EntityData) -> bool:
+    """Whether a thing may have this colour: not where both are of plain, and of quite other hues."""
+    if entity.color_hex is None or colour not in COLOURS:
+        return True
+    said, seen = (lab_of(paint) for paint in (COLOURS[colour], entity.color_hex))
+    if min(math.hypot(*said[1:]), math.hypot(*seen[1:])) < _PLAIN:
+        return True
+    apart = abs(math.degrees(math.atan2(said[2], said[1]) - math.atan2(seen[2], seen[1]))) % 360
+    return min(apart, 360 - apart) < _OTHER_HUE
 
 
 def trust(entity: EntityData) -> float:

@@ -50,7 +50,12 @@ def ask(
     if not readings:
         return _ask_for_look(prompt, text, entities)
     weak = min(readings, key=lambda reading: reading.certainty)
-    others = [reading for reading in readings if reading is not weak]
+    weak = next(reading for reading in readings if reading is weak or (weak.unknown and reading.unknown))
+    # One answer cannot tell two things, and what is not found is not everything.
+    others = [reading for reading in readings if reading is not weak and reading.unknown in ("", weak.unknown)]
+    left_out = {reading.unknown: reading.step for reading in readings} if len(others) < len(readings) - 1 else {}
+    left_out.pop(weak.unknown, None)
+    left_out.pop("", None)
     if weak.one_of:
         choices = _candidates(weak, entities)
         asked = f"Which one should be {_done(weak.step)}?"
@@ -67,6 +72,9 @@ def ask(
     else:
         choices = _places(weak, entities)
         missing = f"I do not see '{weak.unknown}' for certain in this photo. " if weak.unknown else ""
+        missing += "".join(
+            f"Nor do I see '{thing}': nothing will be {_done(step)}. " for thing, step in left_out.items()
+        )
         asked = f"{missing}What should be {_done(weak.step)}?"
     return _question(asked, [replace(choice, steps=_together(choice, others, weak, entities)) for choice in choices])
 
@@ -97,9 +105,9 @@ def ask_what_to_keep(
     """For "except the flower" where no flower is known: which part of this photo it is, or none."""
     steps = tuple(reading.step for reading in readings)
     likely = _likely(Reading(steps[0], 0.0, missing), entities)
-    others = [entity for entity in likely if entity.entity_id not in kept][: min(_MOST_CHOICES, len(entities)) - 1]
+    others = [entity for entity in likely if entity.entity_id not in kept][: _MOST_CHOICES - 1]
     choices = [Choice(phrase_of(entity, entities), steps, frozenset({entity.entity_id})) for entity in others]
-    choices.append(Choice("nothing", steps))
+    choices.append(Choice("nothing: all of it may change", steps))
     return _question(f"I do not see '{missing}' for certain in this photo. What should stay as it is?", choices)
 
 

@@ -78,12 +78,12 @@ def _described(text: str, entities: Sequence[EntityData]) -> Aim:
         return coloured_part
     if re.search(SUBJECT, text):
         return subject_of(entities)
-    placed = _by_place(text, entities)
-    if placed:
-        return Aim("entities", placed, 0.9 if len(placed) == 1 else 0.75)
     unknown = next((word for word in _things(text) if not known(word)), "")
     if unknown:
         return Aim("entities", (), 0.3, unknown)
+    placed = _by_place(text, entities)
+    if placed:
+        return Aim("entities", placed, 0.9 if len(placed) == 1 else 0.75)
     everything = tuple(entity.entity_id for entity in entities)
     if re.search(WHOLE, text):
         return Aim("whole", everything, 0.98)

@@ -8,6 +8,7 @@ from edi_storage.learning.intervals import wilson
 from edi_storage.learning.phrases import LEAST_SESSIONS
 from edi_storage.learning.report import ENOUGH, STRENGTH, USUAL_LEVEL, Cell, Change, Leaning, Option, Report, kind_of
 from edi_storage.learning.uplift import HOLDOUT, LEAST, LEAST_HELD_OUT, Share, Uplift
+from flows.words import reason
 
 #: Changes, and edits that will be done otherwise, that are told one by one.
 MOST_TOLD: Final = 8
@@ -127,7 +128,7 @@ def not_compared(report: Report) -> str:
 def _complaints(report: Report) -> list[str]:
     if not report.reasons:
         return []
-    told = ", ".join(f"{why.reason} ({why.count})" for why in report.reasons)
+    told = ", ".join(f"{reason(why.reason)} ({why.count})" for why in report.reasons)
     return [f"Your complaints: {told}."]
 
 

@@ -55,8 +55,7 @@ form.choices { max-width: none; } .choices .grid { align-items: stretch; }
 .row { display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; }
 fieldset { border: 1px solid var(--line); border-radius: 6px; padding: .4rem 1.2rem 1rem; }
 legend { font-weight: 600; padding: 0 .4rem; } form img { max-width: 20rem; margin-top: .8rem; }
-.none { margin: 1rem 0; } .none form { display: inline-block; margin-left: .8rem; }
-.none button { background: none; color: inherit; border: 1px solid var(--line); padding: .2rem .8rem; }
+.none { margin: 1rem 0; } .none button { background: none; color: inherit; border: 1px solid var(--line); }
 .button { display: inline-block; padding: .45rem 1.4rem; border-radius: 6px; background: var(--mark); color: #fff;
   cursor: pointer; }
 .button:focus-within { outline: 3px solid currentColor; outline-offset: 2px; }

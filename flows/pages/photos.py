@@ -132,4 +132,4 @@ def _small(session: SessionData) -> str:
 
 def _stands(session: SessionData) -> str:
     score = session.final_alignment_score
-    return words.standing(session) + (f", {words.fit(score)}" if score is not None else "")
+    return words.standing(session) + (f", measured {words.fit(score)}" if score is not None else "")

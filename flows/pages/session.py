@@ -47,8 +47,8 @@ _LARGE: Final = 1600
 _MIDDLE: Final = 900
 _SMALL: Final = 360
 
-#: What is less certain than this is only perhaps what it is called: a tree trunk was a giraffe at 0.65.
-_SURE: Final = 0.7
+#: What a person clicks on whose answer is not among the choices.
+_NONE: Final = "None of these: say it in other words"
 
 #: What the pictures at full size are called.
 _CALLED: Final = {"photo": "photo", "result": "result", "changes": "map of the changes"}
@@ -139,10 +139,10 @@ def _asked(history: SessionHistory, shown: Album, chosen: Mapping[str, str]) -> 
     choices = [_doubted(choice, history) for choice in question.choices]
     listed = list(zip(choices, pictures, strict=True))
     names = names_of(words.largest_first(history.entities)).values()
-    none = f"None of them? {link(again_link(session.session_id), 'Say it in other words')}, and give this one up:"
     form = answer_form(session.session_id, listed, original, chosen.get("answer", ""), next(iter(names), ""))
-    stop = f'<form method="post" action="{escape(stop_link(session.session_id))}"><button>Give it up</button></form>'
-    return [form, f'<div class="none"><span>{none}</span>{stop}</div>']
+    # Nobody is asked any more, and the form of another edit comes next.
+    stop = escape(stop_link(session.session_id))
+    return [form, f'<form method="post" action="{stop}" class="none"><button>{_NONE}</button></form>']
 
 
 def _small(picture: Pixels | None, longest: int) -> str:
@@ -173,7 +173,7 @@ def _things_of(choice: str) -> list[str]:
 
 def _doubted(choice: str, history: SessionHistory) -> str:
     """A choice as it is shown: what is only perhaps an umbrella is not called one."""
-    sure = {phrase_of(one, history.entities): one.confidence >= _SURE for one in history.entities}
+    sure = {phrase_of(one, history.entities): one.confidence >= words.SURE for one in history.entities}
     return choice if sure.get(choice, True) else f"{choice}, perhaps"
 
 
@@ -307,7 +307,7 @@ def _entities(history: SessionHistory, shown: Album) -> list[str]:
         picture = "(its mask is missing)"
         if number in masks:
             picture = f'<img src="{data_uri(tinted(small, masks[number], colour_of(number)), _SMALL)}" alt="">'
-        doubt = ", perhaps" if entity.confidence < _SURE else ""
+        doubt = ", perhaps" if entity.confidence < words.SURE else ""
         name = f"<strong>{number}. {escape(names[entity.entity_id])}{doubt}</strong>"
         what = f"{words.percent(entity.area_percent)} of the picture"
         figures.append(f"<figure>{picture}<figcaption>{name}<br>{what}</figcaption></figure>")
@@ -315,7 +315,7 @@ def _entities(history: SessionHistory, shown: Album) -> list[str]:
 
 
 def _understood(history: SessionHistory) -> list[str]:
-    intent, entities = history.intent, history.entities
+    intent, entities = history.intent, words.doubted(history.entities)
     if intent is None or intent.needs_answer:
         return []  # as long as it is only a guess
     told = [f"{words.meant(intent, entities)}."]
@@ -377,7 +377,7 @@ def _changes(history: SessionHistory, shown: Album) -> list[str]:
         picture = "(its picture is missing: <code>edi doctor --repair</code> makes it again)"
         if number in shown.deltas:
             picture = f'<img src="{data_uri(shown.deltas[number], _MIDDLE)}" alt="what attempt {number} changed">'
-        changed = words.changes(words.deltas_of(attempt), history.entities, figures=False)
+        changed = words.changes(words.deltas_of(attempt), words.doubted(history.entities), figures=False)
         caption = "<br>".join([f"<strong>Attempt {number}</strong>", *map(escape, changed)])
         figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     if not figures:

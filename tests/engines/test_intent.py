@@ -221,6 +221,8 @@ def test_what_is_called_as_it_is_shown_is_meant_and_nothing_else(prompt: str, ta
         ("darken the wallpaper behind the bowl", "'wallpaper'", "the red region in the middle (18 %)"),
         ("make the grey stone ground warmer", "'ground'", "the light grey region (40 %)"),
         ("make the beige bowl blue", "'bowl'", "the subject in the middle (4 %)"),
+        ("remove the hooks on the left", "'hooks'", "the subject in the middle (4 %)"),
+        ("turn the beige brush purple", "'brush'", "the subject in the middle (4 %)"),
         ("blur everything behind the bowl", "'bowl'", "everything but the subject in the middle (4 %)"),
     ],
 )
@@ -242,6 +244,34 @@ def test_an_answer_counts_for_all_that_is_said_of_the_thing() -> None:
         ("tint", ("light_grey_region_0",)),
         ("exposure", ("light_grey_region_0",)),
     ]
+
+
+def test_of_two_things_that_are_not_found_one_is_asked_for_and_nothing_is_done_to_the_other() -> None:
+    prompt = "get rid of the river and make the cable red"
+    asked = understand(prompt, BOWL)
+    assert asked.question is not None
+    told = "I do not see 'river' for certain in this photo. Nor do I see 'cable': nothing will be made red."
+    assert asked.question.text == f"{told} What should be removed?"
+    for number in range(1, len(asked.question.choices) + 1):
+        assert [step.action for step in steps_of(understand(prompt, BOWL, number))] == ["remove"]
+    both = understand("get rid of the river and make the red region 2 brighter", BOWL, 1)
+    assert [step.action for step in steps_of(both)] == ["remove", "exposure"], "what is found is done"
+
+
+def test_a_thing_of_quite_another_colour_is_not_the_one_that_is_meant() -> None:
+    scene = SceneAnalysis(
+        entities=[
+            thing("vegetation_0", (0, 300, 300, 127), 20, 0.8, colour="#6a8a2a"),
+            thing("red_region_0", (400, 100, 90, 200), 10, colour="#d8275e"),
+        ],
+        spatial_layout="A painting.",
+    )
+    question = understand("turn the pink plant purple", scene).question
+    assert question is not None
+    assert "'plant'" in question.text
+    assert question.choices[0].startswith("the red region")
+    for same in ("make the green plant darker", "make the yellow plant darker", "make the plant purple"):
+        assert understand(same, scene).target_entities == ["vegetation_0"], same
 
 
 def test_what_must_stay_is_no_answer() -> None:
@@ -360,7 +390,7 @@ def test_an_exception_that_is_not_in_the_photo_is_asked_about() -> None:
     intent = understand("black and white except the flower", SCENE)
     assert intent.question is not None
     assert "flower" in intent.question.text
-    assert intent.question.choices[-1] == "nothing"
+    assert intent.question.choices[-1] == "nothing: all of it may change"
     number = next(k for k, choice in enumerate(intent.question.choices, 1) if "red region" in choice)
     assert understand("black and white except the flower", SCENE, number).preserve_entities == ["red_region_0"]
 

@@ -218,14 +218,14 @@ def test_choices_show_where_they_are_and_doubtful_names_are_called_so(
     assert names == [choice if sure.get(choice, True) else f"{choice}, perhaps" for choice in intent.question.choices]
 
 
-def test_an_edit_that_asks_is_given_up_on_its_page(control: Control) -> None:
+def test_an_edit_whose_question_has_no_answer_is_given_up_for_another_one(control: Control) -> None:
     run = started(control, prompt="make it better")
-    button = f'<form method="post" action="/edi/{run}/stop"><button>Give it up</button>'
+    button = f'action="/edi/{run}/stop" class="none"><button>None of these: say it in other words</button>'
     wait_until(lambda: button in look(control, f"/edi/{run}").text, "the question")
     assert "What was understood" not in look(control, f"/edi/{run}").text, "it is only a guess"
     wait_until(lambda: control.state(run) == "Suspended", "the run to wait")
     answer = post(control, f"/edi/{run}/stop")
-    assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}")
+    assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}/again")
     assert stands(control, run) == "Given up, as you said."
     assert "<td>given up</td>" in look(control, "/edi").text
     with control.database() as database:

@@ -47,7 +47,7 @@ def test_the_newest_sessions_are_listed(control: Control, edited: str) -> None:
     assert f'<a href="/edi/{edited}">make it warmer</a>' in listed
     assert f'<a href="/edi/{edited}"><img loading="lazy" src="/edi/{edited}/small" alt=""></a>' in listed
     assert "<td>palace.jpg</td>" in listed
-    assert "<td>completed, 100 % as asked</td>" in listed
+    assert "<td>completed, measured 100 % as asked</td>" in listed
 
 
 def test_a_long_wish_is_listed_by_its_beginning_whether_it_has_words_or_not(control: Control) -> None:
