@@ -184,9 +184,9 @@ class LeaseDatabase:
 
     # --- What waits for a person ---------------------------------------------------------------------
 
-    def save_answer(self, session_id: str, answer: int) -> None:
-        """Keep a person's answer, so that whoever continues the session has it. Raises NotFoundError."""
-        self._save_said(session_id, {"answer": answer})
+    def save_answer(self, session_id: str, *answer: int) -> None:
+        """Keep a person's answer, the numbers of choices, for whoever continues the session. Raises NotFoundError."""
+        self._save_said(session_id, {"answer": answer[0] if len(answer) == 1 else list(answer)})
 
     def save_choice(self, session_id: str, choice: str) -> None:
         """Keep which variation a person chose ("2", "1, sky from 3"), as `save_answer` does. Raises NotFoundError."""

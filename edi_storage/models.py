@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -297,11 +297,35 @@ class EntityData(Record):
             return None
 
 
+#: Between the choices that one answer takes together.
+_TOGETHER: Final = "; "
+
+
 class Question(Record):
     """The one question asked when the intent is unclear. An answer is the number of a choice, from 1."""
 
     text: Text
     choices: Annotated[list[Text], Field(min_length=2)]
+
+    def taking(self, numbers: Sequence[int]) -> tuple[Question, int]:
+        """The question with its answer, and the number of that: several choices together are one more choice."""
+        if len(numbers) == 1:
+            return self, numbers[0]
+        together = _TOGETHER.join(self.choices[number - 1] for number in numbers)
+        return self.model_copy(update={"choices": [*self.choices, together]}), len(self.choices) + 1
+
+    def numbers_in(self, answer: str) -> list[int]:
+        """The choices that are meant by "2" or "2, 5", each once, in order; [] where it is no answer."""
+        if not re.fullmatch(r"[0-9]{1,3}(?:(?: ?, ?| )[0-9]{1,3})*", answer):
+            return []
+        numbers = sorted({int(number) for number in re.findall("[0-9]+", answer)})
+        return numbers if 1 <= numbers[0] <= numbers[-1] <= len(self.choices) else []
+
+    def numbers_of(self, choice: str) -> list[int]:
+        """The numbers of what was chosen, by its words; of several choices together, of each. [] for other words."""
+        parts = choice.split(_TOGETHER)
+        chosen = parts if set(parts) <= set(self.choices) else [choice]
+        return [self.choices.index(part) + 1 for part in chosen if part in self.choices]
 
 
 class Intent(Record):

@@ -228,8 +228,8 @@ def resume(
     answer: Annotated[
         str,
         typer.Option(
-            help="Your choice, when the session has asked a question: its number, or of variations a blend such as "
-            "'1, sky from 3'."
+            help="Your choice, when the session has asked a question: its number, or several: 1,2; of variations a "
+            "blend such as '1, sky from 3'."
         ),
     ] = "",
     as_json: JsonOption = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -250,7 +249,7 @@ def _next(run: SessionRun) -> Step | Literal["question", "review"] | None:
     step = next_step(run.state)
     if step == "question":
         answering = answer_step(run.state)
-        known = run.answer is not None if answering.stage == "intent" else _is_chosen(run)
+        known = bool(run.answer) if answering.stage == "intent" else _is_chosen(run)
         return answering if known else step
     if step == "review" and run.session.options.get("unreviewed"):
         return Step("completed", last_attempt(run.state))
@@ -272,25 +271,36 @@ def _is_chosen(run: SessionRun) -> bool:
 
 def _take_answer(run: SessionRun, answer: str) -> None:
     """Give the run the answers to its questions: the one given now, which is kept at once, and those kept before."""
-    options = run.session.options
-    run.answer, run.choice = options.get("answer") or run.state.get("intent", {}).get("answer"), options.get("choice")
+    run.answer, run.choice = _answered(run), run.session.options.get("choice")
     answer = " ".join(answer.split())
     among_variations = open_question(run.state) is not None and answer_step(run.state).stage == "edit"
     # A run that is taken up again brings the answer that it was started with.
-    if answer in ("", "0") or (not among_variations and answer in (str(run.answer), run.choice)):
+    asked = run.intent.question if run.state.get("intent") else None
+    numbers = asked.numbers_in(answer) if asked else []
+    if answer in ("", "0") or (not among_variations and (answer == run.choice or (numbers and numbers == run.answer))):
         return
     keep_answer(run.store, run.session.session_id, answer)
     if among_variations:
         run.choice = answer
     else:
-        run.answer = int(answer)
+        run.answer = numbers
+
+
+def _answered(run: SessionRun) -> list[int]:
+    """The numbers of the choices that a person has taken: as they were kept, or as they stand in the state."""
+    if kept := run.session.options.get("answer"):
+        return kept if isinstance(kept, list) else [kept]
+    intent = run.intent if run.state.get("intent") else None
+    if intent is None or intent.question is None or intent.answer is None:
+        return []
+    return intent.question.numbers_of(intent.question.choices[intent.answer - 1])
 
 
 def keep_answer(store: Store, session_id: str, answer: str) -> str:
     """Keep a person's answer to the open question of a session, for whoever continues it; returns it in words.
 
-    It is the number of a choice; among variations also a blend. Raises InputError for anything else, and where nothing
-    is asked.
+    It is the number of a choice, or several ("2,5"); among variations, of one, or a blend. Raises InputError for
+    anything else, and where nothing is asked.
     """
     history, answer = store.database.load_session(session_id), " ".join(answer.split())
     state = history.state.model_dump(mode="json") if history.state else {}
@@ -301,15 +311,12 @@ def keep_answer(store: Store, session_id: str, answer: str) -> str:
         read_choice(answer, len(question.choices), history.entities)
         store.database.save_choice(session_id, answer)
         return answer
-    number = _number(answer, len(question.choices))
-    store.database.save_answer(session_id, number)
-    return question.choices[number - 1]
-
-
-def _number(answer: str, choices: int) -> int:
-    if not re.fullmatch("[0-9]{1,3}", answer) or not 1 <= int(answer) <= choices:
-        raise InputError(f"There is no choice {answer[:40]}: answer with a number from 1 to {choices}.")
-    return int(answer)
+    numbers, most = question.numbers_in(answer), len(question.choices)
+    if not numbers:
+        raise InputError(f"There is no choice {answer[:40]}: answer with a number from 1 to {most}, or several: 1,2.")
+    store.database.save_answer(session_id, *numbers)
+    asked, number = question.taking(numbers)
+    return asked.choices[number - 1]
 
 
 def _stage(run_step: Callable[[SessionRun, Step], object], run: SessionRun, step: Step) -> None:

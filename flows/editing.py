@@ -41,7 +41,7 @@ Result = dict[str, Any]
 class Person(Protocol):
     """Who sits at the terminal. `None` from a question means: nobody answers, the session waits."""
 
-    def choose(self, question: Question) -> int | None: ...
+    def choose(self, question: Question) -> str | None: ...
 
     def pick(self, result: Result) -> str | None:
         """Which of its variations: "2", or a blend such as "1, sky from 3"."""
@@ -273,7 +273,7 @@ def _with(person: Person, settings: Settings, result: Result) -> Result:
             answer = person.pick(result) if result["variations"] else person.choose(question)
             if answer is None:
                 return result
-            result = _continue(settings, result["session_id"], str(answer))
+            result = _continue(settings, result["session_id"], answer)
         else:
             verdict = person.judge(result)
             if verdict is None:

@@ -213,7 +213,8 @@ Answer = Annotated[
     str,
     shown(
         "Your answer",
-        "The number of a choice. Where variations are to choose from, also a blend, such as '1, sky from 3'.",
+        "The number of a choice, or several: 1,2. Where variations are to choose from, also a blend, such as '1, sky "
+        "from 3'.",
         min_length=1,
         max_length=200,
     ),

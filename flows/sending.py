@@ -70,6 +70,9 @@ _LEASE_SECONDS: Final = 10
 #: Bytes of a form that was filled in.
 _MAX_FORM: Final = 64 << 10
 
+#: Fields of which several may be ticked.
+_LISTS: Final = ("reasons", "several")
+
 #: What takes the body of a request.
 Taking = Callable[[Request, bytes], Response]
 
@@ -158,7 +161,7 @@ def _form(kind: type[Sent], body: bytes) -> tuple[Sent, dict[str, list[str]]]:
     """A form that was filled in, checked and as it was sent. Raises InputError."""
     try:
         sent = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=100)
-        given = {name: values if name == "reasons" else values[-1] for name, values in sent.items()}
+        given = {name: values if name in _LISTS else values[-1] for name, values in sent.items()}
         return kind.model_validate(given), sent
     except ValidationError as error:
         raise InputError(describe(error, "The form")) from error
@@ -234,19 +237,21 @@ def picture_of(photo: str) -> str:
 
 
 class _Answer(BaseModel):
-    """An answer: the number of a choice, or a blend of variations."""
+    """An answer: the number of a choice, or a blend of variations; or the numbers of several choices."""
 
-    answer: Annotated[str, Field(min_length=1, max_length=200)]
+    answer: Annotated[str, Field(max_length=200)] = ""
+    several: list[str] = []
 
 
 def _answer(request: Request, body: bytes) -> Response:
     sent, _ = _form(_Answer, body)
+    answer = sent.answer or ",".join(sent.several)
     with open_store(load_settings()) as store:
         session_id = find_session(store.database, request.path_params["session"]).session_id
         try:
-            keep_answer(store, session_id, sent.answer)
+            keep_answer(store, session_id, answer)
         except EdiError as error:
-            return _not_taken(store, session_id, error, {"answer": sent.answer})
+            return _not_taken(store, session_id, error, {"answer": answer})
         hand_on(store, session_id)
     return RedirectResponse(session_link(session_id), 303)
 

@@ -70,8 +70,8 @@ class SessionRun:
         #: Up to which boundary this process has written checkpoints, and the newest one that it has committed.
         self._exported, self._newest = 0, None if not commits else commits[-1]
         self.restored = steps_done(self.state)
-        #: The number of the choice that answers the intent's question, when the caller brought one.
-        self.answer: int | None = None
+        #: The numbers of the choices that answer the intent's question, when somebody has given them.
+        self.answer: list[int] = []
         #: Which variation it is to be ("2", "1, sky from 3"), when somebody has said so.
         self.choice: str | None = None
         self.waiting_for: WaitingFor | None = None

@@ -156,9 +156,8 @@ def intent(run: SessionRun, step: Step) -> None:
 
 
 def _answered(run: SessionRun) -> Intent:
-    asked, answer = run.intent.question, run.answer
-    assert asked is not None
-    assert answer is not None
+    assert run.intent.question is not None
+    asked, answer = run.intent.question.taking(run.answer)
     understood = run.reasoner.understand(run.session.naive_prompt, without_region(run.scene), answer, asked)
     return understood.model_copy(update={"question": asked, "answer": answer})
 

@@ -204,7 +204,7 @@ class _Lines(logging.Handler):
 class _Nobody:
     """A script: questions wait in the session."""
 
-    def choose(self, question: Question) -> int | None:
+    def choose(self, question: Question) -> str | None:
         return None
 
     def pick(self, result: Result) -> str | None:
@@ -217,12 +217,17 @@ class _Nobody:
 class _AtTerminal:
     """A person who can answer now."""
 
-    def choose(self, question: Question) -> int | None:
+    def choose(self, question: Question) -> str | None:
         say(f"\n{question.text}")
         for number, choice in enumerate(question.choices, 1):
             say(f"  {number}. {choice}")
-        chosen: int = typer.prompt("Your choice (0: later)", type=int, default=1, err=True)
-        return chosen if 0 < chosen <= len(question.choices) else None
+        while True:
+            answer: str = typer.prompt("Your choice, or several: 1,2 (0: later)", default="1", err=True).strip()
+            if answer == "0":
+                return None
+            if question.numbers_in(answer):
+                return answer
+            say(f"Give a number from 1 to {len(question.choices)}.")
 
     def pick(self, result: Result) -> str | None:
         from edi_storage.models import EntityData
@@ -369,7 +374,7 @@ def result_text(result: Result) -> str:
         return f"{question['text']}\n{_variations_text(result)}\n{how}"
     if waiting_for == "question" and question:
         choices = "\n".join(f"  {number}. {choice}" for number, choice in enumerate(question["choices"], 1))
-        return f"{question['text']}\n{choices}\nAnswer with: edi resume {session_id} --answer NUMBER"
+        return f"{question['text']}\n{choices}\nAnswer with: edi resume {session_id} --answer NUMBER, or several: 1,2"
     if waiting_for == "review" and result.get("alignment_score") is not None:
         look = f"Look at {result['edited_image_path']} (alignment {result['alignment_score']:.2f})."
         return f"{look}\nThen: edi feedback {session_id} accept|reject|partial, and: edi resume {session_id}"

@@ -10,7 +10,7 @@ from edi_storage.errors import InputError
 from edi_storage.models import Intent, Question, SceneAnalysis, check_text
 from flows.engines.lexicon import normalise
 from flows.engines.looks import EDIT_TYPES
-from flows.engines.questions import EXAMPLES, Choice, ask, ask_what_to_keep
+from flows.engines.questions import EXAMPLES, Choice, ask, ask_what_to_keep, together
 from flows.engines.reading import read
 from flows.engines.refusals import refuse
 from flows.engines.sparing import spared
@@ -24,8 +24,11 @@ _CHOSEN: Final = 0.95
 _LONGEST: Final = 2000
 
 
-def understand(prompt: str, scene: SceneAnalysis, answer: int | None = None) -> Intent:
-    """The intent of a prompt; see `Reasoner.understand`. Without an answer, choice 1 is what it would do."""
+def understand(prompt: str, scene: SceneAnalysis, *answer: int) -> Intent:
+    """The intent of a prompt; see `Reasoner.understand`. Without an answer, choice 1 is what it would do.
+
+    An answer may be several choices: all of them are done.
+    """
     text = _checked(prompt)
     refuse(text)
     sparing = spared(text, scene.entities)
@@ -41,13 +44,14 @@ def understand(prompt: str, scene: SceneAnalysis, answer: int | None = None) -> 
     else:
         question, choices = ask(prompt, sparing.text, readings, scene.entities)
     question, choices = _open(question, choices, kept)
-    number = 1 if answer is None else answer
-    if not 1 <= number <= len(choices):
-        raise InputError(f"The answer {number} is none of the choices: give a number from 1 to {len(choices)}.")
-    certainty = min(confidence, 0.65) if answer is None else _CHOSEN
-    chosen = choices[number - 1]
+    for number in answer:
+        if not 1 <= number <= len(choices):
+            raise InputError(f"The answer {number} is none of the choices: give a number from 1 to {len(choices)}.")
+    certainty = _CHOSEN if answer else min(confidence, 0.65)
+    chosen = together([choices[number - 1] for number in answer or (1,)])
     intent = _intent(chosen.steps, kept | chosen.kept, scene, certainty)
-    return intent.model_copy(update={"question": question, "answer": answer})
+    asked, taken = question.taking(answer) if answer else (question, None)
+    return intent.model_copy(update={"question": asked, "answer": taken})
 
 
 def _open(question: Question, choices: list[Choice], kept: frozenset[str]) -> tuple[Question, list[Choice]]:

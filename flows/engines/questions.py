@@ -79,6 +79,23 @@ def ask(
     return _question(asked, [replace(choice, steps=_together(choice, others, weak, entities)) for choice in choices])
 
 
+def together(choices: Sequence[Choice]) -> Choice:
+    """What several answers would do: the same on all that they name, or on all but all that they spare."""
+    done: dict[tuple[object, ...], Step] = {}
+    for step in (step for choice in choices for step in choice.steps):
+        key = (step.action, step.strength, step.scope, str(sorted(step.parameters.items())))
+        before = done.get(key, step)
+        if step.scope == "background":
+            targets = tuple(target for target in before.targets if target in step.targets)
+        else:
+            targets = tuple(dict.fromkeys([*before.targets, *step.targets]))
+        done[key] = replace(step, targets=targets)
+    whole = [key[::3] for key, step in done.items() if step.scope == "whole"]
+    steps = [step for key, step in done.items() if step.scope != "entities" or key[::3] not in whole]
+    kept = frozenset().union(*(choice.kept for choice in choices))
+    return Choice("; ".join(choice.text for choice in choices), tuple(steps), kept)
+
+
 def _together(
     choice: Choice, others: Sequence[Reading], weak: Reading, entities: Sequence[EntityData]
 ) -> tuple[Step, ...]:

@@ -27,10 +27,10 @@ class EmbeddedReasoner:
         """See `Reasoner.understand`."""
         try:
             if answer is None or asked is None:
-                return understand(prompt, scene, answer)
+                return understand(prompt, scene, *([answer] if answer else []))
             own, chosen = understand(prompt, scene).question, asked.choices[answer - 1]
-            if own is not None and chosen in own.choices:
-                return understand(prompt, scene, own.choices.index(chosen) + 1)
+            if numbers := own.numbers_of(chosen) if own else []:
+                return understand(prompt, scene, *numbers)
             # Another reasoner's question: its choice is more words of the person.
             said = understand(f"{prompt}: {chosen}", scene)
             return said.model_copy(update={"question": None})

@@ -189,7 +189,8 @@ def answer_form(
         for number, (words, picture) in enumerate(choices, 1)
     )
     if not original:
-        return f'<form method="post" action="{action}" class="choices"><div class="grid">{buttons}</div></form>'
+        among = f'<form method="post" action="{action}" class="choices"><div class="grid">{buttons}</div></form>'
+        return among + (_several(action, [words for words, _ in choices]) if len(choices) > 2 else "")
     title, _ = form.words_of(form.Blend)
     photo = f"<figure>{original}<figcaption>the photo as it is</figcaption></figure>"
     among = (
@@ -204,6 +205,18 @@ def answer_form(
         f'<input type="text" name="answer" maxlength="200" value="{escape(written)}" required>'
         f"<small>{escape(about)}</small></label>"
         "<p><button>Blend</button></p></form>"
+    )
+
+
+def _several(action: str, choices: Sequence[str]) -> str:
+    """The form that answers with several choices at once."""
+    boxes = "".join(
+        f'<label class="field"><input type="checkbox" name="several" value="{number}"> {escape(words)}</label>'
+        for number, words in enumerate(choices, 1)
+    )
+    return (
+        f'<form method="post" action="{action}"><details><summary>Several of these</summary>{boxes}'
+        "<button>Go on with these</button></details></form>"
     )
 
 

@@ -12,6 +12,7 @@ from edi_storage.models import BoundingBox, EntityData, Intent, Question, SceneA
 from flows.engines.intent import SURE, understand
 from flows.engines.reasoning import EmbeddedReasoner
 from flows.engines.steps import steps_of
+from flows.engines.targets import phrase_of
 from tests.quality import intent as prompts
 
 
@@ -244,6 +245,47 @@ def test_an_answer_counts_for_all_that_is_said_of_the_thing() -> None:
         ("tint", ("light_grey_region_0",)),
         ("exposure", ("light_grey_region_0",)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "targets"),
+    [
+        ("make the bowl blue", ["red_region_0", "red_region_1"], [("red_region_0", "red_region_1")]),
+        (
+            "black and white except the bowl",
+            ["red_region_0", "subject_0"],
+            [("light_grey_region_0", "red_region_1", "dark_grey_region_0")],
+        ),
+        ("make the water more blue and brighter", ["red_region_0", "subject_0"], [("red_region_0", "subject_0")] * 2),
+    ],
+)
+def test_an_answer_may_be_several_choices(prompt: str, chosen: list[str], targets: list[tuple[str, ...]]) -> None:
+    asked = understand(prompt, BOWL).question
+    assert asked is not None
+    named = {entity.entity_id: phrase_of(entity, BOWL.entities) for entity in BOWL.entities}
+    numbers = [asked.choices.index(named[name]) + 1 for name in chosen]
+    intent = understand(prompt, BOWL, *numbers)
+    assert sorted(map(sorted, (step.targets for step in steps_of(intent)))) == sorted(map(sorted, targets))
+    assert intent.question is not None
+    assert intent.answer == len(asked.choices) + 1
+    assert intent.question.choices[intent.answer - 1] == "; ".join(named[name] for name in chosen)
+    again = EmbeddedReasoner().understand(prompt, BOWL, intent.answer, intent.question)
+    assert steps_of(again) == steps_of(intent), "by its words, whoever asked"
+
+
+def test_with_the_whole_picture_no_part_of_it_is_changed_twice() -> None:
+    asked = understand("make the bowl blue", BOWL).question
+    assert asked is not None
+    (step,) = steps_of(understand("make the bowl blue", BOWL, 1, len(asked.choices)))
+    assert step.scope == "whole"
+
+
+def test_all_but_several_things_spares_each_of_them() -> None:
+    intent = understand("blur everything behind the bowl", BOWL, 1, 2)
+    asked = understand("blur everything behind the bowl", BOWL).question
+    assert asked is not None
+    spared = {phrase_of(e, BOWL.entities) for e in BOWL.entities if e.entity_id in intent.preserve_entities}
+    assert spared == {choice.removeprefix("everything but ") for choice in asked.choices[:2]}
 
 
 def test_of_two_things_that_are_not_found_one_is_asked_for_and_nothing_is_done_to_the_other() -> None:

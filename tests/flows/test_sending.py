@@ -207,7 +207,9 @@ def test_choices_show_where_they_are_and_doubtful_names_are_called_so(
     found = re.findall(
         r'<button name="answer" value="\d+">(<img [^>]*>)([^<]*)</button>', look(control, f"/edi/{run}").text
     )
-    assert post(control, f"/edi/{run}/stop").status_code == httpx.codes.SEE_OTHER
+    wrong = post(control, f"/edi/{run}/answer", several=[1, 99])
+    assert (wrong.status_code, "There is no choice 1,99: answer with" in wrong.text) == (400, True)
+    assert post(control, f"/edi/{run}/answer", several=[2, 1]).status_code == httpx.codes.SEE_OTHER
     pictures, names = [picture for picture, _ in found], [unescape(name) for _, name in found]
     with control.database() as database:
         intent, entities = database.get_intent(run), database.get_entities(run)
@@ -216,6 +218,19 @@ def test_choices_show_where_they_are_and_doubtful_names_are_called_so(
     assert len(names) == len(set(pictures)) == len(intent.question.choices) > 2
     sure = {phrase_of(entity, entities): entity.confidence >= 0.7 for entity in entities}
     assert names == [choice if sure.get(choice, True) else f"{choice}, perhaps" for choice in intent.question.choices]
+    wait_until(lambda: stands(control, run).startswith("Done"), "the edit")
+    said = f"You said: {intent.question.choices[0]}; {intent.question.choices[1]}."
+    assert said in unescape(look(control, f"/edi/{run}").text)
+    with control.database() as database:
+        done = database.get_intent(run)
+    named = {phrase_of(entity, entities): entity.entity_id for entity in entities}
+    meant = {
+        named[thing]
+        for choice in intent.question.choices[:2]
+        for thing in choice.removeprefix("everything but ").split(" and ")
+    }
+    assert done is not None
+    assert meant <= set(done.preserve_entities if "behind" in prompt else done.target_entities)
 
 
 def test_an_edit_whose_question_has_no_answer_is_given_up_for_another_one(control: Control) -> None:
