@@ -207,12 +207,12 @@ def test_choices_show_where_they_are_and_doubtful_names_are_called_so(
     found = re.findall(
         r'<button name="answer" value="\d+">(<img [^>]*>)([^<]*)</button>', look(control, f"/edi/{run}").text
     )
+    with control.database() as database:
+        intent, entities = database.get_intent(run), database.get_entities(run)
     wrong = post(control, f"/edi/{run}/answer", several=[1, 99])
     assert (wrong.status_code, "There is no choice 1,99: answer with" in wrong.text) == (400, True)
     assert post(control, f"/edi/{run}/answer", several=[2, 1]).status_code == httpx.codes.SEE_OTHER
     pictures, names = [picture for picture, _ in found], [unescape(name) for _, name in found]
-    with control.database() as database:
-        intent, entities = database.get_intent(run), database.get_entities(run)
     assert intent is not None
     assert intent.question is not None
     assert len(names) == len(set(pictures)) == len(intent.question.choices) > 2
