@@ -307,6 +307,8 @@ def keep_answer(store: Store, session_id: str, answer: str) -> str:
     question = open_question(state)
     if question is None:
         raise InputError(f"Session {session_id} has no open question to answer.")
+    if not answer:
+        raise InputError("Nothing was chosen: tick what you mean, or give its number.")
     if answer_step(state).stage == "edit":
         read_choice(answer, len(question.choices), history.entities)
         store.database.save_choice(session_id, answer)

@@ -43,6 +43,9 @@ _ON_SESSIONS = ("edit-image", "fork-session")
 #: to begin to wait.
 _STARTING = timedelta(seconds=30)
 
+#: A run that asks finds within less than this what was said meanwhile, and goes on with it itself.
+_FINDING = timedelta(seconds=2)
+
 #: A run that a runner or worker has taken up, but whose process has not begun for so long, has failed to start.
 _NOT_STARTED = timedelta(minutes=5)
 
@@ -118,8 +121,9 @@ def way_on(session: SessionData, run: FlowRun | None, now: datetime) -> Way:
         case StateType.CRASHED | StateType.FAILED:
             return "revive"
         case StateType.RUNNING:
-            asked = session.updated_at if session.waiting_for else None
-            return "leave" if min(age, now - (asked or state.timestamp)) < _STARTING else "revive"
+            changed = now - (session.updated_at or state.timestamp)
+            is_there = changed < (_STARTING if session.waiting_for else _FINDING)
+            return "leave" if is_there or age < _STARTING else "revive"
         case StateType.PENDING:
             return "leave" if age < _NOT_STARTED else "revive"
         case StateType.SCHEDULED:

@@ -48,8 +48,8 @@ def understand(prompt: str, scene: SceneAnalysis, *answer: int) -> Intent:
         if not 1 <= number <= len(choices):
             raise InputError(f"The answer {number} is none of the choices: give a number from 1 to {len(choices)}.")
     certainty = _CHOSEN if answer else min(confidence, 0.65)
-    chosen = together([choices[number - 1] for number in answer or (1,)])
-    intent = _intent(chosen.steps, kept | chosen.kept, scene, certainty)
+    steps, spared_too = together([choices[number - 1] for number in answer or (1,)])
+    intent = _intent(steps, kept | spared_too, scene, certainty)
     asked, taken = question.taking(answer) if answer else (question, None)
     return intent.model_copy(update={"question": asked, "answer": taken})
 

@@ -53,9 +53,7 @@ def ask(
     weak = next(reading for reading in readings if reading is weak or (weak.unknown and reading.unknown))
     # One answer cannot tell two things, and what is not found is not everything.
     others = [reading for reading in readings if reading is not weak and reading.unknown in ("", weak.unknown)]
-    left_out = {reading.unknown: reading.step for reading in readings} if len(others) < len(readings) - 1 else {}
-    left_out.pop(weak.unknown, None)
-    left_out.pop("", None)
+    left_out = [reading for reading in readings if reading.unknown not in ("", weak.unknown)]
     if weak.one_of:
         choices = _candidates(weak, entities)
         asked = f"Which one should be {_done(weak.step)}?"
@@ -71,16 +69,22 @@ def ask(
         asked = "What should become dramatic?"
     else:
         choices = _places(weak, entities)
-        missing = f"I do not see '{weak.unknown}' for certain in this photo. " if weak.unknown else ""
-        missing += "".join(
-            f"Nor do I see '{thing}': nothing will be {_done(step)}. " for thing, step in left_out.items()
-        )
-        asked = f"{missing}What should be {_done(weak.step)}?"
+        asked = f"What should be {_done(weak.step)}?"
+    asked = f"{_missing(weak, left_out)}{asked}"
     return _question(asked, [replace(choice, steps=_together(choice, others, weak, entities)) for choice in choices])
 
 
-def together(choices: Sequence[Choice]) -> Choice:
-    """What several answers would do: the same on all that they name, or on all but all that they spare."""
+def _missing(weak: Reading, left_out: Sequence[Reading]) -> str:
+    """What is not found: the thing that is asked for, and those to which nothing will be done."""
+    told = [f"I do not see '{weak.unknown}' for certain in this photo."] if weak.unknown else []
+    for reading in left_out:
+        begin = "Nor do I" if told else "I do not"
+        told.append(f"{begin} see '{reading.unknown}': nothing will be {_done(reading.step)}.")
+    return "".join(f"{sentence} " for sentence in told)
+
+
+def together(choices: Sequence[Choice]) -> tuple[list[Step], frozenset[str]]:
+    """What several answers would do, and what they keep: the same on all they name, or on all but all they spare."""
     done: dict[tuple[object, ...], Step] = {}
     for step in (step for choice in choices for step in choice.steps):
         key = (step.action, step.strength, step.scope, str(sorted(step.parameters.items())))
@@ -92,8 +96,7 @@ def together(choices: Sequence[Choice]) -> Choice:
         done[key] = replace(step, targets=targets)
     whole = [key[::3] for key, step in done.items() if step.scope == "whole"]
     steps = [step for key, step in done.items() if step.scope != "entities" or key[::3] not in whole]
-    kept = frozenset().union(*(choice.kept for choice in choices))
-    return Choice("; ".join(choice.text for choice in choices), tuple(steps), kept)
+    return steps, frozenset().union(*(choice.kept for choice in choices))
 
 
 def _together(

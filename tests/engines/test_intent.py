@@ -296,6 +296,9 @@ def test_of_two_things_that_are_not_found_one_is_asked_for_and_nothing_is_done_t
     assert asked.question.text == f"{told} What should be removed?"
     for number in range(1, len(asked.question.choices) + 1):
         assert [step.action for step in steps_of(understand(prompt, BOWL, number))] == ["remove"]
+    backdrop = understand("remove the background and make the cable red", BOWL).question
+    assert backdrop is not None
+    assert "see 'cable'" in backdrop.text, "whatever is asked"
     both = understand("get rid of the river and make the red region 2 brighter", BOWL, 1)
     assert [step.action for step in steps_of(both)] == ["remove", "exposure"], "what is found is done"
 

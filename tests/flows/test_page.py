@@ -8,15 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edi_storage.models import Reason
 from edi_storage.store import open_store
 from flows import album
+from flows.pages.forms import rating_form
 from flows.pages.session import Served, page
+from flows.words import REASONS
 from tests import homes
 from tests.flows.conftest import PALACE, Edi
 
@@ -128,3 +131,9 @@ def test_a_page_believes_no_text(tmp_path: Path) -> None:
     assert "<script>alert" not in html
     assert "<img src=x" not in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 5
+
+
+def test_every_reason_has_words_of_a_person_and_a_box_in_the_form() -> None:
+    assert set(REASONS) == set(get_args(Reason))
+    form = rating_form("mine", 1, None, {}, "")
+    assert all(f'value="{reason}"> {said}<' in form for reason, said in REASONS.items())

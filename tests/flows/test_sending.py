@@ -209,6 +209,8 @@ def test_choices_show_where_they_are_and_doubtful_names_are_called_so(
     )
     with control.database() as database:
         intent, entities = database.get_intent(run), database.get_entities(run)
+    nothing = post(control, f"/edi/{run}/answer")
+    assert (nothing.status_code, "Nothing was chosen: tick what you mean" in nothing.text) == (400, True)
     wrong = post(control, f"/edi/{run}/answer", several=[1, 99])
     assert (wrong.status_code, "There is no choice 1,99: answer with" in wrong.text) == (400, True)
     assert post(control, f"/edi/{run}/answer", several=[2, 1]).status_code == httpx.codes.SEE_OTHER

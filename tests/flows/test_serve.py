@@ -111,6 +111,7 @@ def test_a_run_that_has_just_asked_is_given_time_to_suspend() -> None:
     assert way_on(waiting, run, asked + timedelta(seconds=13)) == "leave"
     assert way_on(waiting, run, asked + timedelta(seconds=31)) == "revive"
     at_work = waiting.model_copy(update={"waiting_for": None})
+    assert way_on(at_work, run, asked + timedelta(seconds=1)) == "leave", "it was answered, and may be going on"
     assert way_on(at_work, run, asked + timedelta(seconds=13)) == "revive", "its process is gone"
 
 
