@@ -177,7 +177,7 @@ def test_its_pictures_are_the_stored_ones(control: Control, edited: str) -> None
         answer = look(control, f"/edi/{edited}/{name}")
         assert answer.content == data
         assert answer.headers["content-type"] == {"photo": "image/jpeg", "result": "image/png"}[name]
-    assert Image.open(io.BytesIO(look(control, "/edi/last/changes").content)).format == "PNG"
+    assert Image.open(io.BytesIO(look(control, f"/edi/{edited}/changes").content)).format == "PNG"
 
 
 def test_a_verdict_leads_to_the_filled_in_form(control: Control, edited: str) -> None:
