@@ -187,8 +187,20 @@ class SessionStateManager:
 
     def checkpoint_findings(self, session_id: str) -> list[CheckpointFinding]:
         """Which checkpoints of a session cannot be used, and why. Reads all of them, changes nothing."""
-        found = (self._finding_of(file) for file in self.list_checkpoints(session_id))
-        return [finding for finding in found if finding]
+        return self.survey(session_id)[1]
+
+    def survey(self, session_id: str) -> tuple[list[Json], list[CheckpointFinding]]:
+        """What `valid_checkpoints` and `checkpoint_findings` say, without a warning, each file being read once."""
+        valid: dict[int, SessionState] = {}
+        findings: list[CheckpointFinding] = []
+        for file in self.list_checkpoints(session_id):
+            seen = self._looked_at(file)
+            if isinstance(seen, CheckpointFinding):
+                findings.append(seen)
+            else:
+                # As in `_valid`: of several, the later way.
+                valid[file.seq] = max(valid.get(file.seq, seen), seen, key=_age)
+        return [_document(state) for state in valid.values()], findings
 
     def prune(self, session_id: str, keep: int = 3) -> list[str]:
         """Remove all valid checkpoints but the newest `keep`; returns the paths removed.
@@ -197,7 +209,11 @@ class SessionStateManager:
         """
         if keep < 1:
             raise InputError("At least one checkpoint must be kept.")
-        valid = [file for file in self.list_checkpoints(session_id) if self._finding_of(file) is None]
+        valid = [
+            file
+            for file in self.list_checkpoints(session_id)
+            if not isinstance(self._looked_at(file), CheckpointFinding)
+        ]
         for file in valid[:-keep]:
             self.store.remove(file.path)
         return [file.path for file in valid[:-keep]]
@@ -308,13 +324,12 @@ class SessionStateManager:
         # More than one: the session was rewound and went another way from there; the later way counts.
         return max(found, key=_age, default=None)
 
-    def _finding_of(self, file: CheckpointFile) -> CheckpointFinding | None:
+    def _looked_at(self, file: CheckpointFile) -> SessionState | CheckpointFinding:
         try:
-            self.read_checkpoint(file)
+            return self.read_checkpoint(file)
         except (CheckpointDamagedError, CheckpointTooNewError) as error:
             reason = str(error).removeprefix(file.path).lstrip()
             return CheckpointFinding(file.path, reason, isinstance(error, CheckpointTooNewError))
-        return None
 
 
 def _plain(state: Mapping[str, Any] | SessionState) -> Json:

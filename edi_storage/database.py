@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import and_, delete, insert, select, tuple_, update
 
 from edi_storage import migrations, queries, salvage
 from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing
@@ -408,9 +408,8 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
 
     def last_seq(self, session_id: str) -> int:
         """The number of the last boundary; 0 before the first, and for an unknown session."""
-        query = select(func.max(StageCommitRow.seq)).where(StageCommitRow.session_id == session_id)
         with reading(self.engine) as connection:
-            return connection.execute(query).scalar() or 0
+            return queries.last_seq(connection, session_id)
 
     def whole_commits(self, session_id: str) -> list[StageCommit]:
         """The boundaries up to the first damaged one: gapless, and each with the digest it was committed with."""

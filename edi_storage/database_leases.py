@@ -83,24 +83,18 @@ class LeaseDatabase:
 
     def free_leases(self, is_gone: Callable[[str], bool], session_id: str | None = None) -> int:
         """Free the leases whose owner `is_gone`, of all unfinished sessions or of this one; returns how many."""
-        query = select(LeaseRow.session_id, LeaseRow.owner, LeaseRow.fence).where(LeaseRow.owner.is_not(None))
-        if session_id is None:
-            unfinished = SessionRow.status == "in_progress"
-            query = query.join(SessionRow, SessionRow.id == LeaseRow.session_id).where(unfinished)
-        else:
-            query = query.where(LeaseRow.session_id == session_id)
         with reading(self.engine) as connection:
-            dead = [row for row in connection.execute(query) if is_gone(row.owner)]
+            owned = queries.owned_leases(connection, session_id)
+        dead = [row for row in owned if is_gone(row["owner"])]
         if not dead:
             return 0
         with writing(self.engine) as connection:
-            return sum(queries.free(connection, row.session_id, row.owner, row.fence) for row in dead)
+            return sum(queries.free(connection, row["session_id"], row["owner"], row["fence"]) for row in dead)
 
     def lease_of(self, session_id: str) -> tuple[str, datetime] | None:
         """Who works on the session now, and until when the lease runs; None when nobody does."""
         with reading(self.engine) as connection:
-            row = queries.holder(connection, session_id, self.clock())
-            return (row.owner, row.expires_at) if row else None
+            return queries.holder(connection, session_id, self.clock())
 
     # --- What was interrupted ------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from edi_storage.backup import leftovers
 from edi_storage.connection import set_database_aside, sqlite_file
 from edi_storage.errors import CheckpointError, CheckpointTooNewError, DatabaseDamagedError, EdiError
 from edi_storage.forking import remove_unmade, unmade_forks
-from edi_storage.models import Artifact, Record, SessionHistory, StageCommit
+from edi_storage.models import Artifact, Record, SessionData, SessionHistory, StageCommit
 from edi_storage.owner import is_gone
 from edi_storage.recovery import (
     DELETING,
@@ -24,7 +24,7 @@ from edi_storage.recovery import (
     delete_session,
     export_again,
     import_checkpoints,
-    own_checkpoints,
+    own_among,
     restore_or_rewind,
     restore_unreadable,
     rewind,
@@ -202,19 +202,19 @@ def verify_session(
 
     A session that somebody works on is passed over: it is in order again when they are done.
     """
-    store.database.free_leases(is_gone, session_id)
-    if store.database.lease_of(session_id) is not None:
+    if _is_worked_on(store, session_id):
         return
     session = store.database.get_session(session_id)
     if session is not None and session.failure_reason == DELETING:
         fix = "finish the deletion"
         yield _problem("deletion", session_id, "was being deleted", fix, lambda: delete_session(store, session_id))
         return
-    state_problem = _verify_state(store, session_id)
+    last = store.database.last_seq(session_id)
+    state_problem = _verify_state(store, session_id, last)
     if state_problem is not None:
         yield state_problem
         return
-    yield from _verify_checkpoints(store, session_id)
+    yield from _verify_checkpoints(store, session_id, session, last)
     if session is None:
         return
     history = store.database.load_session(session_id)
@@ -226,13 +226,19 @@ def verify_session(
     yield from _verify_state_file(store, session_id, history.commits[-1])
 
 
+def _is_worked_on(store: Store, session_id: str) -> bool:
+    """Whether somebody alive holds the session's lease; that of a process which is gone is freed."""
+    store.database.free_leases(is_gone, session_id)
+    return store.database.lease_of(session_id) is not None
+
+
 def _problem(kind: str, session_id: str, what: str, fix: str, repair: Callable[[], object] | None) -> Problem:
     return Problem(Finding(kind=kind, session_id=session_id, message=f"session {session_id} {what}", fix=fix), repair)
 
 
-def _verify_state(store: Store, session_id: str) -> Problem | None:
-    """Every boundary must have the digest it was committed with."""
-    last, whole = store.database.last_seq(session_id), store.database.whole_commits(session_id)
+def _verify_state(store: Store, session_id: str, last: int) -> Problem | None:
+    """Every boundary, up to the `last`, must have the digest it was committed with."""
+    whole = store.database.whole_commits(session_id)
     whole_seq = whole[-1].seq if whole else 0
     if last == whole_seq:
         return None
@@ -241,20 +247,22 @@ def _verify_state(store: Store, session_id: str) -> Problem | None:
     return _problem("state", session_id, what, fix, lambda: restore_or_rewind(store, session_id))
 
 
-def _verify_checkpoints(store: Store, session_id: str) -> Iterator[Problem]:
-    """Checkpoints that cannot be read, boundaries only a checkpoint knows, and checkpoints that were never written."""
-    for finding in store.checkpoints.checkpoint_findings(session_id):
+def _verify_checkpoints(store: Store, session_id: str, session: SessionData | None, known: int) -> Iterator[Problem]:
+    """Checkpoints that cannot be read, boundaries only a checkpoint knows, and checkpoints that were never written.
+
+    `session` is the database's, and `known` its last boundary.
+    """
+    valid, findings = store.checkpoints.survey(session_id)
+    for finding in findings:
         what, fix = (
             f"has a file {finding.path} that {finding.reason}",
             "set it aside and write it again from the database",
         )
         rewrite = partial(_rewrite, store, session_id, finding.path)
         yield _problem("checkpoint", session_id, what, fix, None if finding.too_new else rewrite)
-    known = store.database.last_seq(session_id)
-    own = own_checkpoints(store, session_id)
+    own = own_among(valid, session)
     newest = own[-1]["checkpoint"]["seq"] if own else 0
-    foreign = _foreign_checkpoints(store, session_id, own)
-    if foreign:
+    if foreign := _foreign_checkpoints(store, session_id, valid, own):
         what = f"has checkpoints of an earlier session of the same id: {', '.join(foreign)}"
         yield _problem("foreign", session_id, what, "set them aside", lambda: _set_aside(store, foreign))
     if newest > known:
@@ -267,11 +275,13 @@ def _verify_checkpoints(store: Store, session_id: str) -> Iterator[Problem]:
         yield _problem("checkpoint", session_id, what, fix, lambda: export_again(store, session_id))
 
 
-def _foreign_checkpoints(store: Store, session_id: str, own: Sequence[Json]) -> list[str]:
+def _foreign_checkpoints(store: Store, session_id: str, valid: Sequence[Json], own: Sequence[Json]) -> list[str]:
     """Valid checkpoints of another edit; states that were kept through the library are none of ours to judge."""
     mine = {document["checkpoint"]["sha256"] for document in own}
-    others = [d for d in store.checkpoints.valid_checkpoints(session_id) if d["checkpoint"]["sha256"] not in mine]
+    others = [document for document in valid if document["checkpoint"]["sha256"] not in mine]
     strange = {document["checkpoint"]["sha256"][:12] for document in others if steps_done(document)}
+    if not strange:
+        return []
     return [file.path for file in store.checkpoints.list_checkpoints(session_id) if file.sha12 in strange]
 
 

@@ -12,12 +12,12 @@ from typing import Any, cast
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     Table,
     Update,
     and_,
     bindparam,
     delete,
+    func,
     insert,
     select,
     update,
@@ -67,6 +67,7 @@ _RENEW = (
 _SEQS_SINCE = select(_COMMITS.c.seq).where(
     _COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq >= bindparam("since")
 )
+_LAST_SEQ = select(func.max(_COMMITS.c.seq).label("last")).where(_COMMITS.c.session_id == bindparam("of"))
 _INSERT_COMMIT = insert(_COMMITS)
 _SESSION = select(_SESSIONS).where(_SESSIONS.c.id == bindparam("of"))
 _BOUNDARY = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq == bindparam("at"))
@@ -101,6 +102,12 @@ def commit_at(connection: Connection, session_id: str, seq: int) -> StageCommit 
     return _read_commit(found[0]) if found else None
 
 
+def last_seq(connection: Connection, session_id: str) -> int:
+    """The number of the last boundary; 0 before the first, and for an unknown session."""
+    [found] = prepared(_LAST_SEQ, ("of",), connection.dialect).rows(connection, {"of": session_id})
+    return found["last"] or 0
+
+
 def _read_commit(row: dict[str, Any]) -> StageCommit:
     try:
         row["state_delta"] = json.loads(row["state_delta"])
@@ -130,24 +137,46 @@ def _damaged(session_id: str, seq: int) -> str:
 
 def held(now: datetime) -> ColumnElement[bool]:
     """Whether a lease is held: it has an owner, runs on, and was not written by a clock that has since gone back."""
-    return and_(
-        LeaseRow.owner.is_not(None),
-        LeaseRow.expires_at > now,
-        LeaseRow.renewed_at <= now + _CLOCK_TOLERANCE,
-    )
+    return _held(now, now + _CLOCK_TOLERANCE)
 
 
-def holder(connection: Connection, session_id: str, now: datetime) -> Row[tuple[str | None, datetime]] | None:
-    query = select(LeaseRow.owner, LeaseRow.expires_at).where(LeaseRow.session_id == session_id, held(now))
-    return connection.execute(query).one_or_none()
+def _held(now: Any, latest: Any) -> ColumnElement[bool]:
+    return and_(_LEASES.c.owner.is_not(None), _LEASES.c.expires_at > now, _LEASES.c.renewed_at <= latest)
+
+
+_HOLDER = select(_LEASES.c.owner, _LEASES.c.expires_at).where(
+    _LEASES.c.session_id == bindparam("of"), _held(bindparam("now"), bindparam("latest"))
+)
+
+
+def holder(connection: Connection, session_id: str, now: datetime) -> tuple[str, datetime] | None:
+    """Who works on the session now, and until when the lease runs."""
+    asked = {"of": session_id, "now": now, "latest": now + _CLOCK_TOLERANCE}
+    found = prepared(_HOLDER, tuple(asked), connection.dialect).rows(connection, asked)
+    return (found[0]["owner"], found[0]["expires_at"]) if found else None
+
+
+_OWNED = select(_LEASES.c.session_id, _LEASES.c.owner, _LEASES.c.fence).where(_LEASES.c.owner.is_not(None))
+_OWNED_UNFINISHED = _OWNED.join(_SESSIONS, _SESSIONS.c.id == _LEASES.c.session_id).where(
+    _SESSIONS.c.status == "in_progress"
+)
+_OWNED_BY_ID = _OWNED.where(_LEASES.c.session_id == bindparam("of"))
+
+
+def owned_leases(connection: Connection, session_id: str | None) -> Sequence[Mapping[Any, Any]]:
+    """The leases with an owner, run out or not, of all unfinished sessions or of this one."""
+    if session_id is None:
+        return connection.execute(_OWNED_UNFINISHED).mappings().all()
+    return prepared(_OWNED_BY_ID, ("of",), connection.dialect).rows(connection, {"of": session_id})
 
 
 def refuse_held(connection: Connection, session_id: str, now: datetime) -> None:
     """Raise LeaseHeldError, naming the owner, while somebody works on the session."""
-    if row := holder(connection, session_id, now):
+    if held_by := holder(connection, session_id, now):
+        owner, until = held_by
         raise LeaseHeldError(
-            f"Session {session_id} is being worked on by {row.owner} "
-            f"(lease until {row.expires_at:%H:%M:%S} UTC): wait for it to finish, or stop it."
+            f"Session {session_id} is being worked on by {owner} "
+            f"(lease until {until:%H:%M:%S} UTC): wait for it to finish, or stop it."
         )
 
 

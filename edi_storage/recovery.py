@@ -248,9 +248,12 @@ def _rows_at(state: Json) -> Rows:
 
 def own_checkpoints(store: Store, session_id: str) -> list[Json]:
     """The valid checkpoints that are of this very session, not of an earlier one that had the same id."""
-    session = store.database.get_session(session_id)
-    found = store.checkpoints.valid_checkpoints(session_id)
-    return [document for document in found if _is_of(session, document)]
+    return own_among(store.checkpoints.valid_checkpoints(session_id), store.database.get_session(session_id))
+
+
+def own_among(documents: list[Json], session: SessionData | None) -> list[Json]:
+    """Those of some checkpoints that are of this session; of any edit while the database knows none of their id."""
+    return [document for document in documents if _is_of(session, document)]
 
 
 def refuse_lost(store: Store, session_id: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -18,6 +20,7 @@ from edi_storage.doctor import Finding, doctor
 from edi_storage.errors import DatabaseDamagedError, InputError, LeaseHeldError
 from edi_storage.files import FileStore
 from edi_storage.models import Artifact, Intent, Question, SessionHistory
+from edi_storage.owner import owner_name
 from edi_storage.recovery import (
     DELETING,
     delete_session,
@@ -110,6 +113,21 @@ def test_doctor_reads_the_folder_of_all_sessions_as_often_for_many_as_for_one(
     looks.clear()
     assert doctor(settings) == []
     assert looks.count("") == for_one
+
+
+def test_doctor_reads_each_checkpoint_once(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    half_way(store, upto=7)
+    looks: list[str] = []
+    real = FileStore.read
+
+    def read(files: FileStore, path: str, *limit: int) -> bytes:
+        looks.append(path)
+        return real(files, path, *limit)
+
+    monkeypatch.setattr(FileStore, "read", read)
+    assert doctor(settings) == []
+    stored = [file.path for file in store.checkpoints.list_checkpoints(ID)]
+    assert [looks.count(path) for path in stored] == [1] * 7
 
 
 def lose_database(settings: Settings) -> None:
@@ -384,6 +402,17 @@ def test_a_session_being_worked_on_is_left_alone(settings: Settings, store: Stor
     stray = store.files.put(ID, b"about to be committed", ".png")
     assert doctor(settings, repair=True) == []
     assert store.files.exists(stray)
+
+
+def test_a_session_whose_holder_is_gone_is_examined(settings: Settings, store: Store) -> None:
+    with subprocess.Popen(["sleep", "60"]) as holder:
+        owner = owner_name().replace(f":{os.getpid()}:", f":{holder.pid}:")
+        half_way(store)
+        store.database.acquire(ID, owner, 60)
+        store.files.put(ID, b"never committed", ".png")
+        assert doctor(settings) == []
+        holder.kill()
+    assert [finding.kind for finding in doctor(settings)] == ["orphan"]
 
 
 @pytest.mark.sqlite_file("EDI makes no backups of a server's database")
