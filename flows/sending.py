@@ -22,6 +22,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import temporary_settings
 from pydantic import BaseModel, Field, ValidationError
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -72,6 +73,9 @@ _MAX_FORM: Final = 64 << 10
 
 #: Fields of which several may be ticked.
 _LISTS: Final = ("reasons", "several")
+
+#: Prefect's client asks a server that is busy again for more than a minute, while a person waits at a page.
+_PATIENCE: Final = {"PREFECT_API_REQUEST_TIMEOUT": 10.0, "PREFECT_CLIENT_MAX_RETRIES": 2}
 
 #: What takes the body of a request.
 Taking = Callable[[Request, bytes], Response]
@@ -143,7 +147,8 @@ def _endpoint(
 
 def _taken(take: Taking, request: Request, body: bytes) -> Response:
     try:
-        return take(request, body)
+        with temporary_settings(_PATIENCE):
+            return take(request, body)
     except EdiError as error:
         return told(error)
 

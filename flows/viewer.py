@@ -27,6 +27,7 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import temporary_settings
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -87,6 +88,10 @@ _BEFORE: Final = {
     StateType.CANCELLED: "It was cancelled before it began.",
 }
 
+
+#: A page that follows an edit asks again by itself, so that it need not wait for a server that is busy.
+_PATIENCE: Final = {"PREFECT_API_REQUEST_TIMEOUT": 5.0, "PREFECT_CLIENT_MAX_RETRIES": 0}
+_BUSY: Final = "Prefect's server is busy and does not say how this edit stands: the page asks again by itself."
 
 _OVER: Final = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 
@@ -217,12 +222,18 @@ def _session_stands(store: Store, request: Request) -> Response:
     try:
         return PlainTextResponse(stands_of(store, find_session(store.database, name).session_id))
     except NotFoundError:
-        return PlainTextResponse(_how(_run(name)))
+        run = _run(name)
+        return PlainTextResponse(_how(run) if run else _BUSY)
 
 
 def _starting(name: str) -> Response:
     """The page of a session that its run has not made yet, or could not make."""
     run = _run(name)
+    if run is None:
+        watch = Watch(session_link(name), stands_link(name), _BUSY)
+        return HTMLResponse(
+            starting_page({"prompt": "One moment"}, "", _BUSY, watch, [link(PREFIX, "Photos and edits")])
+        )
     again = {"photo": run.parameters.get("image_path", ""), "prompt": run.parameters.get("prompt", "")}
     said, is_over = _how(run), run.state_type in _OVER
     anew = [link(f"{EDIT}?{urlencode(again)}", "Say it anew")] if is_over else []
@@ -231,17 +242,20 @@ def _starting(name: str) -> Response:
     return HTMLResponse(starting_page(run.parameters, picture, said, watch, ways))
 
 
-def _run(name: str) -> FlowRun:
-    """The run of an edit that is not over, or that has failed. Raises NotFoundError for what is none."""
+def _run(name: str) -> FlowRun | None:
+    """The run of an edit that is not over, or that has failed; None while the server does not say.
+
+    Raises NotFoundError for what is none.
+    """
     nobody = NotFoundError(f"There is no session {name!r}: `edi sessions` lists them.")
     try:
         run_id = UUID(name)
-        with get_client(sync_client=True) as client:
+        with temporary_settings(_PATIENCE), get_client(sync_client=True) as client:
             run = client.read_flow_run(run_id)
     except (ValueError, ObjectNotFound):
         raise nobody from None
-    except httpx.HTTPError as error:
-        raise EdiError(f"Prefect's server does not say how that edit stands ({error}): try again.") from error
+    except httpx.HTTPError:
+        return None
     if "prompt" not in run.parameters or run.state_type == StateType.COMPLETED:
         raise nobody
     return run

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import re
+import socket
 from html import unescape
 from pathlib import Path
 
@@ -254,6 +255,30 @@ def test_a_password_is_asked_for_here_too(tmp_path: Path, monkeypatch: pytest.Mo
     assert asyncio.run(ask(("ann", "wrong"))) == httpx.codes.UNAUTHORIZED
     assert asyncio.run(ask(None, Authorization="Basic ###")) == httpx.codes.UNAUTHORIZED
     assert asyncio.run(ask(("ann", "secret"))) == httpx.codes.NOT_FOUND, "there is no session in this home"
+
+
+def test_a_page_does_not_wait_for_a_server_that_is_busy_and_asks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.viewer import _PATIENCE, Viewer
+
+    homes.enter(monkeypatch, tmp_path)
+    viewer = Viewer(None, homes.settings_of(tmp_path))
+
+    async def ask(path: str) -> str:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(viewer), base_url="http://localhost") as client:
+            answer = await asyncio.wait_for(client.get(path), 30)
+        assert answer.status_code == httpx.codes.OK
+        return answer.text
+
+    run = "/edi/6b0b4c43-4a3a-4a52-8a4e-31a8d42a6e55"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        api = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        monkeypatch.setattr("flows.viewer._PATIENCE", {**_PATIENCE, "PREFECT_API_URL": api})
+        page, stands = asyncio.run(ask(run)), asyncio.run(ask(f"{run}/stands"))
+    assert stands == "Prefect's server is busy and does not say how this edit stands: the page asks again by itself."
+    assert stands in unescape(page)
+    assert f'"{run}/stands"' in page
 
 
 def test_an_edit_under_another_server_does_not_speak_of_these_pages(edi: Edi, server: str) -> None:
