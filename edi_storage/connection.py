@@ -265,7 +265,7 @@ def _explain(error: DBAPIError, where: Path | str) -> EdiError | None:
 def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> None:
     def open_file(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
         # The identity is taken before opening, so that a file swapped in between counts as replaced.
-        record.info["opened"] = (os.getpid(), identity(path))
+        record.info.update({"opened": (os.getpid(), identity(path)), _READING: False})
         return open_sqlite(path, driver, busy_timeout_ms)
 
     def still_valid(raw: Any, record: Any, proxy: Any) -> None:
@@ -293,7 +293,11 @@ def _begin(connection: Connection) -> None:
     reads = connection.get_execution_options().get(_READING, False)
     raw = connection.connection.dbapi_connection
     assert raw is not None
-    raw.execute(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
+    info = connection.connection.info
+    if info[_READING] is not reads:
+        # Only where it changes: SQLite compiles every statement of the connection anew after it.
+        raw.execute(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
+        info[_READING] = reads
     raw.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
     try:
         # Under the lock: a newer EDI may have migrated the database while this process held a connection.

@@ -62,7 +62,8 @@ class LeaseDatabase:
         """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
         with writing(self.engine, lease.session_id) as connection:
             reach("lease.before_renew")
-            return queries.renew(connection, lease, seconds, self.clock())
+            until = queries.renew(connection, lease, seconds, self.clock())
+        return lease.model_copy(update={"expires_at": until})
 
     def release(self, lease: Lease, waiting_for: WaitingFor | None = None) -> None:
         """Give the session back, perhaps to wait for a person. A lease lost meanwhile is no error.

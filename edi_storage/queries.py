@@ -192,18 +192,18 @@ def acquire(
     return lease
 
 
-def renew(connection: Connection, lease: Lease, seconds: float, now: datetime) -> Lease:
-    """Prolong the lease; the UPDATE must hit the one row that still carries its owner and fence."""
-    renewed = lease.model_copy(update={"expires_at": now + timedelta(seconds=seconds)})
+def renew(connection: Connection, lease: Lease, seconds: float, now: datetime) -> datetime:
+    """Prolong the lease until the time returned; the UPDATE must hit the row that still carries its owner and fence."""
+    until = now + timedelta(seconds=seconds)
     values = {"of": lease.session_id, "by": lease.owner, "with_fence": lease.fence}
-    values |= {"expires_at": renewed.expires_at, "renewed_at": now}
+    values |= {"expires_at": until, "renewed_at": now}
     if not prepared(_RENEW, tuple(values), connection.dialect).run(connection, values):
         if find_session(connection, lease.session_id) is None:
             raise SessionGoneError(f"Session {lease.session_id} was deleted while it was being worked on.")
         raise LeaseLostError(
             f"Session {lease.session_id} was taken over by another process; this one stopped and changed nothing more."
         )
-    return renewed
+    return until
 
 
 def release(connection: Connection, lease: Lease) -> bool:

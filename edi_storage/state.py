@@ -58,10 +58,12 @@ MAX_STATE_BYTES = 16 << 20
 #: Not part of the digest: when and where the document was written, not what it says.
 UNSIGNED = ("last_updated", "checkpoint")
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def canonical(value: Any) -> str:
     """The one JSON text of a value: keys sorted, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def parse_state(data: bytes) -> Json:
@@ -127,9 +129,9 @@ def merge_patch(target: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)
-        elif isinstance(value, Mapping):
+        elif isinstance(value, dict):
             before = merged.get(key)
-            merged[key] = merge_patch(before if isinstance(before, Mapping) else {}, value)
+            merged[key] = merge_patch(before if isinstance(before, dict) else {}, value)
         else:
             merged[key] = value
     return merged
@@ -148,7 +150,7 @@ def make_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
     patch: Json = {key: None for key in before if key not in after}
     for key, value in after.items():
         old = before.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
+        if isinstance(value, dict) and isinstance(old, dict):
             if inner := make_patch(old, value):
                 patch[key] = inner
         elif value != old or key not in before:
@@ -161,7 +163,7 @@ def replacing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
     patch: Json = {key: None for key in before if key not in after}
     for key, value in after.items():
         old = before.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
+        if isinstance(value, dict) and isinstance(old, dict):
             patch[key] = replacing(old, value)
         else:
             patch[key] = value

@@ -139,6 +139,17 @@ def test_a_reader_cannot_write(path, driver):
         assert value(engine) == 1
 
 
+def test_a_connection_is_switched_between_reading_and_writing_only_where_that_changes(path, driver):
+    # SQLite compiles all statements of a connection anew after it.
+    said = []
+    with counter(path, driver=driver) as engine:
+        with writing(engine) as connection:
+            connection.connection.dbapi_connection.set_trace_callback(said.append)
+        for use in (add, add, value, value, add, add):
+            use(engine)
+    assert [text for text in said if "query_only" in text] == ["PRAGMA query_only=ON", "PRAGMA query_only=OFF"]
+
+
 def test_a_reader_does_not_wait_for_a_writer(path, driver):
     with counter(path, driver=driver, busy_timeout_ms=100) as engine, writing(engine) as connection:
         connection.execute(text("UPDATE counter SET n = 99"))
