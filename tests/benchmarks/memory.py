@@ -3,7 +3,7 @@
 Homes with a short and a long history, of sessions as other tools leave them (no boundaries), a verdict on each; then
 `edi sessions`, `edi doctor`, `edi learn` and `edi export`, each a process of its own, whose peak the kernel tells when
 it has ended. What counts is how many times as much they take with the long history. A million sessions take
-about 2 GB of disk; `edi doctor`, which looks at each, takes most of the time (see `--commands`).
+about 2 GB of disk; `edi doctor`, which looks at each, takes most of the time: some minutes (see `--commands`).
 """
 
 from __future__ import annotations
