@@ -223,7 +223,8 @@ def _session_stands(store: Store, request: Request) -> Response:
         return PlainTextResponse(stands_of(store, find_session(store.database, name).session_id))
     except NotFoundError:
         run = _run(name)
-        return PlainTextResponse(_how(run) if run else _BUSY)
+        # A page that is open stays as it is until there is an answer.
+        return PlainTextResponse(_how(run)) if run else PlainTextResponse(_BUSY, 503)
 
 
 def _starting(name: str) -> Response:
