@@ -15,12 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError
 
 from edi_storage.errors import EdiError, InputError, LeaseLostError, SessionGoneError
-from edi_storage.models import BoundaryStage, Count, JsonObject, Record, Text, Unit, UtcTime, now_utc
+from edi_storage.models import BoundaryStage, Count, JsonObject, Ordinal, Record, Text, Unit, UtcTime, now_utc
 from edi_storage.state import Json, make_patch, merge_patch
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Progress(Record):
     """How far a running stage is: `scene_analysis.progress` of the live state file, and of no checkpoint."""
 
     stage: BoundaryStage
-    attempt: Annotated[int, Field(ge=1)] = 1
+    attempt: Ordinal = 1
     iteration: Count = 0
     #: None where the stage cannot tell.
     fraction: Unit | None = None

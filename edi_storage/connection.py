@@ -11,7 +11,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from edi_storage import database_server
 from edi_storage.database_file import (
@@ -39,6 +39,7 @@ from edi_storage.database_file import (
     unusable,
 )
 from edi_storage.errors import EdiError, InputError
+from edi_storage.statements import Direct, Handle
 
 __all__ = [
     "BUSY_TIMEOUT_MS",
@@ -55,6 +56,7 @@ __all__ = [
     "sqlite_url",
     "without_password",
     "writing",
+    "writing_prepared",
 ]
 
 #: How long to wait for another process's transaction before DatabaseBusyError.
@@ -166,6 +168,23 @@ def writing(engine: Engine, session_id: str | None = None) -> Iterator[Connectio
             # Under the lock, as on SQLite (see `_begin`), and a statement later: it sees what was waited for.
             database_server.refuse_newer(connection)
         yield connection
+
+
+@contextmanager
+def writing_prepared(engine: Engine, session_id: str) -> Iterator[Handle]:
+    """Like `writing`, for prepared statements only: on SQLite without SQLAlchemy's Connection and transaction.
+
+    To make, begin, end and give those back takes longer than SQLite takes for all statements of a stage boundary.
+    """
+    if engine.dialect.name == "postgresql":
+        with writing(engine, session_id) as connection:
+            yield connection
+        return
+    with explaining(engine), _explaining_values(engine), closing(engine.raw_connection()) as pooled:
+        raw = _start(engine, pooled, reads=False)
+        yield Direct(engine.dialect, pooled)
+        raw.execute("COMMIT")
+        # To give it back without a COMMIT rolls back.
 
 
 @contextmanager
@@ -289,20 +308,25 @@ def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> No
 
 
 def _begin(connection: Connection) -> None:
-    """Start a transaction; after a deferred BEGIN two processes could read, then both write what they computed."""
-    reads = connection.get_execution_options().get(_READING, False)
-    raw = connection.connection.dbapi_connection
-    assert raw is not None
-    info = connection.connection.info
-    if info[_READING] is not reads:
+    _start(connection.engine, connection.connection, connection.get_execution_options().get(_READING, False))
+
+
+def _start(engine: Engine, pooled: PoolProxiedConnection, reads: bool) -> Any:
+    """Start a transaction; after a deferred BEGIN two processes could read, then both write what they computed.
+
+    Returns the driver's connection.
+    """
+    raw: Any = pooled.dbapi_connection
+    if pooled.info[_READING] is not reads:
         # Only where it changes: SQLite compiles every statement of the connection anew after it.
         raw.execute(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
-        info[_READING] = reads
+        pooled.info[_READING] = reads
     raw.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
     try:
         # Under the lock: a newer EDI may have migrated the database while this process held a connection.
-        refuse_newer(connection.engine.url.database, raw.execute("PRAGMA user_version").fetchone()[0])
+        refuse_newer(engine.url.database, raw.execute("PRAGMA user_version").fetchone()[0])
     except BaseException:
-        with suppress(connection.dialect.loaded_dbapi.Error):  # the first error is the one to tell
+        with suppress(engine.dialect.loaded_dbapi.Error):  # the first error is the one to tell
             raw.rollback()
         raise
+    return raw

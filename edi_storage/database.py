@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import and_, delete, insert, select, tuple_, update
 
 from edi_storage import migrations, queries, salvage
-from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing
+from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing, writing_prepared
 from edi_storage.database_learning import LearningDatabase
 from edi_storage.database_leases import LeaseDatabase
 from edi_storage.errors import (
@@ -269,11 +269,11 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
         already is returned as stored, so a repeated call changes nothing. Raises LeaseLostError, StaleBoundaryError.
         """
         rows = rows_of(commit.state_delta)
-        mine = commit.model_copy(update={"fence": lease.fence})
+        mine = commit if commit.fence == lease.fence else commit.model_copy(update={"fence": lease.fence})
         # Made before the transaction, which keeps all other writers waiting.
         boundary, groups = commit_values(mine), row_values(commit.session_id, rows)
         try:
-            with writing(self.engine, commit.session_id) as connection:
+            with writing_prepared(self.engine, commit.session_id) as connection:
                 reach("commit.after_begin")
                 queries.renew(connection, lease, seconds, self.clock())
                 reach("commit.after_lease")

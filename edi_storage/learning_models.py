@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from edi_storage.models import Count, JsonObject, Record, Text, Unit, UtcTime, now_utc
+from edi_storage.models import Count, JsonObject, Ordinal, Record, Text, Unit, UtcTime, Whole, now_utc
 
 #: Strength levels are 1 (subtle) to 5 (strong); 3 is the usual strength. What a person asked for has none: NO_LEVEL.
 LEVELS: Final = (1, 2, 3, 4, 5)
@@ -28,7 +28,7 @@ class LoggedDecision(Record):
     was chosen: `preset` and `strength` are as the person said.
     """
 
-    attempt: Annotated[int, Field(ge=1)] = 1
+    attempt: Ordinal = 1
     edit_type: Text
     label: Text
     preset: Text = ""
@@ -40,11 +40,11 @@ class LoggedDecision(Record):
     #: Of the strength levels ("1" to "5"), likewise.
     strength_propensity: Unit = 1.0
     strength_probabilities: dict[str, Unit] = Field(default_factory=dict)
-    seed: int = 0
+    seed: Whole = 0
     #: Whether the session is one of those that get the default whatever was learned, to compare with.
     holdout: bool = False
     #: The profile that was asked; None when there was none, or learning was off.
-    profile_version: Annotated[int, Field(ge=1)] | None = None
+    profile_version: Ordinal | None = None
     engine: Text = NO_ENGINE
     created_at: UtcTime = Field(default_factory=now_utc)
 
@@ -64,14 +64,14 @@ class LoggedDecision(Record):
 class ReasonCounts(Record):
     """How many verdicts gave each reason; one verdict may give several."""
 
-    too_strong: int = 0
-    too_weak: int = 0
-    wrong_region: int = 0
-    edges: int = 0
-    colour: int = 0
-    artifact: int = 0
-    tone: int = 0
-    other: int = 0
+    too_strong: Whole = 0
+    too_weak: Whole = 0
+    wrong_region: Whole = 0
+    edges: Whole = 0
+    colour: Whole = 0
+    artifact: Whole = 0
+    tone: Whole = 0
+    other: Whole = 0
 
 
 class PresetCell(ReasonCounts):
@@ -80,12 +80,12 @@ class PresetCell(ReasonCounts):
     edit_type: Text
     label: Text
     preset: Text = ""
-    strength: int = NO_LEVEL
-    accepted: int = 0
-    partial: int = 0
-    rejected: int = 0
-    rating_sum: int = 0
-    rating_count: int = 0
+    strength: Whole = NO_LEVEL
+    accepted: Whole = 0
+    partial: Whole = 0
+    rejected: Whole = 0
+    rating_sum: Whole = 0
+    rating_count: Whole = 0
 
     @property
     def count(self) -> int:
@@ -105,9 +105,9 @@ class TermCell(Record):
     edit_type: Text
     label: Text
     preset: Text = ""
-    accepted: int = 0
-    partial: int = 0
-    rejected: int = 0
+    accepted: Whole = 0
+    partial: Whole = 0
+    rejected: Whole = 0
 
     @property
     def count(self) -> int:
@@ -124,16 +124,16 @@ class ScoreBin(Record):
     """Verdicts on attempts whose alignment score was `score` percent, 0..100."""
 
     score: Annotated[int, Field(ge=0, le=100)]
-    accepted: int = 0
-    partial: int = 0
-    rejected: int = 0
+    accepted: Whole = 0
+    partial: Whole = 0
+    rejected: Whole = 0
 
 
 class StoredProfile(Record):
     """One version of what was learned. `profile` is the document of `edi_storage.learning.profile`."""
 
-    version: Annotated[int, Field(ge=1)]
-    parent: Annotated[int, Field(ge=1)] | None = None
+    version: Ordinal
+    parent: Ordinal | None = None
     #: The last feedback event that it knows of.
     seq_to: Count
     profile: JsonObject
@@ -151,9 +151,9 @@ class FirstVerdict(Record):
     preset: Text
     propensity: Unit
     probabilities: dict[str, Unit]
-    strength: int
+    strength: Whole
     strength_probabilities: dict[str, Unit]
     holdout: bool
-    profile_version: int
+    profile_version: Whole
     reward: Unit
     created_at: UtcTime

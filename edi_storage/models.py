@@ -7,7 +7,6 @@ numbers are never NaN or infinite: neither could be read back from a checkpoint.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import from_json
 
 from edi_storage.errors import InputError
 
@@ -79,6 +79,8 @@ def check_text(value: str) -> str:
     """Refuse NUL and lone surrogates: SQLite and JSON readers cut or reject them."""
     if "\x00" in value:
         raise ValueError("contains a NUL character")
+    if value.isascii():
+        return value
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -98,28 +100,25 @@ def check_json(value: Any) -> Any:
 def _check_level(value: Any, level: int) -> None:
     if level > _MAX_LEVELS:
         raise ValueError(f"contains more than {_MAX_LEVELS} levels of nesting")
-    match value:
-        case None | bool():
-            pass
-        case int():
-            if not -(2**63) <= value < 2**63:
-                raise ValueError("contains a whole number of more than 64 bits")
-        case str():
-            check_text(value)
-        case float():
-            if not math.isfinite(value):
-                raise ValueError("contains NaN or an infinite number")
-        case dict():
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise ValueError("contains a key that is not text")  # noqa: TRY004 - pydantic wants ValueError
-                check_text(key)
-                _check_level(item, level + 1)
-        case list() | tuple():
-            for item in value:
-                _check_level(item, level + 1)
-        case _:
-            raise ValueError(f"contains a {type(value).__name__}, which JSON has no form for")
+    if isinstance(value, str):
+        check_text(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError("contains a key that is not text")  # noqa: TRY004 - pydantic wants ValueError
+            check_text(key)
+            _check_level(item, level + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_level(item, level + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("contains NaN or an infinite number")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("contains a whole number of more than 64 bits")
+    elif value is not None:
+        raise ValueError(f"contains a {type(value).__name__}, which JSON has no form for")
 
 
 def check_session_id(value: str) -> str:
@@ -141,9 +140,10 @@ def _as_utc(value: datetime) -> datetime:
 
 def _is_json(value: str) -> str:
     try:
-        check_json(json.loads(value))
-    except (json.JSONDecodeError, RecursionError):
+        document = from_json(value)
+    except ValueError:
         raise ValueError("is not JSON that can be read") from None
+    check_json(document)
     return value
 
 
@@ -154,7 +154,10 @@ JsonText = Annotated[str, AfterValidator(check_text), AfterValidator(_is_json)]
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
-Count = Annotated[int, Field(ge=0)]
+# Neither SQLite nor most readers of JSON have larger numbers.
+Whole = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Ordinal = Annotated[int, Field(ge=1, le=2**63 - 1)]
 
 
 class Record(BaseModel):
@@ -182,14 +185,6 @@ class Record(BaseModel):
 
     def __contains__(self, key: object) -> bool:
         return key in type(self).model_fields
-
-    @field_validator("*")
-    @classmethod
-    def _fits_64_bits(cls, value: Any) -> Any:
-        # Neither SQLite nor most readers of JSON have larger numbers.
-        if isinstance(value, int):
-            _check_level(value, 0)
-        return value
 
     @classmethod
     def checked(cls, data: Self | Mapping[str, Any]) -> Self:
@@ -260,7 +255,7 @@ class SessionData(Record):
 class PromptRecord(Record):
     """One refinement iteration: the prompt pair and its quality score."""
 
-    attempt_number: Annotated[int, Field(ge=1)] = 1
+    attempt_number: Ordinal = 1
     iteration: Count
     positive_prompt: Text
     negative_prompt: Text
@@ -273,8 +268,8 @@ class BoundingBox(Record):
 
     x: Count
     y: Count
-    width: Annotated[int, Field(ge=1)]
-    height: Annotated[int, Field(ge=1)]
+    width: Ordinal
+    height: Ordinal
 
 
 class EntityData(Record):
@@ -342,7 +337,7 @@ class Intent(Record):
     #: What the action needs beside its strength, for example {"color": "#c03020"}.
     parameters: JsonObject = {}
     question: Question | None = None
-    answer: Annotated[int, Field(ge=1)] | None = None
+    answer: Ordinal | None = None
 
     @property
     def needs_answer(self) -> bool:
@@ -385,11 +380,11 @@ class Artifact(Record):
 class CheckpointInfo(Record):
     """The `checkpoint` object of a state document."""
 
-    format: int = 1
+    format: Whole = 1
     seq: Count
     stage: BoundaryStage
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Whole = SCHEMA_VERSION
 
 
 class SessionState(Record):
@@ -412,15 +407,15 @@ class StageCommit(Record):
     """One committed stage boundary: the row of `stage_commits`."""
 
     session_id: SessionId
-    seq: Annotated[int, Field(ge=1)]
+    seq: Ordinal
     stage: BoundaryStage
-    attempt: Annotated[int, Field(ge=1)] = 1
+    attempt: Ordinal = 1
     iteration: Count = 0
     #: JSON merge patch (RFC 7396) that turns the state before this boundary into the state after it.
     state_delta: JsonObject
     #: Digest of the whole state after this boundary (see `edi_storage.state.digest`).
     sha256: Text
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Whole = SCHEMA_VERSION
     engine: Text
     engine_version: Text
     fence: Count
@@ -439,7 +434,7 @@ class Lease(Record):
 
     session_id: SessionId
     owner: Text
-    fence: Annotated[int, Field(ge=1)]
+    fence: Ordinal
     expires_at: UtcTime
 
 
@@ -448,11 +443,11 @@ class LearningCell(Record):
 
     edit_type: Text
     label: Text
-    accepted: int = 0
-    partial: int = 0
-    rejected: int = 0
-    rating_sum: int = 0
-    rating_count: int = 0
+    accepted: Whole = 0
+    partial: Whole = 0
+    rejected: Whole = 0
+    rating_sum: Whole = 0
+    rating_count: Whole = 0
 
     @property
     def count(self) -> int:
@@ -510,7 +505,7 @@ class Operation(Record):
     are plain JSON numbers and text. `version` is that of their meaning; what was stored without one is version 1.
     """
 
-    version: Annotated[int, Field(ge=1)] = 1
+    version: Ordinal = 1
 
     name: Text
     target: Text = "image"

@@ -44,7 +44,7 @@ from edi_storage.models import (
 )
 from edi_storage.rows import TABLES, RowValues, commit_values, read, read_session, records, row_values, upsert
 from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
-from edi_storage.statements import prepared
+from edi_storage.statements import Handle, prepared
 from edi_storage.tables import FeedbackRow, LeaseRow, SessionRow, StageCommitRow
 
 #: A lease renewed this far in the future was written before the clock was set back.
@@ -77,7 +77,7 @@ _BOUNDARIES = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of")).o
 # --- Reading -----------------------------------------------------------------------------------------
 
 
-def find_session(connection: Connection, session_id: str) -> SessionData | None:
+def find_session(connection: Handle, session_id: str) -> SessionData | None:
     found = prepared(_SESSION, ("of",), connection.dialect).rows(connection, {"of": session_id})
     return read_session(found[0]) if found else None
 
@@ -95,7 +95,7 @@ def commits(connection: Connection, session_id: str) -> list[StageCommit]:
     return [_read_commit(row) for row in found]
 
 
-def commit_at(connection: Connection, session_id: str, seq: int) -> StageCommit | None:
+def commit_at(connection: Handle, session_id: str, seq: int) -> StageCommit | None:
     """One boundary of a session, if it is there."""
     asked = {"of": session_id, "at": seq}
     found = prepared(_BOUNDARY, tuple(asked), connection.dialect).rows(connection, asked)
@@ -192,7 +192,7 @@ def acquire(
     return lease
 
 
-def renew(connection: Connection, lease: Lease, seconds: float, now: datetime) -> datetime:
+def renew(connection: Handle, lease: Lease, seconds: float, now: datetime) -> datetime:
     """Prolong the lease until the time returned; the UPDATE must hit the row that still carries its owner and fence."""
     until = now + timedelta(seconds=seconds)
     values = {"of": lease.session_id, "by": lease.owner, "with_fence": lease.fence}
@@ -220,7 +220,7 @@ def free(connection: Connection, session_id: str, owner: str, fence: int) -> boo
 # --- Stage boundaries --------------------------------------------------------------------------------
 
 
-def stored_boundary(connection: Connection, commit: StageCommit) -> StageCommit | None:
+def stored_boundary(connection: Handle, commit: StageCommit) -> StageCommit | None:
     """The boundary when it is there already; StaleBoundaryError when it is not this session's next one."""
     asked = {"of": commit.session_id, "since": commit.seq - 1}
     rows = prepared(_SEQS_SINCE, tuple(asked), connection.dialect).rows(connection, asked)
@@ -241,7 +241,7 @@ def insert_commit(connection: Connection, commit: StageCommit) -> None:
     insert_values(connection, commit_values(commit))
 
 
-def insert_values(connection: Connection, values: Mapping[str, Any]) -> None:
+def insert_values(connection: Handle, values: Mapping[str, Any]) -> None:
     """Insert a boundary, as `rows.commit_values` gives it."""
     prepared(_INSERT_COMMIT, tuple(values), connection.dialect).run(connection, values)
 
@@ -250,7 +250,7 @@ def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
     save_values(connection, row_values(session_id, rows))
 
 
-def save_values(connection: Connection, groups: Sequence[RowValues]) -> None:
+def save_values(connection: Handle, groups: Sequence[RowValues]) -> None:
     """Upsert the business rows, as `rows.row_values` gives them, on their natural keys."""
     for table, keys, values in groups:
         upsert(connection, table, values, keys)
@@ -272,7 +272,7 @@ def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:
             add_event(connection, session, verdict)
 
 
-def touch_session(connection: Connection, commit: StageCommit, columns: Json) -> None:
+def touch_session(connection: Handle, commit: StageCommit, columns: Json) -> None:
     """What every boundary says of its session: it moved on, so it is neither waiting nor stuck."""
     values = {
         "updated_at": commit.finished_at,

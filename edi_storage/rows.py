@@ -22,8 +22,8 @@ from edi_storage.models import (
     UserFeedback,
     ValidationData,
 )
-from edi_storage.state import Rows, canonical
-from edi_storage.statements import Prepared, prepared
+from edi_storage.state import Rows, compact
+from edi_storage.statements import Handle, Prepared, prepared
 from edi_storage.tables import (
     ArtifactRow,
     Base,
@@ -65,9 +65,10 @@ _NULL_READS_AS: dict[str, Any] = {
 
 def values_of(session_id: str, record: Record) -> dict[str, Any]:
     """The column values of a record that belongs to a session."""
-    values = record.model_dump()
+    # The fields as they are, without what models within it would need: that only an intent has.
+    values = record.model_dump() if isinstance(record, Intent) else vars(record)
     if isinstance(record, LoggedDecision):
-        values |= {"holdout": int(record.holdout), "seed": str(record.seed)}
+        values = values | {"holdout": int(record.holdout), "seed": str(record.seed)}
     return {"session_id": session_id, **values}
 
 
@@ -116,11 +117,10 @@ def read_session(row: Mapping[Any, Any]) -> SessionData:
 
 
 def commit_values(commit: StageCommit) -> dict[str, Any]:
-    values = commit.model_dump(exclude={"state_delta"})
-    return {**values, "state_delta": canonical(commit.state_delta)}
+    return {**vars(commit), "state_delta": compact(commit.state_delta)}
 
 
-def upsert(connection: Connection, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
+def upsert(connection: Handle, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
     """Insert `values`, or update the rows that have the same `keys`; all in one statement."""
     if values:
         _upsert(connection.dialect, table, tuple(values[0]), tuple(keys)).run_many(connection, values)

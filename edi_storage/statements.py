@@ -7,15 +7,30 @@ of its connection all the same, and their values pass through the same column ty
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Select
+from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
 Values = Mapping[str, Any]
 _Processor = Callable[[Any], Any] | None
+
+
+@dataclass(slots=True)
+class Direct:
+    """What prepared statements need of a connection to SQLite, and nothing else; its transaction has been begun."""
+
+    dialect: Dialect
+    connection: PoolProxiedConnection
+
+
+#: What prepared statements run on.
+Handle = Connection | Direct
 
 
 class Prepared:
@@ -28,6 +43,7 @@ class Prepared:
         if self._direct:
             self._text = self._compiled.string
             self._names = self._compiled.positiontup or ()
+            self._pick = _picking(self._names)
             processors = ((place, _to_driver(self._compiled, name, dialect)) for place, name in enumerate(self._names))
             self._processors = [(place, bind) for place, bind in processors if bind is not None]
             columns = statement.selected_columns if isinstance(statement, Select) else ()
@@ -36,23 +52,23 @@ class Prepared:
                 for column in columns
             ]
 
-    def run(self, connection: Connection, values: Values) -> int:
+    def run(self, connection: Handle, values: Values) -> int:
         """Run it once; the number of rows that it hit."""
         if self._direct:
             return int(_driver(connection).execute(self._text, self._arguments(values)).rowcount)
-        return int(connection.execute(self._compiled, dict(values)).rowcount)
+        return int(_sqlalchemy(connection).execute(self._compiled, dict(values)).rowcount)
 
-    def run_many(self, connection: Connection, values: Sequence[Values]) -> None:
+    def run_many(self, connection: Handle, values: Sequence[Values]) -> None:
         """Run it for each of `values`."""
         if self._direct:
             _driver(connection).executemany(self._text, [self._arguments(value) for value in values])
         else:
-            connection.execute(self._compiled, [dict(value) for value in values])
+            _sqlalchemy(connection).execute(self._compiled, [dict(value) for value in values])
 
-    def rows(self, connection: Connection, values: Values) -> list[dict[str, Any]]:
+    def rows(self, connection: Handle, values: Values) -> list[dict[str, Any]]:
         """The rows of a SELECT, by column."""
         if not self._direct:
-            return [dict(row) for row in connection.execute(self._compiled, dict(values)).mappings()]
+            return [dict(row) for row in _sqlalchemy(connection).execute(self._compiled, dict(values)).mappings()]
         found = _driver(connection).execute(self._text, self._arguments(values))
         return [
             {
@@ -63,10 +79,13 @@ class Prepared:
         ]
 
     def _arguments(self, values: Values) -> Sequence[Any]:
-        arguments = [values[name] for name in self._names]
+        arguments = self._pick(values)
+        if not self._processors:
+            return arguments
+        bound = [*arguments]
         for place, bind in self._processors:
-            arguments[place] = bind(arguments[place])
-        return arguments
+            bound[place] = bind(bound[place])
+        return bound
 
 
 @lru_cache(maxsize=64)
@@ -75,7 +94,19 @@ def prepared(statement: UpdateBase | Select[Any], names: tuple[str, ...], dialec
     return Prepared(statement, names, dialect)
 
 
-def _driver(connection: Connection) -> Any:
+def _picking(names: Sequence[str]) -> Callable[[Values], Sequence[Any]]:
+    """What takes the values of these names out of a mapping, in this order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: [values[name] for name in names]
+
+
+def _sqlalchemy(connection: Handle) -> Connection:
+    assert isinstance(connection, Connection)
+    return connection
+
+
+def _driver(connection: Handle) -> Any:
     raw = connection.connection.dbapi_connection
     assert raw is not None
     return raw

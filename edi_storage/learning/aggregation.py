@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edi_storage.database import EDIDatabase
 from edi_storage.learning.profile import document_of
-from edi_storage.models import Count, Record
+from edi_storage.models import Count, Record, Whole
 
 
 class Learned(Record):
@@ -15,7 +15,7 @@ class Learned(Record):
     #: The last event folded in, by any run.
     watermark: Count
     #: The version of what was learned that the next edits use; None before the first verdict.
-    profile_version: int | None = None
+    profile_version: Whole | None = None
 
 
 def learn(database: EDIDatabase) -> Learned:

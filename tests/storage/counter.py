@@ -5,9 +5,10 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-from sqlalchemy import text
+from sqlalchemy import bindparam, column, table, text, update
 
 from edi_storage.connection import create_database, make_engine, reading, sqlite_driver, sqlite_url, writing
+from edi_storage.statements import prepared
 
 #: Each SQLite there is: the carried one (WAL) and the standard library's (often too old for WAL).
 DRIVERS = {driver.__name__: driver for driver in (sqlite_driver(), sqlite3)}
@@ -42,6 +43,14 @@ def add(engine, amount=1):
     with writing(engine) as connection:
         n = connection.execute(text("SELECT n FROM counter")).scalar_one()
         connection.execute(text("UPDATE counter SET n = :n"), {"n": n + amount})
+
+
+_SET = update(table("counter", column("n"))).values(n=bindparam("to"))
+
+
+def put(connection, n):
+    """Make the number `n`, by a prepared statement."""
+    assert prepared(_SET, ("to",), connection.dialect).run(connection, {"to": n}) == 1
 
 
 def python(code, *arguments):

@@ -22,7 +22,7 @@ from edi_storage.autosave import Progress, progress_of, with_progress
 from edi_storage.checkpoints import SessionStateManager
 from edi_storage.errors import CheckpointDamagedError, CheckpointError, CheckpointTooNewError, InputError
 from edi_storage.models import SCHEMA_VERSION, BoundaryStage, CheckpointInfo, SessionState
-from edi_storage.state import MAX_STATE_BYTES, Json, digest, parse_state
+from edi_storage.state import MAX_STATE_BYTES, Json, compact, digest, parse_state
 
 STATE: Json = {
     "session_id": "s1",
@@ -378,6 +378,14 @@ def test_any_state_survives_the_live_file(memory: SessionStateManager, state: Js
     assert loaded is not None
     assert {key: loaded[key] for key in state} == state
     assert digest(loaded) == digest(state)
+
+
+@given(value=values)
+@example(
+    value={"": -0.0, "\u2028\x7f\ufffe": ["\U0001f3de", 5e-324, 1e16, 1.7976931348623157e308, -(2**63), 2**63 - 1]}
+)
+def test_any_value_survives_compact_json(value: Any) -> None:
+    assert repr(json.loads(compact(value))) == repr(value)  # repr tells -0.0 from 0.0, and 1 from True
 
 
 @given(state=states, seq=st.integers(0, 10**7))

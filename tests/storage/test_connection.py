@@ -22,11 +22,12 @@ from edi_storage.connection import (
     sqlite_url,
     without_password,
     writing,
+    writing_prepared,
 )
 from edi_storage.database import EDIDatabase
 from edi_storage.database_file import APPLICATION_ID
-from edi_storage.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError, InputError
-from tests.storage.counter import DRIVERS, add, counter, go, opened, python, value
+from edi_storage.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError, DatabaseTooNewError, InputError
+from tests.storage.counter import DRIVERS, add, counter, go, opened, put, python, value
 
 pytestmark = pytest.mark.sqlite_file(
     "how SQLite is opened and locked; test_database_server.py has the like for PostgreSQL"
@@ -36,6 +37,9 @@ pytestmark = pytest.mark.sqlite_file(
 @pytest.fixture(params=DRIVERS)
 def driver(request):
     return DRIVERS[request.param]
+
+
+each_way = pytest.mark.parametrize("way", [writing, writing_prepared], ids=["writing", "prepared"])
 
 
 @pytest.fixture
@@ -118,17 +122,41 @@ def test_importing_the_connection_is_cheap():
 # --- Reading and writing -----------------------------------------------------------------------------
 
 
-def fail_half_way(engine):
-    with writing(engine) as connection:
-        connection.execute(text("UPDATE counter SET n = 99"))
+def fail_half_way(way, engine):
+    with way(engine, "s-1") as connection:
+        put(connection, 99)
         raise KeyboardInterrupt
 
 
-def test_an_exception_leaves_nothing_behind(path, driver):
+@each_way
+def test_what_is_written_is_there_for_the_next_one(path, driver, way):
+    with counter(path, driver=driver) as engine:
+        for number in (5, 6):
+            with way(engine, "s-1") as connection:
+                put(connection, number)
+            assert value(engine) == number
+
+
+@each_way
+def test_an_exception_leaves_nothing_behind(path, driver, way):
     with counter(path, driver=driver) as engine:
         with pytest.raises(KeyboardInterrupt):
-            fail_half_way(engine)
+            fail_half_way(way, engine)
         assert value(engine) == 0
+        add(engine)
+        assert value(engine) == 1
+        assert engine.pool.checkedout() == 0
+
+
+@each_way
+def test_a_database_that_a_newer_edi_has_migrated_meanwhile_is_not_written_to(path, way):
+    with counter(path) as engine:
+        with writing(engine) as connection:
+            connection.exec_driver_sql("PRAGMA user_version=999")
+        with pytest.raises(DatabaseTooNewError, match="newer"), way(engine, "s-1") as connection:
+            put(connection, 99)
+        with closing(sqlite3.connect(path)) as raw:
+            assert raw.execute("SELECT n FROM counter").fetchone() == (0,)
 
 
 def test_a_reader_cannot_write(path, driver):
@@ -235,11 +263,12 @@ def test_threads_share_an_engine_and_lose_nothing(path):
         assert value(engine) == 100
 
 
-def test_a_database_locked_by_somebody_else_is_reported_in_time(path, driver):
+@each_way
+def test_a_database_locked_by_somebody_else_is_reported_in_time(path, driver, way):
     with counter(path, driver=driver, busy_timeout_ms=200) as engine, closing(driver.connect(str(path))) as other:
         other.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
-        with pytest.raises(DatabaseBusyError, match=r"edi\.db stayed locked"), writing(engine):
+        with pytest.raises(DatabaseBusyError, match=r"edi\.db stayed locked"), way(engine, "s-1"):
             pass
         assert 0.1 < time.monotonic() - started < 2
         other.rollback()
@@ -247,15 +276,16 @@ def test_a_database_locked_by_somebody_else_is_reported_in_time(path, driver):
         assert value(engine) == 1
 
 
-def test_a_commit_that_readers_do_not_let_through_is_undone(path):
+@each_way
+def test_a_commit_that_readers_do_not_let_through_is_undone(path, way):
     # Only with a rollback journal: in WAL mode readers keep nobody waiting.
     if sqlite3.sqlite_version_info >= (3, 51, 3):
         pytest.skip("the standard library's SQLite is new enough for WAL")
     with counter(path, driver=sqlite3, busy_timeout_ms=100) as engine:
         with reading(engine) as connection:
             connection.execute(text("SELECT n FROM counter")).scalar_one()
-            with pytest.raises(DatabaseBusyError):
-                add(engine)
+            with pytest.raises(DatabaseBusyError), way(engine, "s-1") as writer:
+                put(writer, 99)
         assert value(engine) == 0
         add(engine)
         assert value(engine) == 1
