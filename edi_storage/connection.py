@@ -162,7 +162,7 @@ def writing(engine: Engine, session_id: str | None = None) -> Iterator[Connectio
     On SQLite it holds the write lock from its start: compute before, write inside, and leave. On PostgreSQL it holds
     the lock of the one session that is written to, or without `session_id` that of the whole database.
     """
-    with explaining(engine), _explaining_values(engine), engine.begin() as connection:
+    with explaining(engine, values=True), engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             database_server.lock(connection, session_id)
             # Under the lock, as on SQLite (see `_begin`), and a statement later: it sees what was waited for.
@@ -180,7 +180,7 @@ def writing_prepared(engine: Engine, session_id: str) -> Iterator[Handle]:
         with writing(engine, session_id) as connection:
             yield connection
         return
-    with explaining(engine), _explaining_values(engine), closing(engine.raw_connection()) as pooled:
+    with explaining(engine, values=True), closing(engine.raw_connection()) as pooled:
         raw = _start(engine, pooled, reads=False)
         yield Direct(engine.dialect, pooled)
         raw.execute("COMMIT")
@@ -198,25 +198,13 @@ def reading(engine: Engine) -> Iterator[Connection]:
         snapshot |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     try:
         # Leaving rolls back, since there is nothing to keep.
-        with explaining(engine), _explaining_values(engine), engine.connect() as connection:
+        with explaining(engine, values=True), engine.connect() as connection:
             connection = connection.execution_options(**snapshot)
             if engine.dialect.name == "postgresql":
                 database_server.refuse_newer(connection)
             yield connection
     except UnicodeEncodeError as error:
         raise InputError("What to look for contains characters that are not valid Unicode.") from error
-
-
-@contextmanager
-def _explaining_values(engine: Engine) -> Iterator[None]:
-    """A stored value that cannot be read is damage: what is written was checked before the transaction began."""
-    try:
-        yield
-    except UnicodeEncodeError:
-        raise
-    except (ValueError, TypeError) as error:
-        # A time that is none, JSON that is none, what no model takes.
-        raise _damaged(_name(engine), _reason(error)) from error
 
 
 @contextmanager
@@ -231,24 +219,32 @@ def settled(engine: Engine, session_id: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def explaining(engine: Engine) -> Iterator[None]:
-    """Turn what the driver or the disk raises into one of EDI's errors; broken constraints and wrong SQL pass."""
-    where = _name(engine)
+def explaining(engine: Engine, *, values: bool = False) -> Iterator[None]:
+    """Turn what the driver or the disk raises into one of EDI's errors; broken constraints and wrong SQL pass.
+
+    With `values`, a stored value that cannot be read is damage: what is written was checked before the transaction.
+    """
     try:
         yield
-    except PoolTimeoutError as error:
-        raise busy(where, str(error)) from error
-    except IntegrityError:
+    except (IntegrityError, UnicodeEncodeError):
         raise
+    except PoolTimeoutError as error:
+        raise busy(_name(engine), str(error)) from error
     except DBAPIError as error:
-        explained = _explain(error, where)
+        explained = _explain(error, _name(engine))
         if explained is None:
             raise
         raise explained from error
     except OSError as error:
-        raise explain_os_error(where, error) from error
+        raise explain_os_error(_name(engine), error) from error
+    except (ValueError, TypeError) as error:
+        if not values:
+            raise
+        # A time that is none, JSON that is none, what no model takes.
+        raise _damaged(_name(engine), _reason(error)) from error
     except Exception as error:
-        if not isinstance(where, Path) or not isinstance(error, engine.dialect.loaded_dbapi.Error):
+        where = database_path(engine)
+        if where is None or not isinstance(error, engine.dialect.loaded_dbapi.Error):
             raise
         # Raised on a connection's own statements, past SQLAlchemy, which therefore still trusts its connections.
         engine.dispose()

@@ -14,7 +14,8 @@ from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import Lease, SessionData, WaitingFor
 from edi_storage.rows import read_session, session_values
-from edi_storage.state import Json, answer_step
+from edi_storage.state import Json
+from edi_storage.steps import answer_step
 from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
 
 Plain = Mapping[str, Any]

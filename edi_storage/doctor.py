@@ -32,7 +32,8 @@ from edi_storage.recovery import (
     write_state_file,
 )
 from edi_storage.settings import Settings
-from edi_storage.state import Json, canonical, fold, rows_of, steps_done
+from edi_storage.state import Json, canonical, fold, rows_of
+from edi_storage.steps import steps_done
 from edi_storage.store import Store, open_store
 
 #: Makes a lost picture of a session again and stores it; raises EdiError when that cannot be done.

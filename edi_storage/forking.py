@@ -18,19 +18,8 @@ from edi_storage.failpoints import reach
 from edi_storage.files import FileMissingError
 from edi_storage.models import SessionData, StageCommit
 from edi_storage.recovery import DELETING, FORKING, export_checkpoints, refuse_lost, write_state_file
-from edi_storage.state import (
-    Json,
-    Rows,
-    Step,
-    answer_step,
-    digest,
-    fold,
-    merge_patch,
-    next_step,
-    rows_of,
-    step_of,
-    upload_delta,
-)
+from edi_storage.state import Json, Rows, digest, fold, merge_patch, rows_of, upload_delta
+from edi_storage.steps import Step, answer_step, next_step, step_of
 from edi_storage.store import Store
 
 #: What is said between stages of how the session fared; a fork has failed at nothing.

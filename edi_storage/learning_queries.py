@@ -43,7 +43,8 @@ from edi_storage.learning_tables import (
 )
 from edi_storage.models import EntityData, Intent, LearningRun, SessionData, UserFeedback, ValidationData
 from edi_storage.rows import records
-from edi_storage.state import attempt_of, canonical
+from edi_storage.state import canonical
+from edi_storage.steps import attempt_of
 from edi_storage.tables import Base, SessionRow
 from edi_storage.wording import OTHER, reasons_of, terms_of
 

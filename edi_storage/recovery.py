@@ -24,20 +24,8 @@ from edi_storage.models import (
     UserFeedback,
 )
 from edi_storage.owner import is_gone, owner_name
-from edi_storage.state import (
-    UNSIGNED,
-    Json,
-    Rows,
-    digest,
-    feedback_key,
-    fold,
-    last_attempt,
-    make_patch,
-    merge_patch,
-    next_step,
-    rows_of,
-    steps_done,
-)
+from edi_storage.state import UNSIGNED, Json, Rows, digest, fold, make_patch, merge_patch, rows_of
+from edi_storage.steps import feedback_key, last_attempt, next_step, steps_done
 from edi_storage.store import Store
 
 _log = logging.getLogger(__name__)

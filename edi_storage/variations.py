@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edi_storage.models import Intent, Operation, Question
-from edi_storage.state import Json, answer_step, merge_patch, next_step, replacing
+from edi_storage.state import Json, merge_patch, replacing
+from edi_storage.steps import answer_step, next_step
 
 #: What of an intent tells one variation from another.
 _OWN = ("action", "strength", "parameters")

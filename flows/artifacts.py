@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from edi_storage.errors import NotFoundError
 from edi_storage.models import SessionData, SessionHistory
 from edi_storage.settings import load_settings
-from edi_storage.state import Step, next_step
+from edi_storage.steps import Step, next_step
 from edi_storage.store import Store, open_store
 from flows.album import SMALL, album
 from flows.links import viewer_address

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from edi_storage.models import Intent, Operation
-from edi_storage.state import Json, Step, edit_delta, merge_patch
+from edi_storage.state import Json, edit_delta, merge_patch
+from edi_storage.steps import Step
 from edi_storage.variations import choice_delta, intents_of, variation, variations_delta, variations_of
 from flows import words
 from flows.album import keep_picture

@@ -15,7 +15,8 @@ from edi_storage.learning.choice import Chosen, choose_preset, choose_strength, 
 from edi_storage.learning.profile import Profile
 from edi_storage.learning_models import LEVELS, NO_ENGINE, NO_LEVEL, LoggedDecision, StoredProfile
 from edi_storage.models import Intent, UserFeedback
-from edi_storage.state import Step, rows_of, verdict_on
+from edi_storage.state import rows_of
+from edi_storage.steps import Step, verdict_on
 from flows import engines
 from flows.engines import steps as step_lists
 from flows.engines.arms import KINDS, USUAL, has_open_strength, kind_of, with_arm

@@ -15,7 +15,7 @@ from edi_storage.errors import EdiError, InputError, SessionFailedError, Unsuppo
 from edi_storage.models import MAX_ATTEMPTS, Consent, Review, SessionData
 from edi_storage.recovery import end_session, export_checkpoints
 from edi_storage.settings import Settings, load_settings
-from edi_storage.state import Step, answer_step, last_attempt, next_step
+from edi_storage.steps import Step, answer_step, last_attempt, next_step
 from edi_storage.store import Store, open_store
 from edi_storage.variations import open_question
 from flows import asking, form

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from edi_storage.models import SessionData, SessionHistory, StageCommit
-from edi_storage.state import Json, Step, merge_patch, next_step, step_of
+from edi_storage.state import Json, merge_patch
+from edi_storage.steps import Step, next_step, step_of
 from edi_storage.store import Store
 from flows.words import variations
 

@@ -8,7 +8,8 @@ from html import escape
 from typing import Final
 
 from edi_storage.models import EntityData, Operation, PromptRecord, SessionHistory
-from edi_storage.state import Json, Step, fallbacks_in
+from edi_storage.state import Json, fallbacks_in
+from edi_storage.steps import Step
 from flows import words
 from flows.album import Album
 from flows.engines.heat import LEGEND

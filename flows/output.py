@@ -13,7 +13,8 @@ from edi_storage.disk import LocalFolder
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import Record, SessionData, SessionHistory
-from edi_storage.state import Json, Step, fallbacks_in, last_attempt
+from edi_storage.state import Json, fallbacks_in
+from edi_storage.steps import Step, last_attempt
 from edi_storage.store import Store
 from edi_storage.variations import chosen_of, variations_of
 from flows.words import question_of

@@ -17,7 +17,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 
 from edi_storage.autosave import Progress
-from edi_storage.state import Step
+from edi_storage.steps import Step
 from flows.session import SessionRun, log
 
 #: Seconds that a stage takes before it gets a bar.

@@ -35,7 +35,7 @@ from edi_storage.models import MAX_ATTEMPTS, MAX_VARIATIONS, FeedbackType, Reaso
 from edi_storage.owner import owner_name
 from edi_storage.recovery import end_session, give_verdict
 from edi_storage.settings import load_settings
-from edi_storage.state import last_attempt
+from edi_storage.steps import last_attempt
 from edi_storage.store import Store, open_store
 from flows.album import Copies
 from flows.artifacts import show_stored

@@ -30,7 +30,8 @@ from edi_storage.models import (
 from edi_storage.owner import is_gone, owner_name
 from edi_storage.recovery import export_boundary, export_checkpoints, refuse_lost, with_checkpoint
 from edi_storage.settings import Settings
-from edi_storage.state import Json, Step, digest, fold, merge_patch, read_pair, rows_of, steps_done, with_fallbacks
+from edi_storage.state import Json, digest, fold, merge_patch, read_pair, rows_of, with_fallbacks
+from edi_storage.steps import Step, steps_done
 from edi_storage.store import Store
 from flows import VERSION, engines
 from flows.engines.backends import Backends
@@ -231,7 +232,7 @@ class SessionRun:
     def commit(self, step: Step, delta: Json, engine: Engine, started_at: datetime) -> None:
         """Commit a stage boundary. Raises LeaseLostError when another process has taken over."""
         self.autosaver.check()
-        delta = with_fallbacks(delta, step, getattr(engine, "warnings", []))
+        delta = with_fallbacks(delta, step.label, getattr(engine, "warnings", []))
         state = merge_patch(self.state, delta)
         commit = StageCommit(
             session_id=self.session.session_id,

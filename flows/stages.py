@@ -24,7 +24,7 @@ from edi_storage.models import (
     SceneAnalysis,
     ValidationData,
 )
-from edi_storage.state import Step, verdict_on
+from edi_storage.steps import Step, verdict_on
 from flows import words
 from flows.album import keep_mask, keep_picture
 from flows.artifacts import show_progress

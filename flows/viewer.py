@@ -38,7 +38,7 @@ from edi_storage.learning import learn
 from edi_storage.learning.evidence import report_on
 from edi_storage.models import SessionData, SessionHistory
 from edi_storage.settings import Settings, load_settings
-from edi_storage.state import last_attempt
+from edi_storage.steps import last_attempt
 from edi_storage.store import Store, open_store
 from flows.engines.wishes import STRENGTHS, Wishes
 from flows.inbox import inbox_of, photos_in

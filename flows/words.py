@@ -20,7 +20,8 @@ from edi_storage.models import (
     ValidationResult,
     WaitingFor,
 )
-from edi_storage.state import Json, Step, answer_step, last_attempt, next_step
+from edi_storage.state import Json
+from edi_storage.steps import Step, answer_step, last_attempt, next_step
 from edi_storage.variations import chosen_of, open_question, variations_of
 from flows.engines.nouns import names_of
 from flows.engines.scoring import count

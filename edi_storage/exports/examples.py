@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edi_storage.models import Artifact, ArtifactKind, FeedbackType, PromptRecord, SessionHistory, UserFeedback
-from edi_storage.state import Json, feedback_key
+from edi_storage.state import Json
+from edi_storage.steps import feedback_key
 
 #: Of one session, so that a person who tries often does not outweigh others.
 MOST_PAIRS: Final = 3

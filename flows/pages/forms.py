@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, MAX_VARIATIONS, UserFeedback
-from edi_storage.state import feedback_key
+from edi_storage.steps import feedback_key
 from flows import form
 from flows.engines.wishes import MAX_PROTECT, STRENGTHS
 from flows.links import EDIT, PREFIX, RATINGS, again_link, answer_link, rate_link

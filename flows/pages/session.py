@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from edi_storage.models import MAX_ATTEMPTS, Operation, SessionData, SessionHistory, StageCommit, UserFeedback
-from edi_storage.state import Step, feedback_key, last_attempt, next_step, step_of
+from edi_storage.steps import Step, feedback_key, last_attempt, next_step, step_of
 from edi_storage.store import Store
 from edi_storage.variations import variations_of
 from flows import words

@@ -155,6 +155,8 @@ def main() -> int:
             for number, (name, contender) in enumerate(CONTENDERS.items()):
                 batch = Batch(photos, Path(folder) / f"home-{number}", contender)
                 found[name].append(batch.run())
+                # A line for each: all of them take many minutes.
+                print(f"{name}: {found[name][-1].steady:.2f} photos a second", file=sys.stderr, flush=True)
                 wrong += [f"{name}: {what}" for what in batch.twice()]
     steady = {name: statistics.median(one.steady for one in speeds) for name, speeds in found.items()}
     whole = {name: statistics.median(one.whole for one in speeds) for name, speeds in found.items()}

@@ -35,7 +35,8 @@ from edi_storage.models import (
     ValidationData,
     ValidationResult,
 )
-from edi_storage.state import Json, Step, canonical, digest, merge_patch, rows_of
+from edi_storage.state import Json, canonical, digest, merge_patch, rows_of
+from edi_storage.steps import Step
 from tests.benchmarks.machine import machine
 
 THEN = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)

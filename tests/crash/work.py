@@ -37,7 +37,8 @@ from edi_storage.models import (
 from edi_storage.owner import is_gone, owner_name
 from edi_storage.recovery import export_checkpoints, give_verdict
 from edi_storage.settings import Settings
-from edi_storage.state import Json, Step, next_step
+from edi_storage.state import Json
+from edi_storage.steps import Step, next_step
 from edi_storage.store import Store, open_store
 from flows.output import deliver
 from flows.session import SessionRun, open_session

@@ -19,7 +19,7 @@ from PIL import Image
 
 from edi_storage.errors import EngineError, SessionFailedError
 from edi_storage.settings import Settings
-from edi_storage.state import Step
+from edi_storage.steps import Step
 from edi_storage.store import Store, open_store
 from flows import words
 from flows.markdown import bare, plain

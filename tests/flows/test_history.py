@@ -14,7 +14,8 @@ from edi_storage.forking import Wanted, make_fork, plan_fork
 from edi_storage.models import Intent, Question, SessionData, StageCommit
 from edi_storage.recovery import end_session, export_checkpoints, give_verdict, reopen, write_state_file
 from edi_storage.settings import Settings
-from edi_storage.state import Json, Step, digest, fold, intent_delta, merge_patch
+from edi_storage.state import Json, digest, fold, intent_delta, merge_patch
+from edi_storage.steps import Step
 from flows.history import as_text, tell
 from tests import homes
 from tests.flows.conftest import PALACE, Edi

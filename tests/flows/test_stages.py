@@ -12,7 +12,7 @@ from PIL import Image
 
 from edi_storage.errors import EngineError, LeaseLostError, StorageFullError
 from edi_storage.settings import Settings
-from edi_storage.state import Step
+from edi_storage.steps import Step
 from edi_storage.store import Store, open_store
 from tests import homes
 from tests.flows.conftest import PALACE

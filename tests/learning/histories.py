@@ -26,7 +26,8 @@ from edi_storage.models import (
     ValidationData,
     ValidationResult,
 )
-from edi_storage.state import Json, Step, digest, feedback_key, merge_patch, rows_of
+from edi_storage.state import Json, digest, merge_patch, rows_of
+from edi_storage.steps import Step, feedback_key
 from edi_storage.store import Store
 from edi_storage.variations import choice_delta, variation, variations_delta
 

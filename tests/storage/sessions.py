@@ -22,7 +22,8 @@ from edi_storage.models import (
     ValidationData,
     ValidationResult,
 )
-from edi_storage.state import Json, Step, digest, merge_patch
+from edi_storage.state import Json, digest, merge_patch
+from edi_storage.steps import Step
 from edi_storage.store import Store
 
 THEN = datetime(2026, 6, 1, 11, 59, tzinfo=UTC)

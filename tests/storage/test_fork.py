@@ -28,7 +28,8 @@ from edi_storage.recovery import (
     write_state_file,
 )
 from edi_storage.settings import Settings
-from edi_storage.state import Step, digest, fold, intent_delta, merge_patch, next_step
+from edi_storage.state import digest, fold, intent_delta, merge_patch
+from edi_storage.steps import Step, next_step
 from tests import databases
 from tests.storage.sessions import SESSION, boundaries, commit_all, prompt, put_files
 

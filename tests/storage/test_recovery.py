@@ -32,17 +32,8 @@ from edi_storage.recovery import (
     write_state_file,
 )
 from edi_storage.settings import Settings
-from edi_storage.state import (
-    Step,
-    digest,
-    fold,
-    intent_delta,
-    last_attempt,
-    merge_patch,
-    next_step,
-    rows_of,
-    steps_done,
-)
+from edi_storage.state import digest, fold, intent_delta, merge_patch, rows_of
+from edi_storage.steps import Step, last_attempt, next_step, steps_done
 from edi_storage.wording import terms_of
 from tests import databases
 from tests.storage.sessions import SESSION, boundaries, commit_all, commits, edited_session, put_files
