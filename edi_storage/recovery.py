@@ -246,7 +246,10 @@ def own_among(documents: list[Json], session: SessionData | None) -> list[Json]:
 
 def refuse_lost(store: Store, session_id: str) -> None:
     """A session that only checkpoints know must come back before its id is used again, or the two would mix."""
-    if store.database.get_session(session_id) is None and own_checkpoints(store, session_id):
+    if store.database.get_session(session_id) is not None or not own_checkpoints(store, session_id):
+        return
+    # Asked again: another process may have made it meanwhile, and its row is there before its first checkpoint.
+    if store.database.get_session(session_id) is None:
         raise InputError(
             f"There are checkpoints of session {session_id}, but the database does not know it: "
             "`edi doctor --repair` brings it back; or choose another id."

@@ -576,6 +576,22 @@ def test_two_processes_that_make_the_same_fork_make_one(settings: Settings) -> N
     assert doctor(settings) == []
 
 
+def test_a_fork_that_another_process_makes_meanwhile_is_not_taken_for_a_lost_one(store: Store) -> None:
+    parent = edited(store)
+    fork = plan_fork(store, parent, Wanted("edit", "fork"))
+    real = store.database.get_session
+
+    def meanwhile(session_id: str) -> SessionData | None:
+        store.database.get_session = real  # type: ignore[method-assign]
+        found = real(session_id)
+        make_fork(store, fork)
+        return found
+
+    store.database.get_session = meanwhile  # type: ignore[method-assign]
+    make_fork(store, plan_fork(store, parent, Wanted("edit", "fork")))
+    assert len(store.database.get_commits("fork")) == 7
+
+
 def test_a_plan_names_every_stage_once(store: Store) -> None:
     edited(store)
     stages = stages_of(store.database.get_commits(ID))
