@@ -23,7 +23,7 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.state import Rows, compact
-from edi_storage.statements import Handle, Prepared, prepared
+from edi_storage.statements import Handle, Prepared, lasting, prepared
 from edi_storage.tables import (
     ArtifactRow,
     Base,
@@ -123,7 +123,7 @@ def commit_values(commit: StageCommit) -> dict[str, Any]:
 def upsert(connection: Handle, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
     """Insert `values`, or update the rows that have the same `keys`; all in one statement."""
     if values:
-        _upsert(connection.dialect, table, tuple(values[0]), tuple(keys)).run_many(connection, values)
+        _upsert(lasting(connection.dialect), table, tuple(values[0]), tuple(keys)).run_many(connection, values)
 
 
 @lru_cache(maxsize=128)

@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Select
+from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
@@ -88,9 +89,22 @@ class Prepared:
         return bound
 
 
-@lru_cache(maxsize=64)
+#: What all engines on SQLite speak: each has a dialect of its own, and is often gone after one session.
+_SQLITE = pysqlite.dialect()
+
+
+def lasting(dialect: Dialect) -> Dialect:
+    """The dialect for which to compile what shall serve other engines too."""
+    return _SQLITE if dialect.name == "sqlite" else dialect
+
+
 def prepared(statement: UpdateBase | Select[Any], names: tuple[str, ...], dialect: Dialect) -> Prepared:
     """The statement with parameters of these names, compiled the first time only."""
+    return _prepared(statement, names, lasting(dialect))
+
+
+@lru_cache(maxsize=64)
+def _prepared(statement: UpdateBase | Select[Any], names: tuple[str, ...], dialect: Dialect) -> Prepared:
     return Prepared(statement, names, dialect)
 
 

@@ -23,6 +23,7 @@ from edi_storage.errors import (
 )
 from edi_storage.models import Intent, Lease, SessionData, StageCommit
 from edi_storage.state import Json, digest, fold, merge_patch
+from edi_storage.statements import Prepared
 from tests.storage.sessions import SESSION, boundaries, commit_all, edited_session
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -211,6 +212,18 @@ def test_deltas_are_stored_as_json_without_spaces(database: EDIDatabase) -> None
         stored = connection.execute(text("SELECT state_delta FROM stage_commits ORDER BY seq")).scalars().all()
     deltas = [commit.state_delta for commit in database.get_commits(SESSION.session_id)]
     assert stored == [json.dumps(delta, separators=(",", ":"), ensure_ascii=False) for delta in deltas]
+
+
+@pytest.mark.sqlite_file("a server's statements are compiled for each engine, which lives long there")
+def test_what_is_compiled_for_one_engine_serves_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each photo of a batch has an engine of its own.
+    with EDIDatabase(str(tmp_path / "one.db")) as database:
+        edited_session(database)
+        before = database.load_session(SESSION.session_id)
+    monkeypatch.setattr(Prepared, "__init__", None)  # to compile a statement would raise
+    with EDIDatabase(str(tmp_path / "two.db")) as database:
+        edited_session(database)
+        assert database.load_session(SESSION.session_id).state == before.state
 
 
 def test_a_rewound_session_can_go_the_rest_of_the_way_again(database: EDIDatabase) -> None:
