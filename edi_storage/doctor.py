@@ -109,7 +109,7 @@ def _problems(store: Store, session_id: str, remake: Remake | None, temps: Seque
         what = f"has rows that cannot be read: {str(error).split(': run ')[0]}"
         fix = "keep them in the table quarantine, and write them again from its boundaries and checkpoints, if any"
         return [_problem("unreadable", session_id, what, fix, lambda: restore_unreadable(store, session_id))]
-    except (EdiError, ValueError, KeyError, TypeError) as error:
+    except (EdiError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"cannot be read: {error or type(error).__name__}"
         return [_problem("unreadable", session_id, what, "nothing; look at it, or delete it", None)]
 

@@ -64,9 +64,12 @@ def canonical(value: Any) -> str:
 def compact(value: Any) -> str:
     """JSON without spaces, keys in the order that they have: several times as fast as the canonical text.
 
-    For what is read back as a value. It has to be what `models.check_json` lets through.
+    For what is read back as a value. It has to be what `models.check_json` lets through; ValueError for NaN.
     """
-    return to_json(value).decode()
+    text = to_json(value).decode()
+    if "NaN" in text or "Infinity" in text:  # also the words in a text, which are allowed
+        check_json(value)
+    return text
 
 
 def parse_state(data: bytes) -> Json:

@@ -388,6 +388,13 @@ def test_any_value_survives_compact_json(value: Any) -> None:
     assert repr(json.loads(compact(value))) == repr(value)  # repr tells -0.0 from 0.0, and 1 from True
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_no_number_that_json_has_not_is_written_compactly(number: float) -> None:
+    with pytest.raises(ValueError, match="NaN or an infinite"):
+        compact({"a": [number]})
+    assert compact({"a": "NaN and -Infinity"}) == '{"a":"NaN and -Infinity"}'
+
+
 @given(state=states, seq=st.integers(0, 10**7))
 def test_any_state_survives_a_checkpoint(memory: SessionStateManager, state: Json, seq: int) -> None:
     info = info_of(seq, state, "feedback")

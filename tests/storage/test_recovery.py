@@ -542,6 +542,21 @@ def test_a_library_session_that_cannot_be_read_does_not_end_the_examination(sett
         assert "not json" in connection.execute(text("SELECT row_json FROM quarantine")).scalar_one()
 
 
+@pytest.mark.parametrize("odd", [{"edited_image_path": 5}, {"delta_image_path": []}], ids=str)
+def test_a_state_with_a_number_for_a_path_does_not_end_the_examination(
+    settings: Settings, store: Store, odd: dict[str, object]
+) -> None:
+    put_files(store)
+    edited_session(store.database)
+    stored = store.database.get_commits(SESSION.session_id)
+    delta = merge_patch(stored[-1].state_delta, {"validation": {"attempts": {"1": odd}}})
+    state = fold([*(commit.state_delta for commit in stored[:-1]), delta])
+    with writing(store.database.engine) as connection:
+        changed = text("UPDATE stage_commits SET state_delta = :delta, sha256 = :sha256 WHERE seq = :seq")
+        connection.execute(changed, {"delta": json.dumps(delta), "sha256": digest(state), "seq": stored[-1].seq})
+    assert "unreadable" in [finding.kind for finding in doctor(settings)]
+
+
 @pytest.mark.sqlite_file("the schema of a server is not a text in a file")
 @pytest.mark.parametrize(
     ("old", "new"), [("label", "lacel"), ("'completed'", "'compmeted'"), ("exported_seq", "exportee_seq")]
