@@ -131,8 +131,6 @@ def digest(state: Mapping[str, Any]) -> str:
 
 def merge_patch(target: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
     """A new document: `patch` applied to `target` by RFC 7396 (null removes, objects merge, the rest replaces)."""
-    if not target:
-        return _without_nulls(patch)
     merged = dict(target)
     for key, value in patch.items():
         if value is None:
@@ -143,15 +141,6 @@ def merge_patch(target: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
         else:
             merged[key] = value
     return merged
-
-
-def _without_nulls(patch: Mapping[str, Any]) -> Json:
-    """What a patch makes of nothing."""
-    return {
-        key: _without_nulls(value) if isinstance(value, dict) else value
-        for key, value in patch.items()
-        if value is not None
-    }
 
 
 def fold(deltas: Iterable[Mapping[str, Any]]) -> Json:
@@ -399,8 +388,8 @@ def _files_of(number: str, attempt: Json) -> Iterator[Artifact]:
 
 
 def _file(kind: Any, name: str, path: str) -> Artifact:
-    # Files are content-addressed: the name is the digest.
-    return Artifact(kind=kind, name=name, path=path, sha256=path.rpartition("/")[2].partition(".")[0])
+    # Files are content-addressed: the name is the digest. str: a path that is no text is for the model to refuse.
+    return Artifact(kind=kind, name=name, path=path, sha256=str(path).rpartition("/")[2].partition(".")[0])
 
 
 def _validation(attempt: Mapping[str, Any]) -> ValidationData:

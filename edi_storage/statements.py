@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Select
@@ -44,7 +43,6 @@ class Prepared:
         if self._direct:
             self._text = self._compiled.string
             self._names = self._compiled.positiontup or ()
-            self._pick = _picking(self._names)
             processors = ((place, _to_driver(self._compiled, name, dialect)) for place, name in enumerate(self._names))
             self._processors = [(place, bind) for place, bind in processors if bind is not None]
             columns = statement.selected_columns if isinstance(statement, Select) else ()
@@ -80,13 +78,10 @@ class Prepared:
         ]
 
     def _arguments(self, values: Values) -> Sequence[Any]:
-        arguments = self._pick(values)
-        if not self._processors:
-            return arguments
-        bound = [*arguments]
+        arguments = [values[name] for name in self._names]
         for place, bind in self._processors:
-            bound[place] = bind(bound[place])
-        return bound
+            arguments[place] = bind(arguments[place])
+        return arguments
 
 
 #: What all engines on SQLite speak: each has a dialect of its own, and is often gone after one session.
@@ -106,13 +101,6 @@ def prepared(statement: UpdateBase | Select[Any], names: tuple[str, ...], dialec
 @lru_cache(maxsize=64)
 def _prepared(statement: UpdateBase | Select[Any], names: tuple[str, ...], dialect: Dialect) -> Prepared:
     return Prepared(statement, names, dialect)
-
-
-def _picking(names: Sequence[str]) -> Callable[[Values], Sequence[Any]]:
-    """What takes the values of these names out of a mapping, in this order."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda values: [values[name] for name in names]
 
 
 def _sqlalchemy(connection: Handle) -> Connection:

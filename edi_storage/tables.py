@@ -32,9 +32,6 @@ NAMING = {
 }
 
 
-_NO_ZONE = "a datetime without a zone cannot be stored"
-
-
 class SeedTimestamp(sqlite.DATETIME):
     """The seed's column type and text, `2026-11-22 22:15:00[.123456]`.
 
@@ -59,30 +56,15 @@ class UtcDateTime(TypeDecorator[datetime]):
             return dialect.type_descriptor(DateTime())
         return dialect.type_descriptor(SeedTimestamp())  # type: ignore[no-untyped-call]
 
-    def bind_processor(self, dialect: Dialect) -> Any:
-        # One function instead of three for what is stored with every boundary.
-        return _seed_text if dialect.name == "sqlite" else super().bind_processor(dialect)
-
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(_NO_ZONE)
+            raise ValueError("a datetime without a zone cannot be stored")
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)
-
-
-def _seed_text(value: datetime | None) -> str | None:
-    """An aware time as `SeedTimestamp` has it, in UTC and without its zone."""
-    if value is None:
-        return None
-    if value.tzinfo is None:
-        raise ValueError(_NO_ZONE)
-    if value.tzinfo is not UTC:
-        value = value.astimezone(UTC)
-    return value.isoformat(" ").removesuffix("+00:00")
 
 
 #: On a server too, text is compared and sorted by its characters' numbers, whatever the language of the database.

@@ -32,7 +32,7 @@ from edi_storage.recovery import (
     write_state_file,
 )
 from edi_storage.settings import Settings
-from edi_storage.state import digest, fold, intent_delta, merge_patch, rows_of
+from edi_storage.state import Json, digest, fold, intent_delta, merge_patch, rows_of
 from edi_storage.steps import Step, last_attempt, next_step, steps_done
 from edi_storage.wording import terms_of
 from tests import databases
@@ -542,19 +542,27 @@ def test_a_library_session_that_cannot_be_read_does_not_end_the_examination(sett
         assert "not json" in connection.execute(text("SELECT row_json FROM quarantine")).scalar_one()
 
 
-@pytest.mark.parametrize("odd", [{"edited_image_path": 5}, {"delta_image_path": []}], ids=str)
-def test_a_state_with_a_number_for_a_path_does_not_end_the_examination(
-    settings: Settings, store: Store, odd: dict[str, object]
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ({"validation": {"attempts": {"1": {"edited_image_path": 5}}}}, "path"),
+        ({"validation": {"attempts": {"1": {"delta_image_path": []}}}}, "path"),
+        ({"prompts": {"iteration_0": 5}}, "cannot be read"),
+    ],
+    ids=str,
+)
+def test_a_state_with_a_number_in_the_place_of_a_text_does_not_end_the_examination(
+    settings: Settings, store: Store, odd: Json, told: str
 ) -> None:
     put_files(store)
     edited_session(store.database)
     stored = store.database.get_commits(SESSION.session_id)
-    delta = merge_patch(stored[-1].state_delta, {"validation": {"attempts": {"1": odd}}})
+    delta = merge_patch(stored[-1].state_delta, odd)
     state = fold([*(commit.state_delta for commit in stored[:-1]), delta])
     with writing(store.database.engine) as connection:
         changed = text("UPDATE stage_commits SET state_delta = :delta, sha256 = :sha256 WHERE seq = :seq")
         connection.execute(changed, {"delta": json.dumps(delta), "sha256": digest(state), "seq": stored[-1].seq})
-    assert "unreadable" in [finding.kind for finding in doctor(settings)]
+    assert [told in finding.message for finding in doctor(settings) if finding.kind == "unreadable"] == [True]
 
 
 @pytest.mark.sqlite_file("the schema of a server is not a text in a file")
