@@ -19,15 +19,8 @@ from edi_storage import autosave, models
 from edi_storage.errors import InputError
 from edi_storage.models import EntityData, Record, SessionData, SessionState, UserFeedback, check_json, check_session_id
 from edi_storage.state import Json, digest, fold, make_patch, merge_patch
+from tests.storage.generated import json_objects, json_values, safe_text
 
-safe_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
-numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-json_values = st.recursive(
-    st.none() | st.booleans() | numbers | safe_text,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(safe_text, inner, max_size=3),
-    max_leaves=10,
-)
-json_objects = st.dictionaries(safe_text, json_values, max_size=3)
 session_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{4,63}", fullmatch=True)
 
 

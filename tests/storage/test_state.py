@@ -1,0 +1,70 @@
+"""The JSON of states: what is read, strictly, and what is written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from edi_storage.errors import InputError
+from edi_storage.state import MAX_STATE_BYTES, compact, parse_state
+from tests.storage.generated import json_values
+
+# --- Read, strictly ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"", "not JSON"),
+        (b"nonsense", "not JSON"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b"\xff", "UTF-8"),
+        (b"[1]", "object"),
+        (b'{"a": 1, "a": 2}', "twice"),
+        (b'{"a": [{"b": 1, "b": 1}]}', "twice"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": -Infinity}', "Infinity"),
+        (b'{"a": 1e999}', "infinite"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b'{"\\u0000": 1}', "NUL"),
+        (b'{"a": %s}' % (b"9" * 5000), "64 bits"),
+        (b'{"a": %s}' % (b"9" * 20), "64 bits"),
+        (b'{"a": %s}' % (b"[" * 200 + b"]" * 200), "levels"),
+        (b'{"a": %s' % (b"[" * 200_000), "deeply"),
+        (b" " * (MAX_STATE_BYTES + 1), "larger"),
+    ],
+)
+def test_json_that_another_reader_would_see_otherwise_is_refused(data: bytes, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        parse_state(data)
+
+
+@given(st.binary(max_size=200) | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_a_document_or_one_named_error(data: bytes) -> None:
+    try:
+        document = parse_state(data)
+    except InputError:
+        return
+    assert parse_state(json.dumps(document).encode()) == document
+
+
+# --- Written ----------------------------------------------------------------------------------------
+
+
+@given(value=json_values)
+@example(
+    value={"": -0.0, "\u2028\x7f\ufffe": ["\U0001f3de", 5e-324, 1e16, 1.7976931348623157e308, -(2**63), 2**63 - 1]}
+)
+def test_any_value_survives_compact_json(value: Any) -> None:
+    assert repr(json.loads(compact(value))) == repr(value)  # repr tells -0.0 from 0.0, and 1 from True
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_no_number_that_json_has_not_is_written_compactly(number: float) -> None:
+    with pytest.raises(ValueError, match="NaN or an infinite"):
+        compact({"a": [number]})
+    assert compact({"a": "NaN and -Infinity"}) == '{"a":"NaN and -Infinity"}'
