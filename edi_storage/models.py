@@ -30,6 +30,8 @@ from edi_storage.errors import InputError
 #: Version of the state document and of everything derived from it; raised together with an upcast step.
 SCHEMA_VERSION = 1
 
+# `list | tuple` in its place would be made anew for each value.
+_LISTS: Final = (list, tuple)
 #: Readers give up on deep nesting, some by crashing; a state has about ten levels.
 _MAX_LEVELS = 100
 
@@ -102,21 +104,21 @@ def _check_level(value: Any, level: int) -> None:
         raise ValueError(f"contains more than {_MAX_LEVELS} levels of nesting")
     if isinstance(value, str):
         check_text(value)
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("contains a whole number of more than 64 bits")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("contains NaN or an infinite number")
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValueError("contains a key that is not text")  # noqa: TRY004 - pydantic wants ValueError
             check_text(key)
             _check_level(item, level + 1)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, _LISTS):
         for item in value:
             _check_level(item, level + 1)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError("contains NaN or an infinite number")
-    elif isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise ValueError("contains a whole number of more than 64 bits")
     elif value is not None:
         raise ValueError(f"contains a {type(value).__name__}, which JSON has no form for")
 
@@ -140,10 +142,9 @@ def _as_utc(value: datetime) -> datetime:
 
 def _is_json(value: str) -> str:
     try:
-        document = from_json(value)
+        from_json(value, allow_inf_nan=False)
     except ValueError:
         raise ValueError("is not JSON that can be read") from None
-    check_json(document)
     return value
 
 

@@ -10,8 +10,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edi_storage.errors import InputError
-from edi_storage.state import MAX_STATE_BYTES, compact, parse_state
+from edi_storage.learning_models import LoggedDecision
+from edi_storage.models import UserFeedback
+from edi_storage.state import (
+    MAX_STATE_BYTES,
+    Json,
+    compact,
+    failed_delta,
+    feedback_delta,
+    fold,
+    parse_state,
+    refinement_delta,
+    rows_of,
+)
 from tests.storage.generated import json_values
+from tests.storage.sessions import THEN, boundaries, prompt
 
 # --- Read, strictly ----------------------------------------------------------------------------------
 
@@ -68,3 +81,31 @@ def test_no_number_that_json_has_not_is_written_compactly(number: float) -> None
     with pytest.raises(ValueError, match="NaN or an infinite"):
         compact({"a": [number]})
     assert compact({"a": "NaN and -Infinity"}) == '{"a":"NaN and -Infinity"}'
+
+
+# --- The rows that it stands for -----------------------------------------------------------------------
+
+
+def deltas() -> list[Json]:
+    """One of each kind, and the whole state of an edit."""
+    verdict = UserFeedback(feedback_type="accept", feedback_key="first", created_at=THEN)
+    chosen = LoggedDecision(attempt=2, edit_type="style", label="sky", params={"step": 1}, profile_version=3)
+    edit = [delta for _, delta in boundaries()]
+    retry = refinement_delta(prompt(0, 2), prompt(0, 2), decision=chosen)
+    return [*edit, retry, feedback_delta(verdict), failed_delta("no"), fold(edit)]
+
+
+def with_nulls(part: Json, names: list[str]) -> Json:
+    """The part, in which every object also removes whatever else there could be."""
+    nulls = {name: None for name in names if name not in part}
+    return {key: with_nulls(value, names) if isinstance(value, dict) else value for key, value in part.items()} | nulls
+
+
+@pytest.mark.parametrize("delta", deltas())
+def test_what_a_delta_removes_stands_for_no_row(delta: Json) -> None:
+    names = sorted({name for known in deltas() for name in _names(known)} | {"2", "mask", "variations", "parent"})
+    assert rows_of(with_nulls(delta, names)) == rows_of(delta)
+
+
+def _names(part: Json) -> set[str]:
+    return {*part}.union(*(_names(value) for value in part.values() if isinstance(value, dict)))
