@@ -11,7 +11,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import PoolProxiedConnection
 
 from edi_storage import database_server
 from edi_storage.database_file import (
@@ -32,6 +32,7 @@ from edi_storage.database_file import (
     explain_os_error,
     explain_sqlite,
     identity,
+    lengthen_log,
     open_sqlite,
     primary_code,
     refuse_newer,
@@ -39,6 +40,7 @@ from edi_storage.database_file import (
     unusable,
 )
 from edi_storage.errors import EdiError, InputError
+from edi_storage.pool import OPENED, KeepingPool, still_ours
 from edi_storage.statements import Direct, Handle
 
 __all__ = [
@@ -61,6 +63,9 @@ __all__ = [
 
 #: How long to wait for another process's transaction before DatabaseBusyError.
 BUSY_TIMEOUT_MS: Final = 30_000
+
+#: After so many stage boundaries, which most sessions have, a process is taken to store many more.
+_MANY: Final = 10
 
 _READING: Final = "edi_reading"
 # Up to the last @, since a password may hold one; also where the scheme or its slashes were mistyped.
@@ -88,7 +93,7 @@ def make_engine(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, driver: Any
         return database_server.make_server_engine(parsed, busy_timeout_ms)
     path = Path(os.path.realpath(str(parsed.database)))
     driver = driver or sqlite_driver()
-    engine = create_engine(URL.create("sqlite", database=str(path)), module=driver, poolclass=QueuePool)
+    engine = create_engine(URL.create("sqlite", database=str(path)), module=driver, poolclass=KeepingPool)
     _listen(engine, path, driver, busy_timeout_ms)
     return engine
 
@@ -176,15 +181,39 @@ def writing_prepared(engine: Engine, session_id: str) -> Iterator[Handle]:
 
     To make, begin, end and give those back takes longer than SQLite takes for all statements of a stage boundary.
     """
-    if engine.dialect.name == "postgresql":
+    pool = engine.pool
+    if not isinstance(pool, KeepingPool):
         with writing(engine, session_id) as connection:
             yield connection
         return
-    with explaining(engine, values=True), closing(engine.raw_connection()) as pooled:
-        raw = _start(engine, pooled, reads=False)
-        yield Direct(engine.dialect, pooled)
-        raw.execute("COMMIT")
-        # To give it back without a COMMIT rolls back.
+    with explaining(engine, values=True):
+        pooled = pool.take()
+        try:
+            if pool.times == _MANY:
+                pooled = _with_room(engine, pooled)
+            raw = _start(engine, pooled, reads=False)
+            cursor = raw.cursor()
+            yield Direct(engine.dialect, cursor)
+            cursor.execute("COMMIT")
+        except BaseException:
+            pooled.close()  # rolls back
+            raise
+        pool.keep(pooled)
+
+
+def _with_room(engine: Engine, pooled: PoolProxiedConnection) -> PoolProxiedConnection:
+    """A connection whose log has become as long as it will be: see `database_file.lengthen_log`."""
+    path = database_path(engine)
+    assert path
+    raw = _start(engine, pooled, reads=False)
+    try:
+        lengthen_log(raw, path)
+        raw.rollback()
+    except engine.dialect.loaded_dbapi.Error:
+        # No boundary needs it: what there is to say of the disk, its own transaction will say.
+        pooled.invalidate()
+        return engine.raw_connection()
+    return pooled
 
 
 @contextmanager
@@ -218,37 +247,46 @@ def settled(engine: Engine, session_id: str) -> Iterator[Connection]:
         yield connection
 
 
-@contextmanager
-def explaining(engine: Engine, *, values: bool = False) -> Iterator[None]:
+class explaining:  # noqa: N801 - used like a function
     """Turn what the driver or the disk raises into one of EDI's errors; broken constraints and wrong SQL pass.
 
     With `values`, a stored value that cannot be read is damage: what is written was checked before the transaction.
     """
-    try:
-        yield
-    except (IntegrityError, UnicodeEncodeError):
-        raise
-    except PoolTimeoutError as error:
-        raise busy(_name(engine), str(error)) from error
-    except DBAPIError as error:
-        explained = _explain(error, _name(engine))
-        if explained is None:
-            raise
-        raise explained from error
-    except OSError as error:
-        raise explain_os_error(_name(engine), error) from error
-    except (ValueError, TypeError) as error:
-        if not values:
-            raise
+
+    __slots__ = ("_engine", "_values")
+
+    def __init__(self, engine: Engine, *, values: bool = False) -> None:
+        self._engine, self._values = engine, values
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception):
+            explained = _explained(self._engine, error, self._values)
+            if explained is not None:
+                raise explained from error
+
+
+def _explained(engine: Engine, error: Exception, values: bool) -> EdiError | None:
+    """What to say instead of an error; None for one that is to pass."""
+    if isinstance(error, IntegrityError | UnicodeEncodeError):
+        return None
+    if isinstance(error, PoolTimeoutError):
+        return busy(_name(engine), str(error))
+    if isinstance(error, DBAPIError):
+        return _explain(error, _name(engine))
+    if isinstance(error, OSError):
+        return explain_os_error(_name(engine), error)
+    if isinstance(error, ValueError | TypeError):
         # A time that is none, JSON that is none, what no model takes.
-        raise _damaged(_name(engine), _reason(error)) from error
-    except Exception as error:
-        where = database_path(engine)
-        if where is None or not isinstance(error, engine.dialect.loaded_dbapi.Error):
-            raise
-        # Raised on a connection's own statements, past SQLAlchemy, which therefore still trusts its connections.
-        engine.dispose()
-        raise explain_sqlite(error, where) or unusable(where, str(error)) from error
+        return _damaged(_name(engine), _reason(error)) if values else None
+    where = database_path(engine)
+    if where is None or not isinstance(error, engine.dialect.loaded_dbapi.Error):
+        return None
+    # Raised on a connection's own statements, past SQLAlchemy, which therefore still trusts its connections.
+    engine.dispose()
+    return explain_sqlite(error, where) or unusable(where, str(error))
 
 
 def _name(engine: Engine) -> Path | str:
@@ -280,16 +318,15 @@ def _explain(error: DBAPIError, where: Path | str) -> EdiError | None:
 def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> None:
     def open_file(dialect: Any, record: Any, arguments: Any, options: Any) -> Any:
         # The identity is taken before opening, so that a file swapped in between counts as replaced.
-        record.info.update({"opened": (os.getpid(), identity(path)), _READING: False})
+        record.info.update({OPENED: (os.getpid(), str(path), identity(path)), _READING: False})
         return open_sqlite(path, driver, busy_timeout_ms)
 
     def still_valid(raw: Any, record: Any, proxy: Any) -> None:
-        process, file = record.info["opened"]
-        if process != os.getpid():
+        if record.info[OPENED][0] != os.getpid():
             # After a fork the parent still uses this connection: forget it here instead of closing it.
             record.dbapi_connection = proxy.dbapi_connection = None
             raise DisconnectionError("opened by another process")
-        if file != identity(path):
+        if not still_ours(record.info):
             raise DisconnectionError("the database file was replaced")
 
     def distrust(context: Any) -> None:

@@ -43,10 +43,9 @@ from edi_storage.models import (
 )
 from edi_storage.rows import (
     TABLES,
-    commit_values,
     read_session,
     records,
-    row_values,
+    row_writes,
     session_values,
     upsert,
     values_of,
@@ -271,19 +270,23 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
         rows = rows_of(commit.state_delta)
         mine = commit if commit.fence == lease.fence else commit.model_copy(update={"fence": lease.fence})
         # Made before the transaction, which keeps all other writers waiting.
-        boundary, groups = commit_values(mine), row_values(commit.session_id, rows)
+        dialect = self.engine.dialect
+        boundary = queries.next_boundary(mine, dialect)
+        writes = [
+            *row_writes(commit.session_id, rows, dialect),
+            queries.session_moved(mine, rows.session, dialect),
+        ]
         try:
             with writing_prepared(self.engine, commit.session_id) as connection:
                 reach("commit.after_begin")
                 queries.renew(connection, lease, seconds, self.clock())
                 reach("commit.after_lease")
-                if stored := queries.stored_boundary(connection, mine):
-                    return stored
-                queries.save_values(connection, groups)
-                reach("commit.after_rows")
-                queries.insert_values(connection, boundary)
+                if not boundary.run(connection):
+                    return queries.stored_boundary(connection, mine)
                 reach("commit.after_insert")
-                queries.touch_session(connection, mine, rows.session)
+                for write in writes:
+                    write.run(connection)
+                reach("commit.after_rows")
                 reach("commit.before_commit")
             with explaining(self.engine):
                 reach("commit.after_commit")
@@ -342,7 +345,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
             connection.execute(delete(StageCommitRow).where(later))
             for commit in stage_commits:
                 queries.insert_commit(connection, commit)
-            queries.touch_session(connection, stage_commits[-1], rows.session)
+            queries.session_moved(stage_commits[-1], rows.session, connection.dialect).run(connection)
             queries.replace_rows(connection, session.session_id, rows)
 
     # --- Forks ----------------------------------------------------------------------------------------
@@ -524,7 +527,8 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
         values = [values_of(session_id, model.checked(record)) for record in records]
         with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
-            upsert(connection, table, values, keys)
+            if values:
+                upsert(connection.dialect, table, values, keys).run(connection)
 
     def _get(self, session_id: str, model: type[ModelT]) -> list[ModelT]:
         with reading(self.engine) as connection:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Dialect,
     Table,
     Update,
     and_,
@@ -19,9 +20,12 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
+    or_,
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
 from edi_storage.errors import (
     DatabaseDamagedError,
@@ -42,9 +46,9 @@ from edi_storage.models import (
     UserFeedback,
     now_utc,
 )
-from edi_storage.rows import TABLES, RowValues, commit_values, read, read_session, records, row_values, upsert
+from edi_storage.rows import TABLES, commit_values, read, read_session, records, row_writes, upsert
 from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
-from edi_storage.statements import Handle, prepared
+from edi_storage.statements import Handle, Write, prepared
 from edi_storage.tables import FeedbackRow, LeaseRow, SessionRow, StageCommitRow
 
 #: A lease renewed this far in the future was written before the clock was set back.
@@ -62,10 +66,6 @@ _RENEW = (
         _LEASES.c.fence == bindparam("with_fence"),
     )
     .values(expires_at=bindparam("expires_at"), renewed_at=bindparam("renewed_at"))
-)
-# Without their deltas, which may be long: they are needed only where the boundary is there already.
-_SEQS_SINCE = select(_COMMITS.c.seq).where(
-    _COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq >= bindparam("since")
 )
 _LAST_SEQ = select(func.max(_COMMITS.c.seq).label("last")).where(_COMMITS.c.session_id == bindparam("of"))
 _INSERT_COMMIT = insert(_COMMITS)
@@ -188,7 +188,7 @@ def acquire(
         refuse_held(connection, session_id, now)
     fence = connection.execute(select(LeaseRow.fence).where(LeaseRow.session_id == session_id)).scalar() or 0
     lease = Lease(session_id=session_id, owner=owner, fence=fence + 1, expires_at=now + timedelta(seconds=seconds))
-    upsert(connection, LeaseRow, [{**lease.model_dump(), "renewed_at": now}], ("session_id",))
+    upsert(connection.dialect, LeaseRow, [{**lease.model_dump(), "renewed_at": now}], ("session_id",)).run(connection)
     return lease
 
 
@@ -220,17 +220,32 @@ def free(connection: Connection, session_id: str, owner: str, fence: int) -> boo
 # --- Stage boundaries --------------------------------------------------------------------------------
 
 
-def stored_boundary(connection: Handle, commit: StageCommit) -> StageCommit | None:
-    """The boundary when it is there already; StaleBoundaryError when it is not this session's next one."""
-    asked = {"of": commit.session_id, "since": commit.seq - 1}
-    rows = prepared(_SEQS_SINCE, tuple(asked), connection.dialect).rows(connection, asked)
-    near = {row["seq"] for row in rows}
-    if commit.seq in near:
-        stored = commit_at(connection, commit.session_id, commit.seq)
-        if stored and stored.key == commit.key:
-            return stored
-    elif commit.seq == 1 or commit.seq - 1 in near:
-        return None
+def next_boundary(commit: StageCommit, dialect: Dialect) -> Write:
+    """What inserts a boundary after the one before it: no row when that is missing, or when it is there itself."""
+    values = commit_values(commit) | {"before": commit.seq - 1}
+    statement = prepared(_next_commit(dialect.name), tuple(values), dialect)
+    return Write(statement, [statement.bind(values)])
+
+
+@cache
+def _next_commit(dialect: str) -> Any:
+    columns = {column.name: bindparam(column.name, type_=column.type) for column in _COMMITS.c}
+    before = select(_COMMITS.c.seq).where(
+        _COMMITS.c.session_id == columns["session_id"], _COMMITS.c.seq == bindparam("before", type_=_COMMITS.c.seq.type)
+    )
+    row = select(*columns.values()).where(or_(columns["seq"] == literal_column("1"), before.exists()))
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(_COMMITS)
+    statement = statement.from_select(list(columns), row, include_defaults=False)
+    statement = statement.on_conflict_do_nothing(index_elements=["session_id", "seq"])
+    # Otherwise SQLAlchemy has no count for an INSERT.
+    return statement.execution_options(preserve_rowcount=True)
+
+
+def stored_boundary(connection: Handle, commit: StageCommit) -> StageCommit:
+    """The boundary that is there already; StaleBoundaryError when it is another one, or this one out of turn."""
+    stored = commit_at(connection, commit.session_id, commit.seq)
+    if stored and stored.key == commit.key:
+        return stored
     raise StaleBoundaryError(
         f"Boundary {commit.seq} ({commit.stage}) of session {commit.session_id} comes out of turn: "
         "the session has moved on; `edi resume` continues from where it stands."
@@ -238,22 +253,15 @@ def stored_boundary(connection: Handle, commit: StageCommit) -> StageCommit | No
 
 
 def insert_commit(connection: Connection, commit: StageCommit) -> None:
-    insert_values(connection, commit_values(commit))
-
-
-def insert_values(connection: Handle, values: Mapping[str, Any]) -> None:
-    """Insert a boundary, as `rows.commit_values` gives it."""
+    """Insert a boundary, whatever stands before it."""
+    values = commit_values(commit)
     prepared(_INSERT_COMMIT, tuple(values), connection.dialect).run(connection, values)
 
 
 def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
-    save_values(connection, row_values(session_id, rows))
-
-
-def save_values(connection: Handle, groups: Sequence[RowValues]) -> None:
-    """Upsert the business rows, as `rows.row_values` gives them, on their natural keys."""
-    for table, keys, values in groups:
-        upsert(connection, table, values, keys)
+    """Upsert the business rows of a session on their natural keys."""
+    for write in row_writes(session_id, rows, connection.dialect):
+        write.run(connection)
 
 
 def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:
@@ -272,7 +280,7 @@ def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:
             add_event(connection, session, verdict)
 
 
-def touch_session(connection: Handle, commit: StageCommit, columns: Json) -> None:
+def session_moved(commit: StageCommit, columns: Json, dialect: Dialect) -> Write:
     """What every boundary says of its session: it moved on, so it is neither waiting nor stuck."""
     values = {
         "updated_at": commit.finished_at,
@@ -281,9 +289,10 @@ def touch_session(connection: Handle, commit: StageCommit, columns: Json) -> Non
         "waiting_for": None,
         **columns,
     }
-    statement = _update_session(tuple(values))
+    update_session = _update_session(tuple(values))
     values["of"] = commit.session_id
-    prepared(statement, tuple(values), connection.dialect).run(connection, values)
+    statement = prepared(update_session, tuple(values), dialect)
+    return Write(statement, [statement.bind(values)])
 
 
 @cache

@@ -23,7 +23,7 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.state import Rows, compact
-from edi_storage.statements import Handle, Prepared, lasting, prepared
+from edi_storage.statements import Prepared, Write, lasting, prepared
 from edi_storage.tables import (
     ArtifactRow,
     Base,
@@ -47,9 +47,6 @@ TABLES: dict[type[Record], tuple[type[Base], tuple[str, ...]]] = {
     LoggedDecision: (DecisionRow, ("session_id", "attempt")),
 }
 
-#: Rows of one table: the table, the columns that make two rows the same one, and the values of each row.
-RowValues = tuple[type[Base], tuple[str, ...], list[dict[str, Any]]]
-
 #: A seed database has NULL where the models have a value; it reads as nothing or 0.
 _NULL_READS_AS: dict[str, Any] = {
     "positive_prompt": "",
@@ -72,11 +69,16 @@ def values_of(session_id: str, record: Record) -> dict[str, Any]:
     return {"session_id": session_id, **values}
 
 
-def row_values(session_id: str, rows: Rows) -> list[RowValues]:
-    """All business rows of a session, table by table."""
+def row_writes(session_id: str, rows: Rows, dialect: Dialect) -> list[Write]:
+    """What stores all business rows of a session, table by table, on their natural keys."""
     intents = [rows.intent] if rows.intent else []
     groups = (rows.entities, intents, rows.prompts, rows.decisions, rows.validations, rows.feedback, rows.artifacts)
-    return [(*TABLES[type(group[0])], [values_of(session_id, record) for record in group]) for group in groups if group]
+    return [_row_write(session_id, group, dialect) for group in groups if group]
+
+
+def _row_write(session_id: str, group: Sequence[Record], dialect: Dialect) -> Write:
+    table, keys = TABLES[type(group[0])]
+    return upsert(dialect, table, [values_of(session_id, record) for record in group], keys)
 
 
 def read(model: type[ModelT], row: Mapping[Any, Any]) -> ModelT:
@@ -120,10 +122,10 @@ def commit_values(commit: StageCommit) -> dict[str, Any]:
     return {**vars(commit), "state_delta": compact(commit.state_delta)}
 
 
-def upsert(connection: Handle, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    """Insert `values`, or update the rows that have the same `keys`; all in one statement."""
-    if values:
-        _upsert(lasting(connection.dialect), table, tuple(values[0]), tuple(keys)).run_many(connection, values)
+def upsert(dialect: Dialect, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Write:
+    """What inserts `values`, at least one, or updates the rows that have the same `keys`; all in one statement."""
+    statement = _upsert(lasting(dialect), table, tuple(values[0]), tuple(keys))
+    return Write(statement, [statement.bind(value) for value in values])
 
 
 @lru_cache(maxsize=128)

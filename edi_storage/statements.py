@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect, Select
 from sqlalchemy.dialects.sqlite import pysqlite
-from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -26,7 +25,8 @@ class Direct:
     """What prepared statements need of a connection to SQLite, and nothing else; its transaction has been begun."""
 
     dialect: Dialect
-    connection: PoolProxiedConnection
+    #: Of the driver: one for all statements, where each `execute` of a connection would make one.
+    cursor: Any
 
 
 #: What prepared statements run on.
@@ -51,18 +51,22 @@ class Prepared:
                 for column in columns
             ]
 
+    def bind(self, values: Values) -> Any:
+        """The values of one row as `execute` takes them; made beforehand, nothing is left to do in the transaction."""
+        return self._arguments(values) if self._direct else dict(values)
+
+    def execute(self, connection: Handle, bound: Sequence[Any]) -> int:
+        """Run it for each of these rows, as `bind` gives them; the number of rows that it hit, when it is run once."""
+        once = len(bound) == 1
+        if self._direct:
+            driver = _driver(connection)
+            done = driver.execute(self._text, bound[0]) if once else driver.executemany(self._text, bound)
+            return int(done.rowcount)
+        return int(_sqlalchemy(connection).execute(self._compiled, bound[0] if once else list(bound)).rowcount)
+
     def run(self, connection: Handle, values: Values) -> int:
         """Run it once; the number of rows that it hit."""
-        if self._direct:
-            return int(_driver(connection).execute(self._text, self._arguments(values)).rowcount)
-        return int(_sqlalchemy(connection).execute(self._compiled, dict(values)).rowcount)
-
-    def run_many(self, connection: Handle, values: Sequence[Values]) -> None:
-        """Run it for each of `values`."""
-        if self._direct:
-            _driver(connection).executemany(self._text, [self._arguments(value) for value in values])
-        else:
-            _sqlalchemy(connection).execute(self._compiled, [dict(value) for value in values])
+        return self.execute(connection, [self.bind(values)])
 
     def rows(self, connection: Handle, values: Values) -> list[dict[str, Any]]:
         """The rows of a SELECT, by column."""
@@ -82,6 +86,18 @@ class Prepared:
         for place, bind in self._processors:
             arguments[place] = bind(arguments[place])
         return arguments
+
+
+@dataclass(slots=True)
+class Write:
+    """A statement and the rows that it writes, bound."""
+
+    statement: Prepared
+    bound: Sequence[Any]
+
+    def run(self, connection: Handle) -> int:
+        """See `Prepared.execute`."""
+        return self.statement.execute(connection, self.bound)
 
 
 #: What all engines on SQLite speak: each has a dialect of its own, and is often gone after one session.
@@ -109,6 +125,8 @@ def _sqlalchemy(connection: Handle) -> Connection:
 
 
 def _driver(connection: Handle) -> Any:
+    if isinstance(connection, Direct):
+        return connection.cursor
     raw = connection.connection.dbapi_connection
     assert raw is not None
     return raw

@@ -54,7 +54,7 @@ def add_session(database: EDIDatabase, session_id: str, rng: random.Random) -> N
     with writing(database.engine, session_id) as connection:
         for record in (decision(rng), data):
             table, keys = TABLES[type(record)]
-            upsert(connection, table, [values_of(session_id, record)], keys)
+            upsert(connection.dialect, table, [values_of(session_id, record)], keys).run(connection)
 
 
 def verdict(rng: random.Random) -> dict[str, Any]:
