@@ -15,11 +15,11 @@ from edi_storage.models import StageCommit
 from edi_storage.state import Json, rows_of
 from tests.benchmarks.boundary import Store
 from tests.benchmarks.naive import NaiveStore
-from tests.benchmarks.rows import RowsFile, Statement, statements_of
+from tests.benchmarks.rows import RowsFile, statements_of
 
 Done = Callable[[], object]
-#: Stores one boundary, given with the state after it and what was prepared of it.
-Save = Callable[[StageCommit, Json, Any], object]
+#: Stores one boundary, given with the state after it.
+Save = Callable[[StageCommit, Json], object]
 
 
 # --- LangGraph ---------------------------------------------------------------------------------------
@@ -28,19 +28,19 @@ Save = Callable[[StageCommit, Json, Any], object]
 def langgraph_put(folder: Path) -> Store:
     """The whole state, by `put` of the SQLite saver."""
     checkpoints = _Checkpoints(folder)
-    return _each(lambda commit, state, _: checkpoints.put(commit, state))
+    return _each(checkpoints.put)
 
 
 def langgraph_rows(folder: Path) -> Store:
     """`put_writes` of what the stage changed, the rows, and `put` of the whole state: three transactions."""
     checkpoints, rows = _Checkpoints(folder), RowsFile(folder / "rows.db")
 
-    def save(commit: StageCommit, state: Json, statements: list[Statement]) -> None:
+    def save(commit: StageCommit, state: Json) -> None:
         checkpoints.put_writes(commit)
-        rows.save(statements)
+        rows.save(statements_of(commit))
         checkpoints.put(commit, state)
 
-    return _each(save, prepare=statements_of, begin=rows.begin)
+    return _each(save, begin=rows.begin)
 
 
 class _Checkpoints:
@@ -77,44 +77,46 @@ class _Checkpoints:
 
 
 def dbos_rows(folder: Path) -> Store:
-    """A workflow with one step a boundary, which stores the rows and returns what it changed."""
-    # DBOS leaves the file in the journal mode that it has. With WAL it is faster, and safe all the same.
-    _durable(folder / "dbos.db").close()
-    return dbos_default(folder)
+    """A workflow with one step a boundary, which stores the rows and returns what it changed.
 
-
-def dbos_default(folder: Path) -> Store:
-    """The same with a file that DBOS makes: SQLite then keeps a rollback journal."""
+    SQLite keeps a rollback journal in the file that DBOS makes.
+    """
     from dbos import DBOS, SetWorkflowID
 
     path = folder / "dbos.db"
     DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{path}", "log_level": "ERROR"})
     rows = RowsFile(folder / "rows.db")
     #: What a workflow is given would be stored too.
-    work: dict[str, tuple[list[StageCommit], list[list[Statement]], Done]] = {}
+    work: dict[str, tuple[list[StageCommit], Done]] = {}
 
     @DBOS.step()
-    def boundary(commit: StageCommit, statements: list[Statement]) -> Json:
-        rows.save(statements)
+    def boundary(commit: StageCommit) -> Json:
+        rows.save(statements_of(commit))
         return commit.state_delta
 
     @DBOS.workflow()
     def edit(session_id: str) -> None:
-        commits, prepared, done = work.pop(session_id)
+        commits, done = work.pop(session_id)
         done()
-        for commit, statements in zip(commits, prepared, strict=True):
-            boundary(commit, statements)
+        for commit in commits:
+            boundary(commit)
             done()
 
     DBOS.launch()
 
     def store(session_id: str, commits: list[StageCommit], _: list[Json], done: Done) -> None:
         rows.begin(session_id)
-        work[session_id] = commits, [statements_of(commit) for commit in commits], done
+        work[session_id] = commits, done
         with SetWorkflowID(session_id):
             edit(session_id)
 
     return store
+
+
+def dbos_wal(folder: Path) -> Store:
+    """The same with WAL. DBOS leaves a file in the journal mode that it has."""
+    _durable(folder / "dbos.db").close()
+    return dbos_rows(folder)
 
 
 # --- Our own naive version -----------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def dbos_default(folder: Path) -> Store:
 def orm(folder: Path) -> Store:
     """See `naive`."""
     store = NaiveStore(folder / "orm.db")
-    return _each(store.save, prepare=lambda commit: rows_of(commit.state_delta), begin=store.begin)
+    return _each(lambda commit, state: store.save(commit, state, rows_of(commit.state_delta)), begin=store.begin)
 
 
 # --- What keeps a state, or results, and no rows -------------------------------------------------------
@@ -137,7 +139,7 @@ def burr(folder: Path) -> Store:
     persister = SQLitePersister(str(folder / "burr.db"), connection=_durable(folder / "burr.db"))
     persister.initialize()
     return _each(
-        lambda commit, state, _: persister.save(
+        lambda commit, state: persister.save(
             "bench", commit.session_id, commit.seq, commit.stage, State(state), "completed"
         )
     )
@@ -148,7 +150,7 @@ def diskcache(folder: Path) -> Store:
     from diskcache import Cache
 
     cache = Cache(str(folder), sqlite_synchronous=2, disk_min_file_size=1 << 30)
-    return _each(lambda commit, state, _: cache.set((commit.session_id, commit.seq), state))
+    return _each(lambda commit, state: cache.set((commit.session_id, commit.seq), state))
 
 
 def prefect(folder: Path) -> Store:
@@ -158,7 +160,7 @@ def prefect(folder: Path) -> Store:
     from prefect.results import ResultStore
 
     results = ResultStore(result_storage=LocalFileSystem(basepath=str(folder)), cache_result_in_memory=False)
-    return _each(lambda commit, state, _: results.write(obj=state, key=f"{commit.session_id}/{commit.seq}"))
+    return _each(lambda commit, state: results.write(obj=state, key=f"{commit.session_id}/{commit.seq}"))
 
 
 def joblib(folder: Path) -> Store:
@@ -172,7 +174,7 @@ def joblib(folder: Path) -> Store:
 
     remembered = Memory(str(folder), verbose=0).cache(stage)
 
-    def save(commit: StageCommit, state: Json, _: None) -> None:
+    def save(commit: StageCommit, state: Json) -> None:
         current["state"] = state
         remembered(commit.session_id, commit.seq)
 
@@ -182,20 +184,14 @@ def joblib(folder: Path) -> Store:
 # --- What they have in common --------------------------------------------------------------------------
 
 
-def _each(
-    save: Save,
-    *,
-    prepare: Callable[[StageCommit], object] = lambda _: None,
-    begin: Callable[[str], object] = lambda _: None,
-) -> Store:
-    """A store that saves one boundary after the other; to begin a session and to prepare its rows take no time."""
+def _each(save: Save, *, begin: Callable[[str], object] = lambda _: None) -> Store:
+    """A store that saves one boundary after the other; to begin a session takes no time."""
 
     def store(session_id: str, commits: list[StageCommit], states: list[Json], done: Done) -> None:
         begin(session_id)
-        prepared = [prepare(commit) for commit in commits]
         done()
-        for commit, state, of_commit in zip(commits, states, prepared, strict=True):
-            save(commit, state, of_commit)
+        for commit, state in zip(commits, states, strict=True):
+            save(commit, state)
             done()
 
     return store

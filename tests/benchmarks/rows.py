@@ -1,6 +1,6 @@
 """EDI's own tables, filled by the driver alone: what its rows cost somebody who keeps the state elsewhere.
 
-The records are turned into values beforehand, and no row is looked for before it is written.
+No row is looked for before it is written.
 """
 
 from __future__ import annotations
