@@ -20,7 +20,8 @@ from typing import Any, Self
 from pydantic import Field, ValidationError
 
 from edi_storage.errors import EdiError, InputError, LeaseLostError, SessionGoneError
-from edi_storage.models import BoundaryStage, Count, JsonObject, Ordinal, Record, Text, Unit, UtcTime, now_utc
+from edi_storage.models import BoundaryStage
+from edi_storage.record import Count, JsonObject, Ordinal, Record, Text, Unit, UtcTime, now_utc
 from edi_storage.state import Json, make_patch, merge_patch
 
 _log = logging.getLogger(__name__)

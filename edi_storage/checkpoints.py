@@ -25,14 +25,8 @@ from pydantic_core import to_json
 from edi_storage.autosave import Autosaver, without_progress
 from edi_storage.errors import CheckpointDamagedError, CheckpointError, CheckpointTooNewError, InputError
 from edi_storage.files import FileMissingError, FileStore, NotAFileError, checked_session_id
-from edi_storage.models import (
-    SCHEMA_VERSION,
-    BoundaryStage,
-    CheckpointInfo,
-    SessionState,
-    check_session_id,
-    now_utc,
-)
+from edi_storage.models import SCHEMA_VERSION, BoundaryStage, CheckpointInfo, SessionState
+from edi_storage.record import check_session_id, now_utc
 from edi_storage.state import MAX_STATE_BYTES, Json, digest, parse_state
 
 _log = logging.getLogger(__name__)

@@ -300,7 +300,7 @@ def _damaged(where: Path | str, detail: str) -> EdiError:
 def _reason(error: Exception) -> str:
     from pydantic import ValidationError
 
-    from edi_storage.models import describe
+    from edi_storage.record import describe
 
     text = describe(error, error.title) if isinstance(error, ValidationError) else str(error)
     return " ".join(text.split()).removesuffix(".")

@@ -11,12 +11,12 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy import and_, delete, insert, select, tuple_, update
 
-from edi_storage import migrations, queries, salvage
+from edi_storage import migrations, queries
 from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing, writing_prepared
 from edi_storage.database_learning import LearningDatabase
 from edi_storage.database_leases import LeaseDatabase
+from edi_storage.database_repair import RepairDatabase
 from edi_storage.errors import (
-    DatabaseDamagedError,
     DatabaseError,
     InputError,
     NotFoundError,
@@ -31,7 +31,6 @@ from edi_storage.models import (
     Intent,
     Lease,
     PromptRecord,
-    Record,
     SessionData,
     SessionHistory,
     SessionState,
@@ -39,8 +38,8 @@ from edi_storage.models import (
     Status,
     UserFeedback,
     ValidationData,
-    now_utc,
 )
+from edi_storage.record import Record, now_utc
 from edi_storage.rows import (
     TABLES,
     read_session,
@@ -57,7 +56,7 @@ from edi_storage.state import (
     reopened_delta,
     rows_of,
 )
-from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
+from edi_storage.tables import SessionRow
 
 ModelT = TypeVar("ModelT", bound=Record)
 Plain = Mapping[str, Any]
@@ -66,7 +65,7 @@ Plain = Mapping[str, Any]
 _DELETING_SECONDS = 600
 
 
-class EDIDatabase(LeaseDatabase, LearningDatabase):
+class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
     """The truth about all sessions, in SQLite (or another SQLAlchemy database).
 
     `db_path` is a file or a SQLAlchemy URL. The schema is made or upgraded on opening (`init_db`), an existing
@@ -329,25 +328,6 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
             values = {"status": "in_progress", "failure_reason": None, "recovery_attempts": 0}
             connection.execute(update(SessionRow).where(SessionRow.id == lease.session_id).values(values))
 
-    def import_session(
-        self, session: SessionData, stage_commits: Sequence[StageCommit], rows: Rows, *, after: int
-    ) -> None:
-        """Put boundaries from checkpoints in the place of all after seq `after`; `rows` are those of their last state.
-
-        The session becomes resumable: its lease is there, and free. Raises LeaseHeldError.
-        """
-        with writing(self.engine, session.session_id) as connection:
-            if queries.find_session(connection, session.session_id) is None:
-                connection.execute(insert(SessionRow).values(session_values(session)))
-            lease = queries.acquire(connection, session.session_id, "rebuild", 0, self.clock())
-            queries.release(connection, lease)
-            later = and_(StageCommitRow.session_id == session.session_id, StageCommitRow.seq > after)
-            connection.execute(delete(StageCommitRow).where(later))
-            for commit in stage_commits:
-                queries.insert_commit(connection, commit)
-            queries.session_moved(stage_commits[-1], rows.session, connection.dialect).run(connection)
-            queries.replace_rows(connection, session.session_id, rows)
-
     # --- Forks ----------------------------------------------------------------------------------------
 
     def add_fork(
@@ -413,84 +393,6 @@ class EDIDatabase(LeaseDatabase, LearningDatabase):
         """The number of the last boundary; 0 before the first, and for an unknown session."""
         with reading(self.engine) as connection:
             return queries.last_seq(connection, session_id)
-
-    def whole_commits(self, session_id: str) -> list[StageCommit]:
-        """The boundaries up to the first damaged one: gapless, and each with the digest it was committed with."""
-        with reading(self.engine) as connection:
-            return salvage.whole_commits(connection, session_id)
-
-    def rewind(self, session_id: str, seq: int, rows: Rows) -> None:
-        """Undo the boundaries after `seq`; `rows` are those that the state at `seq` stands for.
-
-        The session is in progress again and can be resumed, unless it had failed. Raises NotFoundError, LeaseHeldError.
-        """
-        with writing(self.engine, session_id) as connection:
-            session = queries.require_session(connection, session_id)
-            lease = queries.acquire(connection, session_id, "rewind", 0, self.clock())
-            queries.release(connection, lease)
-            later = and_(StageCommitRow.session_id == session_id, StageCommitRow.seq > seq)
-            connection.execute(delete(StageCommitRow).where(later))
-            # What failed, or was cancelled by a person, must not come back to life.
-            status = "failed" if session.status == "failed" else "in_progress"
-            values = {"status": status, "final_alignment_score": None, "decision": None, "exported_seq": seq}
-            values |= {"waiting_for": None, **rows.session}
-            connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(values))
-            queries.replace_rows(connection, session_id, rows)
-
-    def rewrite_rows(self, session_id: str, rows: Rows) -> None:
-        """Make a session's rows those that its state stands for. Raises NotFoundError, LeaseHeldError."""
-        with writing(self.engine, session_id) as connection:
-            queries.require_session(connection, session_id)
-            queries.refuse_held(connection, session_id, self.clock())
-            if rows.session:
-                connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(rows.session))
-            queries.replace_rows(connection, session_id, rows)
-
-    def rebuild_session(
-        self, session_id: str, session: SessionData | None, stage_commits: Sequence[StageCommit], rows: Rows
-    ) -> None:
-        """Set all rows of a session aside, since they cannot be read, and write these in their place.
-
-        Without a `session` nothing takes their place. Whoever works on it loses it.
-        """
-        with writing(self.engine, session_id) as connection:
-            fence = salvage.next_fence(connection, session_id)
-            salvage.set_session_aside(connection, session_id, "could not be read")
-            take_back_events(connection, FeedbackEventRow.session_id == session_id)
-            if session is None:
-                return
-            connection.execute(insert(SessionRow).values(session_values(session)))
-            lease = {"session_id": session_id, "fence": fence, "expires_at": self.clock(), "renewed_at": self.clock()}
-            connection.execute(insert(LeaseRow).values(lease))
-            for commit in stage_commits:
-                queries.insert_commit(connection, commit)
-            connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(rows.session))
-            queries.replace_rows(connection, session_id, rows)
-
-    def orphans(self) -> dict[str, int]:
-        """How many rows of each table belong to a session that is not there."""
-        with reading(self.engine) as connection:
-            return salvage.orphans(connection)
-
-    def set_orphans_aside(self) -> None:
-        """Move rows that belong to no session to the table `quarantine`."""
-        with writing(self.engine) as connection:
-            salvage.set_orphans_aside(connection)
-
-    def check(self) -> None:
-        """Check every page, index and table definition of a SQLite file. Raises DatabaseDamagedError."""
-        if self.engine.dialect.name != "sqlite":
-            return
-        expected = migrations.expected_schema()
-        with reading(self.engine) as connection:
-            verdict = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
-            found = migrations.schema(connection)
-        # One flipped letter there is a column of another name, or a rule that good rows break.
-        differing = [name for name, text in expected.items() if found.get(name) != text]
-        if verdict == "ok" and differing:
-            verdict = f"the definition of {differing[0]} is not the one that EDI makes"
-        if verdict != "ok":
-            raise DatabaseDamagedError(f"The database {self.url} is damaged ({verdict}): run `edi doctor --repair`.")
 
     def session_ids(self, after: str = "", limit: int = 1000) -> list[str]:
         """Ids of sessions in their order, from the first one after `after`."""

@@ -16,8 +16,9 @@ from edi_storage.backup import leftovers
 from edi_storage.connection import set_database_aside, sqlite_file
 from edi_storage.errors import CheckpointError, CheckpointTooNewError, DatabaseDamagedError, EdiError
 from edi_storage.forking import remove_unmade, unmade_forks
-from edi_storage.models import Artifact, Record, SessionData, SessionHistory, StageCommit
+from edi_storage.models import Artifact, SessionData, SessionHistory, StageCommit
 from edi_storage.owner import is_gone
+from edi_storage.record import Record
 from edi_storage.recovery import (
     DELETING,
     collect_garbage,

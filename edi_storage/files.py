@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from edi_storage.disk import Entry, LocalFolder, NotRegularError, is_temp
 from edi_storage.errors import EdiError, InputError, StorageFullError
-from edi_storage.models import check_session_id, check_text, now_utc
+from edi_storage.record import check_session_id, check_text, now_utc
 
 #: Object stores whose PUT replaces an object whole or not at all. Others (sftp, smb, ...) leave half files.
 WHOLE_PUT_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})

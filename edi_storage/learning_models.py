@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from edi_storage.models import Count, JsonObject, Ordinal, Record, Text, Unit, UtcTime, Whole, now_utc
+from edi_storage.record import Count, JsonObject, Ordinal, Record, Text, Unit, UtcTime, Whole, now_utc
 
 #: Strength levels are 1 (subtle) to 5 (strong); 3 is the usual strength. What a person asked for has none: NO_LEVEL.
 LEVELS: Final = (1, 2, 3, 4, 5)

@@ -37,15 +37,8 @@ from edi_storage.errors import (
 )
 from edi_storage.learning_queries import add_event, take_back_events
 from edi_storage.learning_tables import FeedbackEventRow
-from edi_storage.models import (
-    SCHEMA_VERSION,
-    BoundaryStage,
-    Lease,
-    SessionData,
-    StageCommit,
-    UserFeedback,
-    now_utc,
-)
+from edi_storage.models import SCHEMA_VERSION, BoundaryStage, Lease, SessionData, StageCommit, UserFeedback
+from edi_storage.record import now_utc
 from edi_storage.rows import TABLES, commit_values, read, read_session, records, row_writes, upsert
 from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
 from edi_storage.statements import Handle, Write, prepared

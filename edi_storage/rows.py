@@ -16,12 +16,12 @@ from edi_storage.models import (
     EntityData,
     Intent,
     PromptRecord,
-    Record,
     SessionData,
     StageCommit,
     UserFeedback,
     ValidationData,
 )
+from edi_storage.record import Record
 from edi_storage.state import Rows, compact
 from edi_storage.statements import Prepared, Write, lasting, prepared
 from edi_storage.tables import (

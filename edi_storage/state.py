@@ -43,8 +43,8 @@ from edi_storage.models import (
     UserFeedback,
     ValidationData,
     ValidationResult,
-    check_json,
 )
+from edi_storage.record import check_json
 
 Json = dict[str, Any]
 
@@ -64,7 +64,7 @@ def canonical(value: Any) -> str:
 def compact(value: Any) -> str:
     """JSON without spaces, keys in the order that they have: several times as fast as the canonical text.
 
-    For what is read back as a value. It has to be what `models.check_json` lets through; ValueError for NaN.
+    For what is read back as a value. It has to be what `record.check_json` lets through; ValueError for NaN.
     """
     text = to_json(value).decode()
     # The letters alone are found in no time where they are not; the words may also stand in a text, where they may.

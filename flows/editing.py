@@ -14,20 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from edi_storage.errors import InputError
 from edi_storage.forking import Wanted, make_fork
-from edi_storage.models import (
-    MAX_ATTEMPTS,
-    MAX_PROMPT,
-    Consent,
-    FeedbackType,
-    Question,
-    Reason,
-    Review,
-    SessionData,
-    SessionId,
-    Text,
-    describe,
-)
+from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, Consent, FeedbackType, Question, Reason, Review, SessionData
 from edi_storage.owner import is_gone
+from edi_storage.record import SessionId, Text, describe
 from edi_storage.recovery import export_checkpoints, give_verdict, reopen, write_state_file
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edi_storage.errors import InputError
 from edi_storage.files import FileStore
-from edi_storage.models import SessionData, check_text
+from edi_storage.models import SessionData
+from edi_storage.record import check_text
 from edi_storage.settings import Settings
 
 #: What a photo's name ends in, as far as EDI opens it.

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edi_storage.disk import LocalFolder
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
-from edi_storage.models import Record, SessionData, SessionHistory
+from edi_storage.models import SessionData, SessionHistory
+from edi_storage.record import Record
 from edi_storage.state import Json, fallbacks_in
 from edi_storage.steps import Step, last_attempt
 from edi_storage.store import Store

@@ -8,7 +8,7 @@ from prefect import flow
 from pydantic import Field
 
 from edi_storage.housekeeping import period, prunable, prune
-from edi_storage.models import now_utc
+from edi_storage.record import now_utc
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows.session import log

@@ -31,8 +31,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from edi_storage.errors import EdiError, InputError, LeaseHeldError, NotFoundError
-from edi_storage.models import MAX_ATTEMPTS, MAX_VARIATIONS, FeedbackType, Reason, Review, describe
+from edi_storage.models import MAX_ATTEMPTS, MAX_VARIATIONS, FeedbackType, Reason, Review
 from edi_storage.owner import owner_name
+from edi_storage.record import describe
 from edi_storage.recovery import end_session, give_verdict
 from edi_storage.settings import load_settings
 from edi_storage.steps import last_attempt

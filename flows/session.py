@@ -25,9 +25,9 @@ from edi_storage.models import (
     SessionData,
     StageCommit,
     WaitingFor,
-    now_utc,
 )
 from edi_storage.owner import is_gone, owner_name
+from edi_storage.record import now_utc
 from edi_storage.recovery import export_boundary, export_checkpoints, refuse_lost, with_checkpoint
 from edi_storage.settings import Settings
 from edi_storage.state import Json, digest, fold, merge_patch, read_pair, rows_of, with_fallbacks

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edi_storage.database import EDIDatabase
 from edi_storage.errors import EdiError, InputError, NotFoundError
-from edi_storage.models import SessionData, check_text
+from edi_storage.models import SessionData
+from edi_storage.record import check_text
 from edi_storage.settings import load_settings
 from edi_storage.store import open_store
 from flows.names import edit_name

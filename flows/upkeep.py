@@ -131,7 +131,7 @@ def restore_backup(source: Path, yes: bool, as_json: bool) -> None:
 def prune_sessions(older_than: str, keep: int, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Delete old sessions that have ended."""
     from edi_storage.housekeeping import period, prunable, prune
-    from edi_storage.models import now_utc
+    from edi_storage.record import now_utc
 
     before = now_utc() - period(older_than)
     with store() as opened:

@@ -22,7 +22,8 @@ from edi_storage.exports.formats import Context, Format, Masks, Photo, Row, colu
 from edi_storage.exports.privacy import Pseudonyms
 from edi_storage.exports.writers import PARQUET, JsonLines, Parquet, Picture, Writer
 from edi_storage.files import StorageError
-from edi_storage.models import Artifact, Count, Record
+from edi_storage.models import Artifact
+from edi_storage.record import Count, Record
 from edi_storage.store import Store
 
 #: What tells an earlier export from somebody's folder.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edi_storage.database import EDIDatabase
 from edi_storage.learning.profile import document_of
-from edi_storage.models import Count, Record, Whole
+from edi_storage.record import Count, Record, Whole
 
 
 class Learned(Record):

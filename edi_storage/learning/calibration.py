@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 from edi_storage.learning.intervals import Z95, wilson
-from edi_storage.models import Count, Record, Unit
+from edi_storage.record import Count, Record, Unit
 
 #: Verdicts from which anything is said, and from which the isotonic curve may compete.
 LEAST_ROWS: Final = 30

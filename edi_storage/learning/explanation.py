@@ -5,7 +5,7 @@ from __future__ import annotations
 from edi_storage.database import EDIDatabase
 from edi_storage.learning.profile import Profile
 from edi_storage.learning_models import LoggedDecision
-from edi_storage.models import Record, Text, Unit
+from edi_storage.record import Record, Text, Unit
 
 
 class Alternative(Record):

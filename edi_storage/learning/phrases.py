@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from edi_storage.models import Count, Record
+from edi_storage.record import Count, Record
 
 #: Before so many rated sessions nothing is said, and never of a term with fewer verdicts or a weaker sign than these.
 LEAST_SESSIONS: Final = 300

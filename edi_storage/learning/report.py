@@ -25,7 +25,7 @@ from edi_storage.learning_models import (
     StoredProfile,
     TermCell,
 )
-from edi_storage.models import Count, Record, Text, Unit, UtcTime
+from edi_storage.record import Count, Record, Text, Unit, UtcTime
 
 #: Verdicts below which a line is called insufficient.
 ENOUGH: Final = 10

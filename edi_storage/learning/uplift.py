@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from edi_storage.learning.intervals import Z95, wilson
-from edi_storage.models import Count, Record, Unit
+from edi_storage.record import Count, Record, Unit
 
 #: The share of edits made without learning.
 HOLDOUT: Final = 0.1

@@ -15,7 +15,8 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from edi_storage.errors import InputError, UnsupportedEditError
-from edi_storage.models import Intent, PromptRecord, Question, Record, SceneAnalysis, describe
+from edi_storage.models import Intent, PromptRecord, Question, SceneAnalysis
+from edi_storage.record import Record, describe
 from flows.engines.backends import Backends
 from flows.engines.base import Choice, as_read
 from flows.engines.chat_answers import CANNOT, Pair, Understanding, schema_of

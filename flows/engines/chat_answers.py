@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from edi_storage.models import EditType, Intent, Question, Record, Text, Unit
+from edi_storage.models import EditType, Intent, Question
+from edi_storage.record import Record, Text, Unit
 from flows.engines.intent import SURE
 from flows.engines.looks import EDIT_TYPES, SIGNED
 from flows.engines.painting import PAINT

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from edi_storage.errors import InputError
-from edi_storage.models import Intent, Question, SceneAnalysis, check_text
+from edi_storage.models import Intent, Question, SceneAnalysis
+from edi_storage.record import check_text
 from flows.engines.lexicon import normalise
 from flows.engines.looks import EDIT_TYPES
 from flows.engines.questions import EXAMPLES, Choice, ask, ask_what_to_keep, together

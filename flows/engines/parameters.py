@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edi_storage.errors import InputError
-from edi_storage.models import Operation, describe
+from edi_storage.models import Operation
+from edi_storage.record import describe
 
 #: The version that this EDI plans and understands.
 VERSION: Final = 2

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edi_storage.errors import InputError
-from edi_storage.models import EntityData, Intent, Question, SceneAnalysis, check_text
+from edi_storage.models import EntityData, Intent, Question, SceneAnalysis
+from edi_storage.record import check_text
 from flows.engines.area import REGION, Region, read_region, without_region
 from flows.engines.base import Mask
 from flows.engines.lexicon import normalise

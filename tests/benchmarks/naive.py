@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import JSON, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from edi_storage.models import Record, StageCommit
+from edi_storage.models import StageCommit
+from edi_storage.record import Record
 from edi_storage.rows import session_values
 from edi_storage.state import Json, Rows
 from tests.benchmarks.boundary import session as new_session

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import create_engine
 
 from edi_storage.connection import sqlite_driver
-from edi_storage.models import Record, StageCommit
+from edi_storage.models import StageCommit
+from edi_storage.record import Record
 from edi_storage.rows import TABLES, session_values, values_of
 from edi_storage.state import canonical, rows_of
 from edi_storage.tables import Base

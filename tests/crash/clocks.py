@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from edi_storage.models import now_utc
+from edi_storage.record import now_utc
 
 Clock = Callable[[], datetime]
 

@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 
 from edi_storage import autosave, models
 from edi_storage.errors import InputError
-from edi_storage.models import EntityData, Record, SessionData, SessionState, UserFeedback, check_json, check_session_id
+from edi_storage.models import EntityData, SessionData, SessionState, UserFeedback
+from edi_storage.record import Record, check_json, check_session_id
 from edi_storage.state import Json, digest, fold, make_patch, merge_patch
 from tests.storage.generated import json_objects, json_values, safe_text
 

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import text
 
-from edi_storage import migrations, models
+from edi_storage import migrations, record
 from edi_storage.backup import verify_backup
 from edi_storage.connection import make_engine, sqlite_url, writing
 from edi_storage.errors import DatabaseError, StorageFullError
@@ -159,7 +159,7 @@ def test_the_id_rule_of_the_revision_is_the_models_rule_of_its_day():
         "nul",
     ]:
         verdicts = []
-        for rule in (seed_rows._session_id, models.check_session_id):
+        for rule in (seed_rows._session_id, record.check_session_id):
             try:
                 verdicts.append(rule(value))
             except ValueError:
