@@ -93,7 +93,9 @@ def make_engine(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, driver: Any
         return database_server.make_server_engine(parsed, busy_timeout_ms)
     path = Path(os.path.realpath(str(parsed.database)))
     driver = driver or sqlite_driver()
-    engine = create_engine(URL.create("sqlite", database=str(path)), module=driver, poolclass=KeepingPool)
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), module=driver, poolclass=KeepingPool, pool_reset_on_return=None
+    )
     _listen(engine, path, driver, busy_timeout_ms)
     return engine
 
@@ -329,6 +331,13 @@ def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> No
         if not still_ours(record.info):
             raise DisconnectionError("the database file was replaced")
 
+    def roll_back(raw: Any, record: Any, _: Any) -> None:
+        # In the place of SQLAlchemy's own, which prints the traceback of one that fails.
+        try:
+            raw.rollback()
+        except driver.Error as error:
+            record.invalidate(error)
+
     def distrust(context: Any) -> None:
         # What a connection has cached after a failed read or fsync may differ from the disk: start afresh.
         if primary_code(context.original_exception) == IOERR:
@@ -336,6 +345,7 @@ def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> No
 
     event.listen(engine, "do_connect", open_file)
     event.listen(engine, "checkout", still_valid)
+    event.listen(engine, "reset", roll_back)
     event.listen(engine, "begin", _begin)
     event.listen(engine, "handle_error", distrust)
 

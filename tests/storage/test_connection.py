@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from edi_storage.connection import (
@@ -230,7 +230,7 @@ def test_text_that_no_database_can_look_for_is_bad_input_and_no_damage(path):
 
 INCREMENT = """
 import sys
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from edi_storage.connection import make_engine, writing
 import importlib
 engine = make_engine("sqlite:///" + sys.argv[1], driver=importlib.import_module(sys.argv[2]))
@@ -372,17 +372,24 @@ def test_a_path_that_no_url_can_hold_is_refused() -> None:
         sqlite_url("/photos/what?.db")
 
 
-def test_a_connection_that_breaks_between_two_uses_is_one_sentence_and_then_replaced(tmp_path):
-    engine = make_engine(sqlite_url(tmp_path / "edi.db"))
-    create_database(engine)
-    with reading(engine) as connection:
-        raw = connection.connection.dbapi_connection
-    assert raw is not None
-    raw.close()
-    with (
-        pytest.raises(DatabaseError, match=r"edi\.db could not be used: Cannot operate on a closed database\.$"),
-        writing(engine),
-    ):
-        pass
-    with writing(engine) as connection:
-        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+@each_way
+def test_a_connection_that_breaks_between_two_uses_is_one_sentence_and_then_replaced(path, way, caplog):
+    with counter(path) as engine:
+        with way(engine, "s-1") as connection:
+            raw = driver_connection(connection)
+        raw.close()
+        with (
+            pytest.raises(DatabaseError, match=r"edi\.db could not be used: Cannot operate on a closed database\.$"),
+            way(engine, "s-1"),
+        ):
+            pass
+        with way(engine, "s-1") as connection:
+            put(connection, 1)
+        assert value(engine) == 1
+    assert not caplog.records  # the pool says nothing of the rollback that could not be
+
+
+def driver_connection(connection):
+    return (
+        connection.connection.dbapi_connection if isinstance(connection, Connection) else connection.cursor.connection
+    )
