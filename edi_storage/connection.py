@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,6 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import PoolProxiedConnection
 
 from edi_storage import database_server
 from edi_storage.database_file import (
@@ -40,7 +39,7 @@ from edi_storage.database_file import (
     unusable,
 )
 from edi_storage.errors import EdiError, InputError
-from edi_storage.pool import OPENED, KeepingPool, still_ours
+from edi_storage.pool import OPENED, KeepingPool, Writer, still_ours
 from edi_storage.statements import Direct, Handle
 
 __all__ = [
@@ -189,33 +188,40 @@ def writing_prepared(engine: Engine, session_id: str) -> Iterator[Handle]:
             yield connection
         return
     with explaining(engine, values=True):
-        pooled = pool.take()
+        writer = pool.take()
         try:
             if pool.times == _MANY:
-                pooled = _with_room(engine, pooled)
-            raw = _start(engine, pooled, reads=False)
-            cursor = raw.cursor()
+                writer = _with_room(engine, pool, writer)
+            _start(engine, writer.raw, writer.info, reads=False)
+            cursor = writer.raw.cursor()
             yield Direct(engine.dialect, cursor)
             cursor.execute("COMMIT")
         except BaseException:
-            pooled.close()  # rolls back
+            _give_up(engine, writer)
             raise
-        pool.keep(pooled)
+        pool.keep(writer)
 
 
-def _with_room(engine: Engine, pooled: PoolProxiedConnection) -> PoolProxiedConnection:
+def _with_room(engine: Engine, pool: KeepingPool, writer: Writer) -> Writer:
     """A connection whose log has become as long as it will be: see `database_file.lengthen_log`."""
     path = database_path(engine)
     assert path
-    raw = _start(engine, pooled, reads=False)
+    _start(engine, writer.raw, writer.info, reads=False)
     try:
-        lengthen_log(raw, path)
-        raw.rollback()
-    except engine.dialect.loaded_dbapi.Error:
+        lengthen_log(writer.raw, path)
+        writer.raw.rollback()
+    except (engine.dialect.loaded_dbapi.Error, OSError):
         # No boundary needs it: what there is to say of the disk, its own transaction will say.
-        pooled.invalidate()
-        return engine.raw_connection()
-    return pooled
+        _give_up(engine, writer)
+        return pool.take()
+    return writer
+
+
+def _give_up(engine: Engine, writer: Writer) -> None:
+    """Roll back and close; a COMMIT that failed would keep its locks if it were only closed."""
+    with suppress(engine.dialect.loaded_dbapi.Error):
+        writer.raw.rollback()
+    writer.raw.close()
 
 
 @contextmanager
@@ -342,6 +348,7 @@ def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> No
         # What a connection has cached after a failed read or fsync may differ from the disk: start afresh.
         if primary_code(context.original_exception) == IOERR:
             context.is_disconnect = True
+            engine.pool.distrust()  # type: ignore[attr-defined]
 
     event.listen(engine, "do_connect", open_file)
     event.listen(engine, "checkout", still_valid)
@@ -351,19 +358,17 @@ def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> No
 
 
 def _begin(connection: Connection) -> None:
-    _start(connection.engine, connection.connection, connection.get_execution_options().get(_READING, False))
+    pooled = connection.connection
+    reads = connection.get_execution_options().get(_READING, False)
+    _start(connection.engine, pooled.dbapi_connection, pooled.info, reads)
 
 
-def _start(engine: Engine, pooled: PoolProxiedConnection, reads: bool) -> Any:
-    """Start a transaction; after a deferred BEGIN two processes could read, then both write what they computed.
-
-    Returns the driver's connection.
-    """
-    raw: Any = pooled.dbapi_connection
-    if pooled.info[_READING] is not reads:
+def _start(engine: Engine, raw: Any, info: MutableMapping[Any, Any], reads: bool) -> None:
+    """Start a transaction; after a deferred BEGIN two processes could read, then both write what they computed."""
+    if info[_READING] is not reads:
         # Only where it changes: SQLite compiles every statement of the connection anew after it.
         raw.execute(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
-        pooled.info[_READING] = reads
+        info[_READING] = reads
     raw.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
     try:
         # Under the lock: a newer EDI may have migrated the database while this process held a connection.
@@ -372,4 +377,3 @@ def _start(engine: Engine, pooled: PoolProxiedConnection, reads: bool) -> Any:
         with suppress(engine.dialect.loaded_dbapi.Error):  # the first error is the one to tell
             raw.rollback()
         raise
-    return raw

@@ -1,59 +1,82 @@
-"""The pool of connections to SQLite, with one at hand for the next stage boundary."""
+"""The pool of connections to SQLite, with some at hand for the next stage boundaries."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from edi_storage.database_file import identity
 
 #: Where a connection's `info` has who opened it: the process, the file, and what identified it then.
 OPENED: Final = "edi_opened"
 
+#: How many stay at hand; more are needed only while more threads than this store boundaries at once.
+_MOST: Final = 5
+
+
+@dataclass(slots=True)
+class Writer:
+    """A connection of the driver that belongs to nobody else, outside of what SQLAlchemy counts."""
+
+    raw: Any
+    info: dict[Any, Any]
+    #: The pool's `KeepingPool.trusted` when it was taken from it.
+    trusted: int
+
 
 class KeepingPool(QueuePool):
-    """A pool that keeps the connection of the last prepared transaction checked out, at hand for the next.
+    """A pool that keeps the connections of prepared transactions at hand, as the driver's own.
 
-    To check one out and in takes longer than SQLite takes for the statements of a stage boundary. Only one is kept:
-    those of other threads go back to the pool, which has no more than it has.
+    To check one out and in takes longer than SQLite takes for the statements of a stage boundary. They are detached:
+    one that stayed checked out would be missing where the pool has no more, and SQLAlchemy would hold it for ever.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._kept: list[PoolProxiedConnection] = []
+        self._kept: list[Writer] = []
+        #: Raised when no connection that was opened before is to be used any more.
+        self.trusted = 0
         #: How often a connection was kept.
         self.times = 0
 
-    def take(self) -> PoolProxiedConnection:
-        """A connection that nobody else has. Give it to `keep`, or close it, which rolls back."""
+    def take(self) -> Writer:
+        """A connection that nobody else has. Give it to `keep`, or close its `raw`."""
         try:
-            pooled = self._kept.pop()  # a single step: no other thread gets the same
+            kept = self._kept.pop()  # a single step: no other thread gets the same
         except IndexError:
-            return self.connect()
-        if still_ours(pooled.info):
-            return pooled
-        pooled.close()  # whoever checks it out throws it away
-        return self.connect()
+            return self._open()
+        return kept if still_ours(kept.info) else self._open()
 
-    def keep(self, pooled: PoolProxiedConnection) -> None:
+    def _open(self) -> Writer:
+        trusted = self.trusted
+        pooled = self.connect()
+        writer = Writer(pooled.dbapi_connection, dict(pooled.info), trusted)
+        pooled.detach()
+        return writer
+
+    def keep(self, writer: Writer) -> None:
         """Have a connection at hand that `take` gave, and that is in no transaction."""
-        self._kept.append(pooled)
         self.times += 1
-        self._give_back(1)
+        if writer.trusted == self.trusted and len(self._kept) < _MOST:
+            self._kept.append(writer)
+        else:
+            writer.raw.close()
+
+    def distrust(self) -> None:
+        """Close those at hand, and those in use when they are given back."""
+        self.trusted += 1
+        kept, self._kept = self._kept, []
+        for writer in kept:
+            writer.raw.close()
 
     def dispose(self) -> None:
         """Close all connections that nobody uses."""
-        self._give_back(0)
+        self.distrust()
         super().dispose()
-
-    def _give_back(self, but: int) -> None:
-        with suppress(IndexError):  # another thread has taken it
-            while len(self._kept) > but:
-                self._kept.pop(0).close()
 
 
 def still_ours(info: Mapping[Any, Any]) -> bool:

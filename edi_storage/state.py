@@ -337,13 +337,14 @@ class Rows:
 
 
 def rows_of(document: Mapping[str, Any]) -> Rows:
-    """The rows that a state delta, or a whole state, stands for. A null in a delta removes: it stands for nothing."""
+    """The rows that a state delta, or a whole state, stands for."""
+    document = merge_patch({}, document)  # without the nulls of a patch
     rows = Rows()
     # A delta holds one of these parts, seldom two.
     if scene := document.get("scene_analysis"):
         _add_scene(rows, scene)
     if intent := document.get("intent"):
-        rows.intent = Intent.model_validate(merge_patch({}, intent))
+        rows.intent = Intent.model_validate(intent)
     if prompts := document.get("prompts"):
         _add_prompts(rows, prompts)
     if validation := document.get("validation"):
@@ -356,37 +357,35 @@ def rows_of(document: Mapping[str, Any]) -> Rows:
 def _add_scene(rows: Rows, scene: Json) -> None:
     if image := scene.get("image"):
         rows.artifacts.append(Artifact(kind="original", name="original", path=image["path"], sha256=image["sha256"]))
-        if (mask := image.get("mask")) is not None:
-            rows.artifacts.append(_file("mask", "given", mask))
-    rows.entities = [EntityData.model_validate(entity) for entity in scene.get("entities") or []]
+        if "mask" in image:
+            rows.artifacts.append(_file("mask", "given", image["mask"]))
+    rows.entities = [EntityData.model_validate(entity) for entity in scene.get("entities", [])]
     rows.artifacts += [
         _file("mask", entity.entity_id, entity.mask_path) for entity in rows.entities if entity.mask_path
     ]
 
 
 def _add_prompts(rows: Rows, prompts: Json) -> None:
-    pairs = [pair for key, pair in prompts.items() if pair is not None and key != "final"]
+    pairs = [pair for key, pair in prompts.items() if key != "final"]
     rows.prompts = [read_pair(pair) for pair in pairs]
-    rows.decisions = [read_decision(pair) for pair in pairs if pair.get("decision") is not None]
+    rows.decisions = [read_decision(pair) for pair in pairs if "decision" in pair]
 
 
 def _add_validation(rows: Rows, validation: Json) -> None:
-    attempts = validation.get("attempts") or {}
-    made = {number: attempt for number, attempt in attempts.items() if attempt is not None}
-    rows.validations = [_validation(attempt) for attempt in made.values() if attempt.get("alignment_score") is not None]
-    feedback = (validation.get("feedback") or {}).values()
-    rows.feedback = [UserFeedback.model_validate(merge_patch({}, item)) for item in feedback if item is not None]
-    for number, attempt in made.items():
+    attempts = validation.get("attempts", {})
+    rows.validations = [_validation(attempt) for attempt in attempts.values() if "alignment_score" in attempt]
+    rows.feedback = [UserFeedback.model_validate(item) for item in validation.get("feedback", {}).values()]
+    for number, attempt in attempts.items():
         rows.artifacts += _files_of(number, attempt)
 
 
 def _files_of(number: str, attempt: Json) -> Iterator[Artifact]:
-    if (edited := attempt.get("edited_image_path")) is not None:
-        yield _file("edited", f"attempt_{number}", edited)
-    for variation, made in enumerate(attempt.get("variations") or [], 1):
+    if "edited_image_path" in attempt:
+        yield _file("edited", f"attempt_{number}", attempt["edited_image_path"])
+    for variation, made in enumerate(attempt.get("variations", []), 1):
         yield _file("edited", f"attempt_{number}_variation_{variation}", made["path"])
-    if (delta := attempt.get("delta_image_path")) is not None:
-        yield _file("delta", f"attempt_{number}", delta)
+    if "delta_image_path" in attempt:
+        yield _file("delta", f"attempt_{number}", attempt["delta_image_path"])
 
 
 def _file(kind: Any, name: str, path: str) -> Artifact:
@@ -395,10 +394,8 @@ def _file(kind: Any, name: str, path: str) -> Artifact:
 
 
 def _validation(attempt: Mapping[str, Any]) -> ValidationData:
-    fields = ValidationData.model_fields
-    return ValidationData.model_validate(
-        {name: value for name, value in attempt.items() if value is not None and name in fields}
-    )
+    known = {key: value for key, value in attempt.items() if key in ValidationData.model_fields}
+    return ValidationData.model_validate(known)
 
 
 def _shared(scene: Json, feedback: Iterable[UserFeedback]) -> frozenset[str]:
@@ -410,11 +407,11 @@ def _shared(scene: Json, feedback: Iterable[UserFeedback]) -> frozenset[str]:
 
 
 def _session_columns(document: Mapping[str, Any], decisions: Iterable[LoggedDecision]) -> Json:
-    columns = {name: document[name] for name in ("image_path", "naive_prompt") if document.get(name) is not None}
-    scene, validation = document.get("scene_analysis") or {}, document.get("validation") or {}
+    columns = {name: document[name] for name in ("image_path", "naive_prompt") if name in document}
+    scene, validation = document.get("scene_analysis", {}), document.get("validation", {})
     if parent := scene.get("parent"):
         columns |= {"parent_session_id": parent["session_id"], "forked_from_stage": parent["stage"]}
-    if consent := (scene.get("options") or {}).get("consent"):
+    if consent := scene.get("options", {}).get("consent"):
         columns["consent"] = consent
     profiles = {made.attempt: made.profile_version for made in decisions if made.profile_version is not None}
     if profiles:
@@ -426,14 +423,14 @@ def _session_columns(document: Mapping[str, Any], decisions: Iterable[LoggedDeci
             "final_alignment_score": validation["score"],
             "failure_reason": None,
         }
-    if (failure := validation.get("failure")) is not None:
-        columns |= {"status": "failed", "failure_reason": failure}
+    if "failure" in validation:
+        columns |= {"status": "failed", "failure_reason": validation["failure"]}
     return columns
 
 
 def read_pair(pair: Mapping[str, Any]) -> PromptRecord:
     """A prompt as it stands in the document, as a record."""
-    fields = {name: value for name, value in pair.items() if value is not None and name != "decision"}
+    fields = {name: value for name, value in pair.items() if name != "decision"}
     return PromptRecord(positive_prompt=fields.pop("positive"), negative_prompt=fields.pop("negative"), **fields)
 
 
@@ -441,4 +438,4 @@ def read_decision(pair: Mapping[str, Any]) -> LoggedDecision:
     """The decision that stands with a prompt in the document."""
     prompt = read_pair(pair)
     given = {"attempt": prompt.attempt_number, "created_at": prompt.created_at}
-    return LoggedDecision.model_validate({**merge_patch({}, pair["decision"]), **given})
+    return LoggedDecision.model_validate({**pair["decision"], **given})

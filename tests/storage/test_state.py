@@ -107,5 +107,17 @@ def test_what_a_delta_removes_stands_for_no_row(delta: Json) -> None:
     assert rows_of(with_nulls(delta, names)) == rows_of(delta)
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"intent": {"question": None}},
+        {"scene_analysis": {"image": {"mask": None}, "parent": {"stage": None}, "options": {"consent": None}}},
+        {"validation": {"attempts": {"1": {"hints": None}}, "feedback": {"first": None}, "failure": None}},
+    ],
+)
+def test_a_delta_that_only_removes_stands_for_no_row(patch: Json) -> None:
+    assert rows_of(patch) == rows_of({})
+
+
 def _names(part: Json) -> set[str]:
     return {*part}.union(*(_names(value) for value in part.values() if isinstance(value, dict)))
