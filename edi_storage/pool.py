@@ -44,7 +44,7 @@ class KeepingPool(QueuePool):
         self.times = 0
 
     def take(self) -> Writer:
-        """A connection that nobody else has. Give it to `keep`, or close its `raw`."""
+        """A connection that nobody else has. Give it to `keep`, or roll back and close its `raw`."""
         try:
             kept = self._kept.pop()  # a single step: no other thread gets the same
         except IndexError:

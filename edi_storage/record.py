@@ -95,9 +95,10 @@ def _as_utc(value: datetime) -> datetime:
 
 def _is_json(value: str) -> str:
     try:
-        from_json(value, allow_inf_nan=False)
+        document = from_json(value)
     except ValueError:
         raise ValueError("is not JSON that can be read") from None
+    check_json(document)
     return value
 
 

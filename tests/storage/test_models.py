@@ -254,8 +254,14 @@ def test_a_rating_is_a_whole_number_from_1_to_5(rating: Any) -> None:
         UserFeedback.checked({"feedback_type": "accept", "rating": rating})
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"a": NaN}', "9" * 5000, '"\\ud800"', ""])
-def test_a_box_that_is_no_json_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[" * 100_000, '{"a": NaN}', '"\\ud800"'),
+        *("[1e999]", '"\\u0000"', "9" * 20, "9" * 5000, "[" * 150 + "]" * 150),
+    ],
+)
+def test_a_box_that_is_no_json_or_that_others_could_not_read_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="bbox_json"):
         EntityData.checked({"id": "sky_0", "label": "sky", "confidence": 1, "bbox_json": text})
 
