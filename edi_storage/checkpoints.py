@@ -208,9 +208,9 @@ class SessionStateManager:
             for file in self.list_checkpoints(session_id)
             if not isinstance(self._looked_at(file), CheckpointFinding)
         ]
-        for file in valid[:-keep]:
-            self.store.remove(file.path)
-        return [file.path for file in valid[:-keep]]
+        removed = [file.path for file in valid[:-keep]]
+        self.store.remove(*removed)
+        return removed
 
     # --- Whole sessions ---
 
@@ -233,8 +233,7 @@ class SessionStateManager:
         names = (entry.name for entry in self.store.entries() if not entry.is_folder)
         aside = [name for name in names if name.startswith(f"{live}.set-aside-")]
         self.store.remove_tree(session_id)
-        for path in [live, *aside, *self.temp_files(session_id)]:
-            self.store.remove(path)
+        self.store.remove(live, *aside, *self.temp_files(session_id))
 
     def set_aside(self, path: str) -> str:
         """Rename a damaged file, given by a finding's path, to a dated name beside it; returns the new path."""
@@ -243,8 +242,8 @@ class SessionStateManager:
     def remove_temp_live_files(self, session_id: str) -> None:
         """Remove a session's live states that killed processes left half-written. Under its lease, before any write."""
         # Object stores have none, and a look at all names takes long there.
-        for path in self.temp_live_files().get(session_id, []) if self.store.is_local else ():
-            self.store.remove(path)
+        if self.store.is_local:
+            self.store.remove(*self.temp_live_files().get(session_id, []))
 
     def temp_files(self, session_id: str) -> list[str]:
         """What unfinished writes of a session left behind. Remove them under its lease only."""

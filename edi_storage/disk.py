@@ -131,7 +131,10 @@ class LocalFolder:
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self.full_path(path))
-            _sync_folder(os.path.dirname(self.full_path(path)))
+
+    def sync(self, folder: str) -> None:
+        with suppress(FileNotFoundError):
+            _sync_folder(self.full_path(folder))
 
     def remove_tree(self, path: str) -> None:
         target = self.full_path(path)

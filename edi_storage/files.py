@@ -128,10 +128,14 @@ class FileStore:
         names = (entry.name for entry in self.entries(prefix) if not entry.is_folder and is_temp(entry.name))
         return sorted(f"{prefix}/{name}" if prefix else name for name in names)
 
-    def remove(self, path: str) -> None:
-        """Remove a file; a missing one is no error."""
-        with self._named("remove", _checked(path)):
-            self._backend.remove(path)
+    def remove(self, *paths: str) -> None:
+        """Remove files, on disk once they all are; a missing one is no error."""
+        for path in paths:
+            with self._named("remove", _checked(path)):
+                self._backend.remove(path)
+        for folder in {os.path.dirname(path) for path in paths}:
+            with self._named("remove", folder):
+                self._backend.sync(folder)
 
     def remove_tree(self, prefix: str) -> None:
         """Remove a folder and everything in it; a missing one is no error."""
@@ -300,7 +304,11 @@ class _Backend(Protocol):
     def exists(self, path: str) -> bool: ...
     def entries(self, folder: str) -> Iterator[Entry]: ...
     def walk(self, folder: str) -> list[str]: ...
-    def remove(self, path: str) -> None: ...
+    def remove(self, path: str) -> None:
+        """Remove a file, for good after the next `sync` of its folder; a missing one is no error."""
+        ...
+
+    def sync(self, folder: str) -> None: ...
     def remove_tree(self, path: str) -> None: ...
     def rename(self, path: str, new: str) -> None: ...
     def share(self, path: str, new: str) -> bool: ...
@@ -376,6 +384,9 @@ class _ObjectStore:
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._key(path))
+
+    def sync(self, folder: str) -> None:
+        """What an object store has answered is done."""
 
     def remove_tree(self, path: str) -> None:
         with suppress(FileNotFoundError):

@@ -44,10 +44,14 @@ FORKING = "forking"
 # --- Ordinary work -----------------------------------------------------------------------------------
 
 
-def export_checkpoints(store: Store, session_id: str) -> int:
-    """Write every checkpoint that is behind the database; returns how many. A finished session keeps the newest 3."""
+def export_checkpoints(store: Store, session_id: str, there: int = 0) -> int:
+    """Write every checkpoint that is behind the database; returns how many. A finished session keeps the newest 3.
+
+    there: the caller has written those up to this boundary himself (see `export_boundary`).
+    """
     commits = store.database.get_commits(session_id)
-    exported = store.database.exported_seq(session_id)
+    noted = store.database.exported_seq(session_id)
+    exported = max(noted, there)
     # A finished session cannot be interrupted any more, so the newest checkpoints are enough.
     finished = any(commit.stage == "completed" for commit in commits)
     wanted = {commit.seq for commit in (commits[-KEPT_CHECKPOINTS:] if finished else commits)}
@@ -60,7 +64,7 @@ def export_checkpoints(store: Store, session_id: str) -> int:
             store.checkpoints.write_checkpoint(state, checkpoint_info(commit))
             reach("export.after_checkpoint")
             written += 1
-    if written:
+    if commits and commits[-1].seq > noted:
         store.database.mark_exported(session_id, commits[-1].seq)
         reach("export.after_mark")
     if finished and len(store.checkpoints.list_checkpoints(session_id)) > KEPT_CHECKPOINTS:
@@ -180,8 +184,7 @@ def collect_garbage(store: Store, session_id: str) -> int:
     lease = store.database.acquire(session_id, owner_name(), _MOMENT)
     try:
         strays = stray_files(store, session_id) + store.checkpoints.temp_live_files().get(session_id, [])
-        for path in strays:
-            store.files.remove(path)
+        store.files.remove(*strays)
     finally:
         store.database.release(lease)
     return len(strays)

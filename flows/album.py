@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,8 @@ T = TypeVar("T")
 #: Small copies (`Pixels`, `Mask`) by the path of the stored file. Stored files never change, so copies stay true.
 Copies = MutableMapping[str, Any]
 
+#: Pictures as text (see `pictures.data_uri`) by what they show; those of a run are true as long as it lasts.
+Drawn = MutableMapping[Hashable, str]
 
 #: Pixels of the longer side of the copies that a run keeps.
 SMALL: Final = 560
@@ -44,12 +46,22 @@ class Album:
     masks: dict[str, Mask] = field(default_factory=dict)  # by entity id
     deltas: dict[int, Pixels] = field(default_factory=dict)  # what changed, by attempt
     variations: dict[int, Pixels] = field(default_factory=dict)  # of the first attempt, by number
+    drawn: Drawn = field(default_factory=dict)
+
+    def draw(self, what: Hashable, draw: Callable[[], str]) -> str:
+        """The picture `what` as text, drawn unless an earlier page of the same run has it already."""
+        if what not in self.drawn:
+            self.drawn[what] = draw()
+        return self.drawn[what]
 
 
-def album(store: Store, history: SessionHistory, longest: int, copies: Copies | None = None) -> Album:
+def album(
+    store: Store, history: SessionHistory, longest: int, copies: Copies | None = None, drawn: Drawn | None = None
+) -> Album:
     """The album of a session, its pictures at most `longest` pixels a side.
 
-    `copies` holds what an earlier album of the same `longest` has decoded, and gets what this one does.
+    `copies` holds what an earlier album of the same `longest` has decoded, and gets what this one does; `drawn` what
+    its pages have drawn.
     """
     known: Copies = {} if copies is None else copies
     image = history.state.scene_analysis.get("image", {}) if history.state else {}
@@ -71,6 +83,7 @@ def album(store: Store, history: SessionHistory, longest: int, copies: Copies | 
         {name: found for name, found in masks.items() if found is not None},
         {number: found for number, found in deltas.items() if found is not None},
         {number: found for number, found in variations.items() if found is not None},
+        {} if drawn is None else drawn,
     )
 
 

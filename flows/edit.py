@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from prefect import flow, runtime
+from prefect.settings import get_current_settings
 from pydantic import Field
 
 from edi_storage.errors import EdiError, InputError, SessionFailedError, UnsupportedEditError
 from edi_storage.models import MAX_ATTEMPTS, Consent, Review, SessionData
-from edi_storage.recovery import end_session, export_checkpoints
+from edi_storage.recovery import end_session
 from edi_storage.settings import Settings, load_settings
 from edi_storage.steps import Step, answer_step, last_attempt, next_step
 from edi_storage.store import Store, open_store
 from edi_storage.variations import open_question
 from flows import asking, form
-from flows.artifacts import show_end, show_session
+from flows.artifacts import Showing, show_end
 from flows.engines.choices import read_choice
 from flows.engines.wishes import Wishes
 from flows.hooks import forgive_disk, mark_cancelled, mark_crashed
@@ -53,6 +54,8 @@ def _run_name() -> str:
     name="edit-image",
     flow_run_name=_run_name,
     persist_result=False,
+    # Prefect's own default. Where none is named it asks the server for one, twice in each run, though nothing is kept.
+    result_storage=get_current_settings().results.local_storage_path,
     on_failure=[forgive_disk, show_end],
     on_crashed=[mark_crashed],
     on_cancellation=[mark_cancelled, show_end],
@@ -205,17 +208,19 @@ def run_session(
         if not run.restored:
             _check(run.session)
         _take_answer(run, answer)
-        for step in run.restored if show_restored and not in_batch else ():
-            _stage(run_step, run, step)
-        following = _next(run)
-        while isinstance(following, Step):
-            _stage(run_step, run, following)
+        showing = None if in_batch else Showing(run)
+        with showing or nullcontext():
+            for step in run.restored if show_restored and not in_batch else ():
+                _stage(run_step, run, step)
             following = _next(run)
-        run.waiting_for = following
-        export_checkpoints(store, run.session.session_id)
-        if not in_batch:
-            show_session(run)
-        result = outcome(store, run.session.session_id, restored=run.restored)
+            while isinstance(following, Step):
+                _stage(run_step, run, following)
+                following = _next(run)
+            run.waiting_for = following
+            if showing:
+                showing.finish()
+            run.export_rest()
+            result = outcome(store, run.session.session_id, restored=run.restored)
     result["waiting_for"] = run.waiting_for
     return result
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from prefect import Flow, State, Task
+from prefect import Flow, State, Task, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.exceptions import TerminationSignal
@@ -40,9 +40,13 @@ _LEASE_SECONDS = 10
 
 def write_checkpoint(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
     """After a stage: write the checkpoint of its boundary, and any that is missing."""
-    run = state.result()
-    if isinstance(run, SessionRun):
-        run.export()
+    run_of_task().export()
+
+
+def run_of_task() -> SessionRun:
+    """What the present stage works on. Its state tells it too, but by way of another thread."""
+    run: SessionRun = runtime.task_run.parameters["run"]
+    return run
 
 
 def forgive_disk(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

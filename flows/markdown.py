@@ -12,6 +12,7 @@ from edi_storage.state import Json, fallbacks_in
 from edi_storage.steps import Step
 from flows import words
 from flows.album import Album
+from flows.engines.base import Pixels
 from flows.engines.heat import LEGEND
 from flows.engines.nouns import names_of
 from flows.links import RATINGS, again_link, has_result, rating_link, session_link
@@ -90,13 +91,19 @@ def before_and_after(history: SessionHistory, album: Album, side: int = _SIDE) -
         return []
     if album.before is None:
         return ["The stored photo cannot be read any more: `edi doctor` says more."]
-    before = _picture("before", data_uri(album.before, side, most=_MOST_PICTURE))
+    before = _drawn(album, "before", album.before, side)
+    path = history.state.edited_image_path if history.state else None
     after = "not yet"
     if album.after is not None:
-        after = _picture("after", data_uri(album.after, side, most=_MOST_PICTURE))
-    elif history.state and history.state.edited_image_path:
+        after = _drawn(album, "after", album.after, side, path)
+    elif path:
         after = "the stored result cannot be read any more: `edi doctor --repair` makes it again"
     return [table(["before", "after"], [[before, after]])]
+
+
+def _drawn(album: Album, name: str, pixels: Pixels, side: int, path: str | None = None) -> str:
+    """A picture of the album; of several with this name, the one whose stored file is at `path`."""
+    return _picture(name, album.draw((name, path, side), lambda: data_uri(pixels, side, most=_MOST_PICTURE)))
 
 
 def found_in(history: SessionHistory, album: Album, side: int) -> str:
@@ -148,9 +155,10 @@ def _found(history: SessionHistory, album: Album) -> list[str]:
     names = names_of(history.entities)
     parts = ["### What is in the photo"]
     masks = {number: album.masks[e.entity_id] for number, e in numbered.items() if e.entity_id in album.masks}
-    if album.before is not None and masks:
-        overlay = labelled(album.before, masks)
-        parts.append(_picture("what was found", data_uri(overlay, _ALONE, most=_MOST_PICTURE)))
+    before = album.before
+    if before is not None and masks:
+        uri = album.draw(("found", *masks), lambda: data_uri(labelled(before, masks), _ALONE, most=_MOST_PICTURE))
+        parts.append(_picture("what was found", uri))
     became = _what_became(history)
     head = ["no.", "what", "share", "certainty", *(["what the edit did to it"] if became else [])]
     rows = [

@@ -59,7 +59,9 @@ class ProgressBar:
         self._run.on_progress = None
         self._failed = kind is not None
         self._end.set()
-        self._thread.join(_LAST_SECONDS)
+        # Until then there is no bar, and nothing to wait for.
+        if time.monotonic() - self._began >= self._long:
+            self._thread.join(_LAST_SECONDS)
 
     def _take(self, progress: Progress) -> None:
         self._newest = progress

@@ -259,11 +259,31 @@ def _using(url: str, *, heartbeats: bool) -> Iterator[None]:
         from prefect.settings import temporary_settings
 
         changes = {"PREFECT_API_URL": url} | ({} if heartbeats else {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": None})
-        with temporary_settings(changes):
+        with temporary_settings(changes), _one_client(url):
             try:
                 yield
             finally:
                 _flush(url)
+
+
+@contextlib.contextmanager
+def _one_client(url: str) -> Iterator[None]:
+    """One client for all flows of the block: each of its own would load a hundred certificates, and ask for a token.
+
+    Blocks do not stand in each other: Prefect would give the inner one the client, and so the server, of the outer one.
+    """
+    import httpx
+    from prefect.context import SyncClientContext
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(SyncClientContext())
+        except (RuntimeError, httpx.HTTPError) as error:
+            why = str(error).rstrip(".")
+            if "Unauthorized" in why:
+                why = "it asks for a password: set PREFECT_API_AUTH_STRING to user:password"
+            raise EdiError(f"The Prefect server at {url} cannot be used: {why}.") from error
+        yield
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Knows nothing of Prefect; the stages in `flows.stages` put it to work.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -78,8 +78,12 @@ class SessionRun:
         self.waiting_for: WaitingFor | None = None
         #: Small copies of stored pictures, by path: what is shown several times is decoded once (see `flows.album`).
         self.copies: dict[str, Any] = {}
+        #: The pictures of its pages that were drawn before, as text (see `flows.album`).
+        self.drawn: dict[Hashable, str] = {}
         #: The page of this session in the present flow run, once there is one (see `flows.artifacts`).
         self.artifact: UUID | None = None
+        #: Asks for the session to be shown as it stands; returns at once (see `flows.artifacts.Showing`).
+        self.show: Callable[[], None] | None = None
         #: Told of every report of an engine, in the engine's thread: it must return at once.
         self.on_progress: Callable[[Progress], None] | None = None
         self._step: Step | None = None
@@ -187,6 +191,11 @@ class SessionRun:
             export_boundary(self.store, self.state, self._newest)
         elif self._exported < self.seq:
             export_checkpoints(self.store, self.session.session_id)
+        self._exported = self.seq
+
+    def export_rest(self) -> None:
+        """Write the checkpoints that are missing still, note that all are there, and remove what is not kept."""
+        export_checkpoints(self.store, self.session.session_id, there=self._exported)
         self._exported = self.seq
 
     def begin(self, step: Step) -> datetime:

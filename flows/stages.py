@@ -49,7 +49,7 @@ StageTask = Task[[SessionRun, Step], Any]
 RETRY_DELAYS: list[float] = [2, 8, 30]
 
 #: After these stages a watcher finds something new in the session's artifact.
-_WATCHED = ("analysis", "validation")
+_WATCHED = ("analysis", "edit", "validation")
 
 
 def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
@@ -342,7 +342,9 @@ STAGES: dict[str, StageTask] = {
 def run_as_task(run: SessionRun, step: Step) -> None:
     """A stage as a task of the present flow run, whose page shows it."""
     # return_state: a plain call returns Prefect's state for a restored stage, and the value for any other.
-    STAGES[step.stage](run, step, return_state=True).result()
+    state = STAGES[step.stage](run, step, return_state=True)
+    if not state.is_completed():
+        state.result()
 
 
 def run_in_batch(run: SessionRun, step: Step) -> None:

@@ -84,9 +84,9 @@ MUTANTS = (
             ("edi_storage/database.py", "    def commit_stage(self, lease", _IN_THE_HOOK),
             (
                 "edi_storage/recovery.py",
-                "    exported = store.database.exported_seq",
+                "    noted = store.database.exported_seq",
                 "    store.database.commit_pending()\n    commits = store.database.get_commits(session_id)\n"
-                "    exported = store.database.exported_seq",
+                "    noted = store.database.exported_seq",
             ),
         ],
         "SIGKILL at a random moment",

@@ -6,6 +6,7 @@ import base64
 import io
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from flows import words
 from flows.markdown import bare, plain
 from tests import homes
 from tests.flows.conftest import PALACE, Edi
+from tests.waiting import PATIENCE
 
 Artifact = dict[str, Any]
 
@@ -74,12 +76,13 @@ def rows(page: str, head: str) -> list[list[str]]:
 
 def test_a_person_can_watch_a_session_grow(edi: Edi, server: str) -> None:
     session_id = f"grown-{uuid4().hex}"
-    edi.killed("begin", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", session_id)
+    edi.killed("shown", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", session_id)
     (found,) = pages(server, session_id)
     done = edi.json("resume", session_id)
     kept, ended = pages(server, session_id)
     assert kept == found, "each run has the one page, and leaves those of others alone"
-    assert found.startswith("## Working out what the prompt means.")
+    # The stages go on while a page is made: it shows one of those after the analysis.
+    assert re.match(r"## (Working out what the prompt means|Writing the prompt|Editing the photo)", found)
     assert set(pictures(found)) == {"before", "what was found"}
     assert "not yet" in found
     assert ended.startswith(f"## Done. EDI measures {100 * done['alignment_score']:.0f} % as asked; ")
@@ -89,6 +92,51 @@ def test_a_person_can_watch_a_session_grow(edi: Edi, server: str) -> None:
     before, after = (np.asarray(shown[name].convert("RGB"), int) for name in ("before", "after"))
     assert np.abs(before - after).mean() > 5
     assert all(len(page) < MOST for page in (found, ended))
+
+
+def test_no_stage_waits_for_a_page(store: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import artifacts as shown
+    from flows.session import SessionRun
+
+    real, real_begin = shown.show_session, SessionRun.begin
+    last_stage, waited = threading.Event(), list[bool]()
+
+    def slow(*args: Any) -> None:
+        waited.append(last_stage.wait(PATIENCE))
+        real(*args)
+
+    def begin(run: SessionRun, step: Step) -> Any:
+        if step.stage == "completed":
+            last_stage.set()
+        return real_begin(run, step)
+
+    monkeypatch.setattr(shown, "show_session", slow)
+    monkeypatch.setattr(SessionRun, "begin", begin)
+    edit("unhurried")
+    assert all(waited), "the stages went on while the first page was being made"
+    assert 1 <= len(waited) <= 3, "what was asked for meanwhile became one page"
+    assert pages(server, "unhurried")[-1].startswith("## Done.")
+
+
+def test_a_run_draws_a_picture_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import markdown
+    from flows.album import SMALL, Copies, Drawn, album
+
+    edit("drawn")
+    history = store.database.load_session("drawn")
+    copies: Copies = {}
+    drawn: Drawn = {}
+    calls: list[Any] = []
+
+    def page(*kept: Any) -> str:
+        return markdown.session_page(history, album(store, history, SMALL, *kept), store.files.full_path)
+
+    real = markdown.data_uri
+    monkeypatch.setattr(markdown, "data_uri", lambda *args, **named: calls.append(args) or real(*args, **named))
+    first = page(copies, drawn)
+    assert len(calls) == 4, "before, after, what was found, what changed"
+    assert page(copies, drawn) == first == page()
+    assert len(calls) == 4 + 1 + 4, "what changed is shown by the last page only"
 
 
 def test_the_page_says_what_the_rows_say(store: Store, server: str) -> None:
@@ -136,7 +184,7 @@ def test_each_entity_is_numbered_where_it_is(store: Store, server: str) -> None:
 
 def test_a_killed_edit_says_what_was_restored(edi: Edi, server: str) -> None:
     session_id = f"Came_Back_{uuid4().hex}"
-    edi.killed("begin", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", session_id)
+    edi.killed("shown", "edit", "edit", str(PALACE), "make the sky dramatic", "--session-id", session_id)
     edi.json("resume", session_id)
     first, ended = pages(server, session_id)
     assert "### Restored" not in first

@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,14 @@ from deployments import serve as serving
 from edi_storage.errors import EdiError, InputError
 from edi_storage.settings import Settings
 from flows.child import bound_child, import_environment, wait_ready
-from flows.server import ENVIRONMENT, check_host, named_server, prepare_environment, running_server, start_server
+from flows.server import (
+    ENVIRONMENT,
+    check_host,
+    named_server,
+    prepare_environment,
+    running_server,
+    start_server,
+)
 from tests import homes
 from tests.flows.csrf import csrf_headers
 from tests.waiting import PATIENCE, is_alive, wait_until
@@ -191,6 +199,21 @@ def test_a_named_server_that_does_not_answer_is_an_error(monkeypatch: pytest.Mon
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with pytest.raises(EdiError, match=r"PREFECT_API_URL is http://127\.0\.0\.1:9/api, but no Prefect server answers"):
         named_server()
+
+
+def test_a_server_of_another_age_is_an_error(tmp_path: Path) -> None:
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'"2.20.1"' if self.path.endswith("/version") else b"true")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Old) as old:
+        threading.Thread(target=old.serve_forever).start()
+        url = f"http://127.0.0.1:{old.server_port}/api"
+        _, told = python(EMBEDDED, home=tmp_path, PREFECT_API_URL=url).communicate(timeout=PATIENCE)
+        old.shutdown()
+    assert f"EdiError: The Prefect server at {url} cannot be used: Found incompatible versions: " in told
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
@@ -444,6 +467,9 @@ def test_with_a_password_nobody_comes_in_without_it(other_home: Path) -> None:
         assert line_of(edit) == url
         edit.communicate("end\n", timeout=PATIENCE)
         assert edit.returncode == 0
+        stranger = python(EMBEDDED, home=other_home.parent / "stranger", PREFECT_API_URL=url)
+        _, told = stranger.communicate(timeout=PATIENCE)
+        assert "cannot be used: it asks for a password: set PREFECT_API_AUTH_STRING to user:password." in told
     finally:
         serve.send_signal(signal.SIGINT)
         _, errors = serve.communicate(timeout=PATIENCE)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -147,6 +150,40 @@ def test_each_boundary_has_its_checkpoint_before_the_next_stage_starts(
     monkeypatch.setattr(SessionRun, "begin", begin)
     edit("watched")
     assert seen == [(seq, list(range(1, seq + 1))) for seq in range(10)]
+
+
+def test_each_checkpoint_is_written_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edi_storage.checkpoints import SessionStateManager
+
+    written: list[int] = []
+    real = SessionStateManager.write_checkpoint
+
+    def write(manager: SessionStateManager, state: Any, info: Any) -> str:
+        written.append(info.seq)
+        return real(manager, state, info)
+
+    monkeypatch.setattr(SessionStateManager, "write_checkpoint", write)
+    edit("once")
+    assert written == list(range(1, 11))
+    assert [file.seq for file in store.checkpoints.list_checkpoints("once")] == [8, 9, 10]
+    assert store.database.exported_seq("once") == 10
+
+
+def test_a_server_is_asked_for_no_more_than_the_run_needs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = httpx.Client.send
+
+    def send(client: httpx.Client, request: httpx.Request, **more: Any) -> httpx.Response:
+        if threading.current_thread() is threading.main_thread():
+            asked.append(f"{request.method} {re.sub('[0-9a-f-]{36}', 'ID', request.url.path)}")
+        return real(client, request, **more)
+
+    edit("warm")
+    monkeypatch.setattr(httpx.Client, "send", send)
+    edit("frugal")
+    # Its flow, the run, the run's name, Running, the run as it is now, Completed: no token, no store for results.
+    begun = ["POST /api/flows/", "POST /api/flow_runs/", "PATCH /api/flow_runs/ID", "POST /api/flow_runs/ID/set_state"]
+    assert asked == [*begun, "GET /api/flow_runs/ID", "POST /api/flow_runs/ID/set_state"]
 
 
 def test_a_hook_that_fails_loses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
