@@ -364,7 +364,7 @@ class Disk:
         self.calls: list[str] = []
         self.fail: tuple[str, int] | None = None
         self.names: dict[int, str] = {}
-        for name in ("open", "write", "fsync", "replace", "mkdir"):
+        for name in ("open", "write", "fsync", "replace", "mkdir", "unlink"):
             monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
 
     def _watched(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -409,6 +409,19 @@ def test_the_entry_of_every_new_folder_is_synced(local: FileStore, monkeypatch: 
         "fsync temp",
         "fsync files",
     ]
+
+
+def test_files_that_go_together_cost_one_sync_of_their_folder(
+    local: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a", "s1/b", "s1/c"):
+        local.write_whole(path, b"x")
+    seen = Disk(monkeypatch)
+    local.remove("s1/c", "s1/b", "s1/missing", "gone/d", "a")
+    assert local.list() == []
+    gone, synced = seen.calls[:3], [call for call in seen.calls[3:] if call.startswith("fsync")]
+    assert gone == ["unlink c", "unlink b", "unlink a"]
+    assert sorted(synced) == ["fsync root", "fsync s1"]
 
 
 def test_folders_that_another_process_made_are_synced_once(local: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
