@@ -44,14 +44,16 @@ FORKING = "forking"
 # --- Ordinary work -----------------------------------------------------------------------------------
 
 
-def export_checkpoints(store: Store, session_id: str, there: int = 0) -> int:
+def export_checkpoints(store: Store, session_id: str, there: StageCommit | None = None) -> int:
     """Write every checkpoint that is behind the database; returns how many. A finished session keeps the newest 3.
 
-    there: the caller has written those up to this boundary himself (see `export_boundary`).
+    there: the boundary up to which the caller has written them himself (see `export_boundary`). It does not count once
+    another one stands in its place.
     """
     commits = store.database.get_commits(session_id)
     noted = store.database.exported_seq(session_id)
-    exported = max(noted, there)
+    stands = there is not None and any(_which(commit) == _which(there) for commit in commits)
+    exported = max(noted, there.seq if there and stands else 0)
     # A finished session cannot be interrupted any more, so the newest checkpoints are enough.
     finished = any(commit.stage == "completed" for commit in commits)
     wanted = {commit.seq for commit in (commits[-KEPT_CHECKPOINTS:] if finished else commits)}
@@ -70,6 +72,11 @@ def export_checkpoints(store: Store, session_id: str, there: int = 0) -> int:
     if finished and len(store.checkpoints.list_checkpoints(session_id)) > KEPT_CHECKPOINTS:
         store.checkpoints.prune(session_id, keep=KEPT_CHECKPOINTS)
     return written
+
+
+def _which(commit: StageCommit) -> tuple[int, str, datetime]:
+    """What tells a boundary from any other, also of a session that was deleted and begun anew under the same name."""
+    return commit.seq, commit.sha256, commit.finished_at
 
 
 def export_boundary(store: Store, state: Json, commit: StageCommit) -> None:

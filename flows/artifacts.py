@@ -40,7 +40,7 @@ _LONGEST_NAME: Final = 60
 #: How long a page that was asked for waits for what comes next: seconds.
 _PAUSE_SECONDS: Final = 0.2
 
-#: How long a run that has failed waits for a page that is being published: seconds.
+#: How long a run that is told to end waits for a page that is being published: seconds.
 _LAST_SECONDS: Final = 2.0
 
 
@@ -86,7 +86,9 @@ class Showing:
     ) -> None:
         self._failed = kind is not None
         self.finish()
-        self._thread.join(_LAST_SECONDS if self._failed else None)
+        # Never less after a mere error: the page that tells of it must not be followed by an older one.
+        is_told_to_end = kind is not None and not issubclass(kind, Exception)
+        self._thread.join(_LAST_SECONDS if is_told_to_end else None)
 
     def _publish(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -202,25 +202,27 @@ def run_session(
     run is a batch's, whose page has one task for each photo.
     """
     run_step = run_in_batch if in_batch else run_as_task
-    with open_session(store, settings, session, flow_run_id) as run, _ending(run):
+    with ExitStack() as stack:
+        run = stack.enter_context(open_session(store, settings, session, flow_run_id))
+        showing = None if in_batch else stack.enter_context(Showing(run))
+        # Innermost: what has failed is ended before anybody waits for a page.
+        stack.enter_context(_ending(run))
         if flow_run_id and not in_batch:
             _end_lost(run, flow_run_id)
         if not run.restored:
             _check(run.session)
         _take_answer(run, answer)
-        showing = None if in_batch else Showing(run)
-        with showing or nullcontext():
-            for step in run.restored if show_restored and not in_batch else ():
-                _stage(run_step, run, step)
+        for step in run.restored if show_restored and not in_batch else ():
+            _stage(run_step, run, step)
+        following = _next(run)
+        while isinstance(following, Step):
+            _stage(run_step, run, following)
             following = _next(run)
-            while isinstance(following, Step):
-                _stage(run_step, run, following)
-                following = _next(run)
-            run.waiting_for = following
-            if showing:
-                showing.finish()
-            run.export_rest()
-            result = outcome(store, run.session.session_id, restored=run.restored)
+        run.waiting_for = following
+        if showing:
+            showing.finish()
+        run.export_rest()
+        result = outcome(store, run.session.session_id, restored=run.restored)
     result["waiting_for"] = run.waiting_for
     return result
 

@@ -278,7 +278,7 @@ def _one_client(url: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(SyncClientContext())
-        except (RuntimeError, httpx.HTTPError) as error:
+        except (RuntimeError, ValueError, httpx.HTTPError) as error:  # ValueError: a version that is none
             why = str(error).rstrip(".")
             if "Unauthorized" in why:
                 why = "it asks for a password: set PREFECT_API_AUTH_STRING to user:password"

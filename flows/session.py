@@ -195,7 +195,8 @@ class SessionRun:
 
     def export_rest(self) -> None:
         """Write the checkpoints that are missing still, note that all are there, and remove what is not kept."""
-        export_checkpoints(self.store, self.session.session_id, there=self._exported)
+        there = self._newest if self._exported == self.seq else None
+        export_checkpoints(self.store, self.session.session_id, there)
         self._exported = self.seq
 
     def begin(self, step: Step) -> datetime:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edi_storage.errors import EngineError, SessionFailedError
+from edi_storage.errors import EngineError, SessionFailedError, UnsupportedEditError
+from edi_storage.models import SessionHistory
 from edi_storage.settings import Settings
 from edi_storage.steps import Step
 from edi_storage.store import Store, open_store
@@ -26,6 +27,7 @@ from flows import words
 from flows.markdown import bare, plain
 from tests import homes
 from tests.flows.conftest import PALACE, Edi
+from tests.waiting import wait_until
 
 Artifact = dict[str, Any]
 
@@ -232,6 +234,35 @@ def test_a_session_that_fails_says_why(store: Store, server: str) -> None:
     page = pages(server, "impossible")[-1]
     assert page.startswith("## Failed: ")
     assert "ComfyUI" in page
+
+
+def test_no_older_page_follows_the_one_of_a_failure(store: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import artifacts as shown
+    from flows.engines.editing import EmbeddedEditor
+
+    real, under_way, ended = shown._publish, threading.Event(), list[bool]()
+
+    def slow(history: SessionHistory, *args: Any) -> Any:
+        if not under_way.is_set():
+            under_way.set()
+            ended.append(bool(wait_until(lambda: store.database.require_session("late").status == "failed")))
+            time.sleep(2 * shown._LAST_SECONDS)
+        return real(history, *args)
+
+    def fails(self: EmbeddedEditor, *args: Any) -> Any:
+        assert under_way.wait(60)
+        raise UnsupportedEditError("no such edit")
+
+    monkeypatch.setattr(shown, "_publish", slow)
+    monkeypatch.setattr(EmbeddedEditor, "edit", fails)
+    with pytest.raises(SessionFailedError):
+        edit("late")
+    assert ended == [True], "the session was failed before anything waited for its page"
+    for thread in threading.enumerate():
+        if thread.name == "edi-showing":
+            thread.join()
+    (page,) = pages(server, "late")
+    assert page.startswith("## Failed: no such edit")
 
 
 def test_a_session_that_is_interrupted_says_so(store: Store, server: str, monkeypatch: pytest.MonkeyPatch) -> None:

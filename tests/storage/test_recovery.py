@@ -21,6 +21,7 @@ from edi_storage.errors import DatabaseDamagedError, InputError, LeaseHeldError
 from edi_storage.files import FileStore
 from edi_storage.models import Artifact, Intent, Question, SessionHistory
 from edi_storage.owner import owner_name
+from edi_storage.record import now_utc
 from edi_storage.recovery import (
     DELETING,
     delete_session,
@@ -83,6 +84,24 @@ def test_who_slept_through_a_deletion_writes_no_checkpoint_of_it(store: Store) -
     delete_session(store, ID)
     export_boundary(store, state, history.commits[-1])
     assert store.checkpoints.session_ids() == []
+
+
+def test_who_slept_through_a_deletion_takes_no_other_boundary_for_the_one_it_has_written(store: Store) -> None:
+    mine = half_way(store, upto=1).commits[-1]
+    delete_session(store, ID)
+    lease = store.database.begin_session(SESSION, "killed before its hook", 30)
+    store.database.commit_stage(lease, mine.model_copy(update={"finished_at": now_utc()}), 30)
+    assert export_checkpoints(store, ID, mine) == 1
+    assert [file.seq for file in store.checkpoints.list_checkpoints(ID)] == [1]
+
+
+def test_what_its_writer_knows_to_be_there_is_noted_and_not_written(store: Store) -> None:
+    lease = store.database.begin_session(SESSION, "me", 30)
+    written = commit_all(store.database, lease, upto=2)
+    assert export_checkpoints(store, ID, written[-1]) == 0
+    assert store.database.exported_seq(ID) == 2
+    commit_all(store.database, lease, upto=3)
+    assert export_checkpoints(store, ID, written[-1]) == 1
 
 
 def test_doctor_reads_the_folder_of_all_sessions_as_often_for_many_as_for_one(
