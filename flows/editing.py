@@ -306,9 +306,9 @@ def fork(name: str, wanted: Wanted, person: Person, *, run: bool) -> Result:
 @contextmanager
 def _flows(*, heartbeats: bool = False) -> Iterator[Settings]:
     """A process in which flows can run: Prefect set up for EDI_HOME, and a server that answers."""
-    from flows.server import api_for, prepare_environment
+    from flows.server import api_for, one_client, prepare_environment
 
     settings = load_settings()
     prepare_environment(settings)
-    with api_for(settings, heartbeats=heartbeats):
+    with api_for(settings, heartbeats=heartbeats) as url, one_client(url):
         yield settings

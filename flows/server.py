@@ -157,6 +157,27 @@ def api_for(settings: Settings, *, heartbeats: bool = False) -> Iterator[str]:
         yield url
 
 
+@contextlib.contextmanager
+def one_client(url: str) -> Iterator[None]:
+    """One client of the server at `url` for all flows of the block. Raises EdiError with one sentence.
+
+    Each of its own would load a hundred certificates and ask for a token. For the whole of a command only: inside of
+    the block Prefect gives this client to whoever asks for one, whatever server its settings name.
+    """
+    import httpx
+    from prefect.context import SyncClientContext
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(SyncClientContext())
+        except (RuntimeError, ValueError, httpx.HTTPError) as error:  # ValueError: a version that is none
+            why = str(error).rstrip(".")
+            if "Unauthorized" in why:
+                why = "it asks for a password: set PREFECT_API_AUTH_STRING to user:password"
+            raise EdiError(f"The Prefect server at {url} cannot be used: {why}.") from error
+        yield
+
+
 def named_server() -> str | None:
     """The URL in PREFECT_API_URL, if it is set; EdiError if nothing answers there."""
     url = os.environ.get("PREFECT_API_URL")
@@ -259,31 +280,11 @@ def _using(url: str, *, heartbeats: bool) -> Iterator[None]:
         from prefect.settings import temporary_settings
 
         changes = {"PREFECT_API_URL": url} | ({} if heartbeats else {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": None})
-        with temporary_settings(changes), _one_client(url):
+        with temporary_settings(changes):
             try:
                 yield
             finally:
                 _flush(url)
-
-
-@contextlib.contextmanager
-def _one_client(url: str) -> Iterator[None]:
-    """One client for all flows of the block: each of its own would load a hundred certificates, and ask for a token.
-
-    Blocks do not stand in each other: Prefect would give the inner one the client, and so the server, of the outer one.
-    """
-    import httpx
-    from prefect.context import SyncClientContext
-
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(SyncClientContext())
-        except (RuntimeError, ValueError, httpx.HTTPError) as error:  # ValueError: a version that is none
-            why = str(error).rstrip(".")
-            if "Unauthorized" in why:
-                why = "it asks for a password: set PREFECT_API_AUTH_STRING to user:password"
-            raise EdiError(f"The Prefect server at {url} cannot be used: {why}.") from error
-        yield
 
 
 @contextlib.contextmanager

@@ -169,7 +169,11 @@ def test_each_checkpoint_is_written_once(store: Store, monkeypatch: pytest.Monke
     assert store.database.exported_seq("once") == 10
 
 
-def test_a_server_is_asked_for_no_more_than_the_run_needs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_is_asked_for_no_more_than_the_run_needs(
+    store: Store, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.server import one_client
+
     asked: list[str] = []
     real = httpx.Client.send
 
@@ -178,9 +182,10 @@ def test_a_server_is_asked_for_no_more_than_the_run_needs(store: Store, monkeypa
             asked.append(f"{request.method} {re.sub('[0-9a-f-]{36}', 'ID', request.url.path)}")
         return real(client, request, **more)
 
-    edit("warm")
-    monkeypatch.setattr(httpx.Client, "send", send)
-    edit("frugal")
+    with one_client(server):
+        edit("warm")
+        monkeypatch.setattr(httpx.Client, "send", send)
+        edit("frugal")
     # Its flow, the run, the run's name, Running, the run as it is now, Completed: no token, no store for results.
     begun = ["POST /api/flows/", "POST /api/flow_runs/", "PATCH /api/flow_runs/ID", "POST /api/flow_runs/ID/set_state"]
     assert asked == [*begun, "GET /api/flow_runs/ID", "POST /api/flow_runs/ID/set_state"]
