@@ -159,7 +159,7 @@ def api_for(settings: Settings, *, heartbeats: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def one_client(url: str) -> Iterator[None]:
-    """One client of the server at `url` for all flows of the block. Raises EdiError with one sentence.
+    """One client of the server at `url` for all flows of the block. Raises EdiError for a server that is of no use.
 
     Each of its own would load a hundred certificates and ask for a token. For the whole of a command only: inside of
     the block Prefect gives this client to whoever asks for one, whatever server its settings name.
@@ -175,7 +175,13 @@ def one_client(url: str) -> Iterator[None]:
             if "Unauthorized" in why:
                 why = "it asks for a password: set PREFECT_API_AUTH_STRING to user:password"
             raise EdiError(f"The Prefect server at {url} cannot be used: {why}.") from error
-        yield
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise EdiError(
+                f"The Prefect server at {url} does not answer any more ({error or type(error).__name__}). What was "
+                "finished is kept: when the server is back, `edi resume --all` goes on from there."
+            ) from error
 
 
 def named_server() -> str | None:

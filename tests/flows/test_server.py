@@ -7,6 +7,7 @@ import http
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -54,6 +55,27 @@ with api_for(load_settings()) as url:
     assert count(8) == 28
     print(url, flush=True)
     sys.stdin.readline()
+"""
+
+#: Its server ends between two flows.
+GONE = """
+from edi_storage.errors import EdiError
+from edi_storage.settings import load_settings
+from flows.server import api_for, one_client, prepare_environment, start_server
+settings = load_settings()
+prepare_environment(settings)
+with start_server(settings, full=False) as server:
+    import os
+    os.environ["PREFECT_API_URL"] = server.url
+    try:
+        with api_for(settings) as url, one_client(url):
+            from tests.flows.tiny import count
+            assert count(2) == 1
+            server.child.kill()
+            server.child.wait()
+            count(2)
+    except EdiError as error:
+        print(error)
 """
 
 #: `edi serve` with small flows.
@@ -215,6 +237,13 @@ def test_a_server_of_another_age_is_an_error(tmp_path: Path) -> None:
         told = Edi(tmp_path / "home", {"PREFECT_API_URL": url})("edit", str(PALACE), "make it warmer", expect=1).stderr
         old.shutdown()
     assert told.startswith(f"The Prefect server at {url} cannot be used: Found incompatible versions: ")
+
+
+def test_a_server_that_goes_away_between_two_flows_is_an_error(other_home: Path) -> None:
+    done = python(GONE, home=other_home, PREFECT_CLIENT_MAX_RETRIES="0")
+    told, errors = done.communicate(timeout=PATIENCE)
+    assert "Traceback" not in errors
+    assert re.fullmatch(r"The Prefect server at http://127\S+ does not answer any more \(.+\)\. What was .*\n", told)
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
