@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edi_storage.settings import Settings
+from edi_storage.store import Store, open_store
 from tests import homes
 
 if TYPE_CHECKING:
@@ -86,3 +87,10 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
 
     with serving(tmp_path_factory.mktemp("served")) as control:
         yield control
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> Iterator[Store]:
+    homes.enter(monkeypatch, tmp_path / "home")
+    with open_store(Settings()) as opened:
+        yield opened

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from deployments.tidying import KEPT_IDLE, NOT_ALONE, PLANNED
-from tests.flows.test_server import call, python, ready_line
+from tests.flows.processes import python
+from tests.flows.test_server import call, ready_line
 from tests.waiting import PATIENCE, wait_until
 
 SERVE = """

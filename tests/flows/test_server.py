@@ -31,18 +31,11 @@ from pydantic import SecretStr
 from deployments import serve as serving
 from edi_storage.errors import EdiError, InputError
 from edi_storage.settings import Settings
-from flows.child import bound_child, import_environment, wait_ready
-from flows.server import (
-    ENVIRONMENT,
-    check_host,
-    named_server,
-    prepare_environment,
-    running_server,
-    start_server,
-)
-from tests import homes
+from flows.child import import_environment
+from flows.server import ENVIRONMENT, check_host, named_server, prepare_environment, running_server, start_server
 from tests.flows.conftest import PALACE, Edi
 from tests.flows.csrf import csrf_headers
+from tests.flows.processes import line_of, python
 from tests.waiting import PATIENCE, is_alive, wait_until
 
 #: A process with an embedded server and a flow; it stays until a line comes in.
@@ -93,38 +86,6 @@ try:
 except EdiError as error:
     sys.exit(str(error))
 """
-
-#: A process that keeps a child and is then killed; the child's number is printed first.
-KILLED_PARENT = """
-import os, signal, sys
-from pathlib import Path
-from flows.child import bound_child
-with bound_child(["-c", "import os; os.read(0, 1)"], log=Path(sys.argv[1]), env={}) as child:
-    fork = os.fork()
-    if fork == 0:
-        signal.pause()
-    print(child.pid, fork, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def python(script: str, *arguments: str, home: Path, **more: str) -> subprocess.Popen[str]:
-    """This Python in a process of its own, with a home and none of Prefect's variables."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "EDI_"))}
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        env={**kept, **import_environment(), **homes.environment(home), **more},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def line_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    assert process.stderr
-    return process.stdout.readline().strip() or pytest.fail(process.stderr.read())
 
 
 def ready_line(serve: subprocess.Popen[str]) -> str:
@@ -179,30 +140,6 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*ENVIRONMENT, "PREFECT_API_URL", "PREFECT_HOME"]:
         monkeypatch.setenv(name, "")  # so that what the test sets is undone
         monkeypatch.delenv(name)
-
-
-# --- a child on a pipe ------------------------------------------------------------------------------------------------
-
-
-def test_a_child_ends_with_its_killed_parent_though_a_fork_lives_on(tmp_path: Path) -> None:
-    parent = python(KILLED_PARENT, str(tmp_path / "log"), home=tmp_path)
-    child, fork = map(int, line_of(parent).split())
-    try:
-        wait_until(lambda: not is_alive(child))
-        assert is_alive(fork)
-    finally:
-        os.kill(fork, signal.SIGKILL)
-        parent.communicate()
-
-
-def test_a_child_that_fails_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
-    log = tmp_path / "server.log"
-    with (
-        bound_child(["-c", "import sys; sys.exit('no such database')"], log=log, env={}) as child,
-        pytest.raises(EdiError, match=r"server ended with code 1; see .*server\.log: no such database$"),
-    ):
-        wait_ready(child, log, "server")
-    assert log.stat().st_mode & 0o777 == 0o600
 
 
 # --- which server -----------------------------------------------------------------------------------------------------

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from edi_storage import EDIDatabase, Settings, Store, open_store
+from edi_storage.checkpoints import SessionStateManager
 from edi_storage.connection import sqlite_url
 from tests import databases, s3
 from tests.postgres import URL, NoServer, server
@@ -111,3 +114,56 @@ def store(settings: Settings) -> Iterator[Store]:
     """The store of that home."""
     with open_store(settings) as opened:
         yield opened
+
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **amount: float) -> None:
+        self.now += timedelta(**amount)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def database(database_url: str, clock: Clock) -> Iterator[EDIDatabase]:
+    with EDIDatabase(database_url, clock=clock) as opened:
+        yield opened
+
+
+class Ticking:
+    """Every look is a second later."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+@pytest.fixture(params=["folder", "memory"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionStateManager]:
+    url = str(tmp_path / "sessions") if request.param == "folder" else f"memory://{uuid4()}/sessions"
+    yield SessionStateManager(url, clock=Ticking())
+    if request.param == "memory":
+        import fsspec
+
+        fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> SessionStateManager:
+    return SessionStateManager(tmp_path / "sessions", clock=Ticking())

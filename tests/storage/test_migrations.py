@@ -23,7 +23,7 @@ from tests.storage import seed_database
 from tests.storage.seed_database import execute, rows
 from tests.storage.upgrading import BAD_ROWS, TABLES, add_bad_rows, counts, engine_for, is_current, upgrade
 
-pytestmark = pytest.mark.sqlite_file("files are upgraded; test_database_server.py has the like for PostgreSQL")
+pytestmark = pytest.mark.sqlite_file("files are upgraded; test_server_migrations.py has the like for PostgreSQL")
 
 
 @pytest.fixture
