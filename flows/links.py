@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from edi_storage.models import FeedbackType, SessionHistory
 from edi_storage.settings import Settings
+from edi_storage.steps import next_step
 from flows.server import read_server_file
 
 #: Below the address of the UI.
@@ -96,6 +97,13 @@ def inbox_link(photo: str) -> str:
 def has_result(history: SessionHistory) -> bool:
     """Whether there is an edited picture to look at and to rate."""
     return bool(history.state and history.state.edited_image_path)
+
+
+def can_be_rated(history: SessionHistory) -> bool:
+    """Whether there is a result that was measured, and nobody is about to make more of it."""
+    if not has_result(history) or not history.validations or history.state is None:
+        return False
+    return history.session.status != "in_progress" or next_step(history.state.model_dump(mode="json")) == "review"
 
 
 def viewer_address(settings: Settings) -> str:

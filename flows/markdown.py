@@ -15,7 +15,7 @@ from flows.album import Album
 from flows.engines.base import Pixels
 from flows.engines.heat import LEGEND
 from flows.engines.nouns import names_of
-from flows.links import RATINGS, again_link, has_result, rating_link, session_link
+from flows.links import RATINGS, again_link, can_be_rated, has_result, rating_link, session_link
 from flows.pictures import data_uri, labelled
 from flows.sheet import sheet_of
 
@@ -124,10 +124,12 @@ def _links(history: SessionHistory) -> list[str]:
     """What a person wants next: a closer look, and to say what it is worth."""
     if not has_result(history):
         return []
-    ratings = " · ".join(f"[{rating.words}]({rating_link(history.session.session_id, rating)})" for rating in RATINGS)
     session_id = history.session.session_id
-    look = f"**[Look at it at full size]({session_link(session_id)})**"
-    return [f"{look} · Rate it: {ratings} · Or [edit the original again]({again_link(session_id)})"]
+    ways = [f"**[Look at it at full size]({session_link(session_id)})**"]
+    if can_be_rated(history):
+        ratings = " · ".join(f"[{rating.words}]({rating_link(session_id, rating)})" for rating in RATINGS)
+        ways.append(f"Rate it: {ratings}")
+    return [" · ".join([*ways, f"Or [edit the original again]({again_link(session_id)})"])]
 
 
 def _variations(history: SessionHistory, album: Album) -> list[str]:
@@ -317,8 +319,6 @@ def _code(text: str) -> str:
 
 
 def _rating(history: SessionHistory, *, served: bool) -> list[str]:
-    if not has_result(history):
-        return []
     session_id = history.session.session_id
     given = [
         f"{said.feedback_type}{f', {said.rating} of 5' if said.rating else ''}"
@@ -326,7 +326,8 @@ def _rating(history: SessionHistory, *, served: bool) -> list[str]:
         for said in history.feedback
     ]
     lines = [f"Your verdict: {'; '.join(given)}."] if given else []
-    how = "click on a verdict at the top" if served else f"run the deployment `record-feedback` for `{session_id}`"
-    how = f"To change it, {how}" if given else how[0].upper() + how[1:]
-    lines.append(f"{how}, or in a terminal: `edi feedback {session_id} VERDICT --rating STARS`.")
-    return ["### Rate it", *lines]
+    if can_be_rated(history):
+        how = "click on a verdict at the top" if served else f"run the deployment `record-feedback` for `{session_id}`"
+        how = f"To change it, {how}" if given else how[0].upper() + how[1:]
+        lines.append(f"{how}, or in a terminal: `edi feedback {session_id} VERDICT --rating STARS`.")
+    return ["### Rate it", *lines] if lines else []

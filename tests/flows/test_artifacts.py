@@ -107,6 +107,34 @@ def test_no_stage_waits_for_a_page(store: Store, server: str, monkeypatch: pytes
     assert pages(server, "unhurried")[-1].startswith("## Done.")
 
 
+def test_a_result_is_seen_before_it_is_measured_and_rated_only_after(
+    store: Store, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import markdown
+    from flows.album import Album
+    from flows.engines.validation import EmbeddedValidator
+
+    real, seen = EmbeddedValidator.validate, list[tuple[str, SessionHistory]]()
+
+    def measured() -> str | None:
+        return next((page for page in pages(server, "early") if page.startswith("## Measuring what")), None)
+
+    def validate(self: EmbeddedValidator, *args: Any) -> Any:
+        seen.append((wait_until(measured), store.database.load_session("early")))
+        return real(self, *args)
+
+    monkeypatch.setattr(EmbeddedValidator, "validate", validate)
+    edit("early")
+    ((page, before),) = seen
+    assert set(pictures(page)) == {"before", "after", "what was found"}
+    done = store.database.load_session("early")
+    failed = before.model_copy(update={"session": before.session.model_copy(update={"status": "failed"})})
+    for history, to_rate in ((before, False), (failed, False), (done, True)):
+        shown = markdown.session_page(history, Album(None, None), store.files.full_path, served=True)
+        assert ("· Rate it: [keep it](/edi/early/rate" in shown, "### Rate it" in shown) == (to_rate, to_rate)
+        assert "[Look at it at full size](/edi/early)" in shown
+
+
 def test_a_run_draws_a_picture_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from flows import markdown
     from flows.album import SMALL, Copies, Drawn, album
