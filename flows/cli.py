@@ -60,7 +60,7 @@ app = typer.Typer(
 cli_moving.register(app)
 
 StrengthOption = Annotated[
-    str, typer.Option(help="subtle, normal, strong, very strong, or a number up to 1. [default: as the prompt says]")
+    str, typer.Option(help="subtle, normal, strong, very strong, or a number up to 1. \\[default: as the prompt says]")
 ]
 ProtectOption = Annotated[str, typer.Option(help="Things that must not change: 'the car, people'.")]
 RegionOption = Annotated[
@@ -78,7 +78,7 @@ MaskOption = Annotated[
     ),
 ]
 AttemptsOption = Annotated[
-    int | None, typer.Option(min=1, max=3, help="Edits to try, at most. [default: EDI_MAX_ATTEMPTS, else 3]")
+    int | None, typer.Option(min=1, max=3, help="Edits to try, at most. \\[default: EDI_MAX_ATTEMPTS, else 3]")
 ]
 VariationsOption = Annotated[
     int,
@@ -96,7 +96,7 @@ ConsentOption = Annotated[
     Literal["none", "local", "export"] | None,
     typer.Option(
         help="What your verdict on it may be used for: none (nothing), local (learning here), export (also what "
-        "`edi export` writes). [default: EDI_CONSENT, else local]"
+        "`edi export` writes). \\[default: EDI_CONSENT, else local]"
     ),
 ]
 StripOption = Annotated[bool, typer.Option("--strip", help="Leave camera, time and copyright out of what is written.")]
@@ -136,7 +136,7 @@ def edit(
         Literal["auto", "unsure", "ask"] | None,
         typer.Option(
             help="auto: decide by the score. unsure: you judge what scores 0.6 to 0.8. ask: you judge each attempt. "
-            "[default: EDI_REVIEW, else unsure at a terminal and auto in a script]"
+            "\\[default: EDI_REVIEW, else unsure at a terminal and auto in a script]"
         ),
     ] = None,
     strength: StrengthOption = "",
@@ -179,15 +179,24 @@ def edit(
     terminal.finish_edit(editing.edit(request, terminal.person(as_json)), as_json)
 
 
-@app.command(epilog='Example:  edi batch holiday/ --prompt "make the sky dramatic" --output-folder edited')
+@app.command(
+    epilog='Examples:  edi batch holiday/ --prompt "make the sky dramatic" --output-folder edited   |   '
+    "edi batch wishes.csv"
+)
 @handled
 def batch(
     photos: Annotated[
-        list[str] | None, typer.Argument(metavar="FOLDER|FILES...", help="[default: EDI_HOME/images]")
+        list[str] | None,
+        typer.Argument(metavar="FOLDER|FILES|LIST.csv...", help="\\[default: EDI_HOME/images]"),
     ] = None,
-    prompt: Annotated[str, typer.Option(help="What to do with each of them, in your own words.")] = "",
+    prompt: Annotated[str, typer.Option(help="What to do with each of them that a list says nothing else of.")] = "",
     output_folder: Annotated[str, typer.Option(help="Also write each result there, under the photo's name.")] = "",
-    workers: Annotated[int, typer.Option(min=1, max=16, help="Photos edited side by side.")] = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Photos edited side by side. \\[default: as many as processors and memory allow]"
+        ),
+    ] = None,
     batch_id: Annotated[str, typer.Option(help="Your own name for the batch; a new one does it all anew.")] = "",
     strength: StrengthOption = "",
     protect: ProtectOption = "",
@@ -196,7 +205,10 @@ def batch(
     strip: StripOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Edit many photos in the same way, a session each. Started again, it does only what is left.
+    """Edit many photos, a session each. Started again, it does only what is left, and what failed.
+
+    A list has a line for each photo, and a first line that names its columns: photo, and where wanted prompt, strength,
+    protect and region. An empty cell is as the options here say.
 
     Exit codes: 0 done, 1 one or more failed, 2 bad input, 3 one or more wait for you.
     """
@@ -210,7 +222,7 @@ def batch(
         "max_attempts": attempts,
         "strip": strip,
         "output_folder": output_folder,
-        "workers": workers,
+        "workers": workers or 0,
         "batch_id": batch_id,
     }
     terminal.show_lines(as_json, "edi.batch")
@@ -434,7 +446,7 @@ def serve(
         bool | None,
         typer.Option(
             "--open/--no-open",
-            help="Show the photos and edits in the browser. [default: when you sit at a terminal with a display]",
+            help="Show the photos and edits in the browser. \\[default: when you sit at a terminal with a display]",
         ),
     ] = None,
 ) -> None:

@@ -39,7 +39,7 @@ def current(as_json: JsonOption = False) -> None:
 def backup(
     keep: Annotated[int, typer.Option(min=1, help="How many dated backups stay in the folder.")] = 8,
     to: Annotated[
-        Path | None, typer.Option(help="Folder for the copy. [default: backups/ beside the database]")
+        Path | None, typer.Option(help="Folder for the copy. \\[default: backups/ beside the database]")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -194,12 +194,15 @@ def edit(request: Request, person: Person) -> Result:
 
 
 def batch(photos: Sequence[str], request: Mapping[str, Any]) -> Result:
-    """Run the batch that `edit_batch` describes, on files and folders. Raises InputError before anything is started."""
-    from flows.engines.wishes import Wishes
-    from flows.form import BATCH_ID
+    """Run the batch that `edit_batch` describes, on files, folders and lists.
 
-    Wishes.checked(**{name: request[name] for name in ("strength", "protect", "region")})
-    prompt = _checked_prompt("--prompt", request["prompt"])
+    Raises InputError before anything is started.
+    """
+    from flows.form import BATCH_ID
+    from flows.jobs import is_list, jobs_of
+
+    listed = any(is_list(Path(photo)) for photo in photos)
+    prompt = "" if listed and not request["prompt"] else _checked_prompt("--prompt", request["prompt"])
     if not re.fullmatch(BATCH_ID, request["batch_id"]):
         raise InputError("--batch-id must be up to 40 letters, digits, '_' or '-', and start with a letter or a digit.")
     inbox = inbox_of(load_settings())
@@ -208,6 +211,8 @@ def batch(photos: Sequence[str], request: Mapping[str, Any]) -> Result:
         raise InputError(f"There is no file {missing[0]}; check the path.")
     # What is here is meant, not what has the same name in the inbox.
     meant = [str(Path(photo).absolute()) if os.path.exists(photo) else photo for photo in photos]
+    # What is asked is read before Prefect starts, which takes seconds.
+    jobs_of(meant, load_settings(), prompt, {name: request[name] for name in ("strength", "protect", "region")})
     # A batch takes hours: who watches it wants to see that it has died.
     with _flows(heartbeats=True) as settings:
         from flows.batch import edit_batch

@@ -83,6 +83,15 @@ Prompt = Annotated[
         max_length=MAX_PROMPT,
     ),
 ]
+BatchPrompt = Annotated[
+    str,
+    shown(
+        "What to do",
+        "With each of the photos, in your own words: 'make the sky dramatic'. May be empty when a list says it for "
+        "every photo.",
+        max_length=MAX_PROMPT,
+    ),
+]
 #: A choice of words in the form; scripts that call the flow itself may also give a number up to 1.
 Strength = Annotated[
     str | float,
@@ -162,7 +171,11 @@ Blend = Annotated[
 ]
 Photos = Annotated[
     list[str],
-    shown("Photos", "Folders, names of photos in the folder for photos, or paths. Empty: every photo in that folder."),
+    shown(
+        "Photos",
+        "Folders, names of photos in the folder for photos, or paths; or a list.csv with a column photo, and where "
+        "wanted prompt, strength, protect and region. Empty: every photo in that folder.",
+    ),
 ]
 OutputFolder = Annotated[
     str,
@@ -171,7 +184,15 @@ OutputFolder = Annotated[
         "A folder; each result has the name of its photo. Empty: they are kept with the sessions only.",
     ),
 ]
-Workers = Annotated[int, shown("At the same time", "Photos edited side by side.", ge=1, le=16)]
+Workers = Annotated[
+    int,
+    shown(
+        "At the same time",
+        "Photos edited side by side, as far as the memory is enough. 0: as many as this machine is good for.",
+        ge=0,
+        le=64,
+    ),
+]
 BatchName = Annotated[
     str,
     shown(

@@ -92,7 +92,7 @@ def find_photo(name: str, inbox: Path, *, here: bool = False) -> str:
     name = name.strip("\r\n")
     if not name.strip():
         raise InputError(f"No photo is named: give its path, or the name of one in {inbox}. {_listing(inbox)}")
-    path = _expanded(name)
+    path = expanded(name)
     if path.name != name:
         return str(path.absolute())
     for place in (path.absolute(), inbox / name) if here else (inbox / name, path.absolute()):
@@ -115,7 +115,8 @@ def photo_for(known: SessionData | None, name: str, inbox: Path, *, here: bool =
     return find_photo(name, inbox, here=here)
 
 
-def _expanded(name: str) -> Path:
+def expanded(name: str) -> Path:
+    """The path that a person has written, with `~` as their home."""
     try:
         return Path(name).expanduser()
     except RuntimeError:  # "~nobody/photo.jpg"

@@ -339,17 +339,24 @@ def finish_batch(result: Result, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        shown = [
-            (row["photo"], row["error"] or row["decision"], "" if row["score"] is None else f"{row['score']:.2f}")
-            for row in rows
-        ]
-        places = [row.get("output") or row["session"] for row in rows]
+        told = len({row["prompt"] for row in rows}) > 1
         print_table(
-            ("photo", "what came of it", "score", "result"),
-            [(*row, place) for row, place in zip(shown, places, strict=True)],
+            ("photo", *(["prompt"] if told else []), "what came of it", "score", "result"),
+            [
+                (
+                    row["photo"],
+                    *([row["prompt"]] if told else []),
+                    row["error"] or row["decision"],
+                    "" if row["score"] is None else f"{row['score']:.2f}",
+                    row.get("output") or row["session"],
+                )
+                for row in rows
+            ],
         )
     waits = any(row["decision"].startswith("waits") for row in rows)
-    bad = any(row["decision"] in ("failed", "not finished") for row in rows)
+    bad = [row for row in rows if row["decision"] in ("failed", "not finished")]
+    if bad and not as_json:
+        say(f"Not edited: {len(bad)} of {len(rows)}. The same command again tries only those.")
     raise typer.Exit(FAILED if bad else WAITING if waits else DONE)
 
 

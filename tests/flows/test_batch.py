@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +16,13 @@ from PIL import Image
 
 from edi_storage.errors import InputError
 from edi_storage.models import SessionData
-from edi_storage.owner import owner_name
+from edi_storage.owner import is_gone, owner_name
+from edi_storage.recovery import end_session
 from edi_storage.settings import Settings
 from edi_storage.store import open_store
-from flows.batch import find_photos, session_id_of
+from flows import room
+from flows.engines.wishes import Wishes
+from flows.jobs import Job, jobs_of
 from flows.runners import batch_runner
 from tests import homes
 from tests.flows.conftest import PALACE, Edi
@@ -102,7 +107,7 @@ def test_what_a_batch_was_at_when_a_person_cancelled_it_is_over_and_comes_back_w
     from flows.hooks import mark_batch_cancelled
 
     run = FlowRun(flow_id=uuid4(), parameters={})
-    job = session_id_of("mine", str(folder / "a.jpg"), "make it warmer", {})
+    job = Job(str(folder / "a.jpg"), "make it warmer", Wishes()).session_id("mine")
     with open_store(homes.settings_of(edi.home)) as store:
         mine = SessionData(session_id=job, image_path=str(folder / "a.jpg"), naive_prompt="make it warmer")
         other = mine.model_copy(update={"session_id": "other"})
@@ -117,6 +122,24 @@ def test_what_a_batch_was_at_when_a_person_cancelled_it_is_over_and_comes_back_w
         assert store.database.require_session("other").status == "in_progress"
     rows = batch(edi, folder, "--batch-id", "mine")["results"]
     assert {row["session"]: row["decision"] for row in rows}[job] == "accepted"
+
+
+def test_what_failed_is_tried_again_from_where_it_stood_and_nothing_else(edi: Edi, folder: Path) -> None:
+    asked = ("batch", str(folder), "--prompt", "make it warmer", "--batch-id", "mine", "--workers", "1")
+    edi.killed("commit", "refine 2", *asked)
+    failed = Job(str(folder / "a.jpg"), "make it warmer", Wishes()).session_id("mine")
+    with open_store(homes.settings_of(edi.home)) as store:
+        store.database.free_leases(is_gone)
+        end_session(store, store.database.acquire(failed, owner_name(), 600), "the engine was gone")
+    before = commits(edi)[failed]
+    assert [stage for stage, _ in before][-2:] == ["refinement", "failed"]
+    rows = edi.json(*asked)["results"]
+    assert {row["session"]: row["decision"] for row in rows}[failed] == "accepted"
+    after = commits(edi)
+    assert after[failed][: len(before)] == before
+    assert [stage for stage, _ in after[failed]].count("upload") == 1
+    assert edi.json(*asked)["results"] == rows
+    assert commits(edi) == after
 
 
 def test_processes_do_the_same_and_a_killed_one_is_told_and_made_good(
@@ -185,30 +208,185 @@ def test_a_photo_that_asks_a_question_waits_and_the_others_are_edited(edi: Edi, 
         ("FOLDER/nobody.jpg", "--prompt", "warmer"),
         ("FOLDER", "--prompt", "warmer", "--batch-id", "../up"),
         ("FOLDER", "--prompt", "warmer", "--protect", " " * 600),
+        ("LIST",),
     ],
-    ids=["empty inbox", "no prompt", "bad region", "results among the photos", "no such photo", "bad id", "long"],
+    ids=["no photos", "no prompt", "bad region", "results among the photos", "no such photo", "bad id", "long", "list"],
 )
 def test_bad_input_to_a_batch_is_one_sentence(edi: Edi, folder: Path, arguments: tuple[str, ...]) -> None:
-    refused = edi("batch", *(word.replace("FOLDER", str(folder)) for word in arguments), expect=2)
+    (folder / "list.csv").write_text("photo,prompt\na.jpg,warmer\nb.png,\n")
+    places = {"FOLDER": str(folder), "LIST": str(folder / "list.csv")}
+    refused = edi("batch", *(re.sub("FOLDER|LIST", lambda name: places[name[0]], word) for word in arguments), expect=2)
     assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
     assert edi.json("sessions") == []
+
+
+def test_a_list_says_what_to_do_with_each_photo(edi: Edi, folder: Path) -> None:
+    out, wanted = folder.parent / "out", folder / "wanted.csv"
+    # As a spreadsheet writes it where numbers have commas.
+    wanted.write_text(
+        "\ufeffPhoto;Prompt;Strength\r\na.jpg;make it brighter;strong\r\na.jpg;make it darker;\r\n;;\r\nb.png;;\r\n"
+        "later.jpg;;\r\n"
+    )
+    asked = ("batch", str(wanted), "--prompt", "make it warmer", "--output-folder", str(out))
+    first = edi.json(*asked, expect=1)["results"]
+    told = [(row["photo"], row["prompt"], row["decision"]) for row in first]
+    assert told == [
+        ("a.jpg", "make it brighter", "accepted"),
+        ("a.jpg", "make it darker", "accepted"),
+        ("b.png", "make it warmer", "accepted"),
+        ("later.jpg", "make it warmer", "failed"),
+    ]
+    with open_store(homes.settings_of(edi.home)) as store:
+        kept = [store.database.require_session(row["session"]) for row in first[:3]]
+    assert [session.naive_prompt for session in kept] == [prompt for _, prompt, _ in told[:3]]
+    assert [session.options.get("strength") for session in kept] == [0.85, None, None]
+    written = sorted(path.name for path in out.iterdir())
+    assert written[2:] == ["b.png"]
+    assert len({(out / name).read_bytes() for name in written}) == 3, "a result was written over another one"
+    done = {name: one for name, one in commits(edi).items() if name != first[3]["session"]}
+    (folder / "later.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    shown = edi(*asked).stdout
+    assert [word in shown for word in ("prompt", "make it darker", "failed")] == [True, True, False]
+    after = commits(edi)
+    assert {name: after[name] for name in done} == done
+
+
+def test_who_reads_the_log_of_a_batch_finds_the_lines_of_each_photo_together(edi: Edi, folder: Path) -> None:
+    import httpx
+
+    rows = batch(edi, folder)["results"]
+    run = edi.json("show", rows[0]["session"])["stage_commits"][0]["flow_run_id"]
+    asked = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200}
+    of_photos: list[list[str]] = []
+
+    def sent() -> bool:
+        url = f"{edi.environment['PREFECT_API_URL']}/logs/filter"
+        found = httpx.post(url, json=asked, timeout=60).raise_for_status().json()
+        of_photos[:] = sorted(log["message"].splitlines() for log in found if log["task_run_id"])
+        return any(log["message"].endswith("3 photos: 3 accepted.") for log in found)
+
+    wait_until(sent, "the last line of the batch")
+    assert [lines[0].split(" (")[0] for lines in of_photos] == [f"Opened {name}" for name in PHOTOS]
+    words = ["Opened", "Found", "Understood:", "Refined", "Edited:", "Measured:", "Done:"]
+    assert [[line.split(" ")[0] for line in lines] for lines in of_photos] == [words] * 3
+
+
+def test_a_warning_is_logged_at_once_and_the_lines_of_what_failed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.batch import _in_one_record
+
+    stages, told = logging.getLogger("edi"), list[str]()
+    listener = logging.Handler()
+    monkeypatch.setattr(listener, "emit", lambda record: told.append(record.getMessage()))
+    monkeypatch.setattr(stages, "handlers", [listener])
+    monkeypatch.setattr(stages, "level", logging.INFO)
+
+    def failing() -> None:
+        stages.info("Opened %s.", "a.jpg")
+        stages.warning("The engine failed.")
+        stages.info("Found nothing.")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), _in_one_record():
+        failing()
+    stages.info("After it.")
+    assert told == ["The engine failed.", "Opened a.jpg.\nFound nothing.", "After it."]
 
 
 def test_photos_are_found_in_folders_and_the_inbox_each_once(tmp_path: Path, folder: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     with pytest.raises(InputError, match="no photos in the folder for photos"):
-        find_photos([], settings)
+        jobs_of([], settings, "warmer", {})
     (settings.home / "images" / "beach.jpg").write_bytes(PALACE.read_bytes())
     inside = [str(folder / name) for name in PHOTOS]
     beach = str(settings.home / "images" / "beach.jpg")
-    assert find_photos([], settings) == [beach]
-    assert find_photos([str(folder), inside[0], "beach.jpg"], settings) == [*inside, beach]
+    (folder / "list.csv").write_text(f"photo\na.jpg\nbeach.jpg\n{inside[1]}\nnobody.jpg\n")
+
+    def found(*named: str) -> list[str]:
+        return [job.photo for job in jobs_of(named, settings, "warmer", {})]
+
+    assert found() == [beach]
+    assert found(str(folder), inside[0], "beach.jpg") == [*inside, beach]
+    assert found(str(folder / "list.csv")) == [inside[0], beach, inside[1], str(Path("nobody.jpg").absolute())]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "list.csv begins with nothing: its first line has to name its columns, each once: photo, and where"),
+        ("a.jpg,warmer\n", "list.csv begins with a.jpg, warmer: its first line has to name its columns"),
+        ("photo,photo\n", "list.csv begins with photo, photo: its first line has to name its columns, each once"),
+        ("photo,Prompt,sepia\n", "list.csv begins with photo, prompt, sepia: its first line has to name its columns"),
+        ("photo,prompt\n", "There are no photos in "),
+        ("photo,prompt\n,warmer\n", "list.csv, line 2: no photo is named."),
+        ("photo,prompt\n\na.jpg,\n", "list.csv, line 3: nothing is said of what to do"),
+        ("photo,prompt\na.jpg,warmer, but a bit\n", "list.csv, line 2: there are more cells than the first line has"),
+        ("photo,prompt,strength\na.jpg,warmer,much\n", "list.csv, line 2: The strength is 'much'"),
+        ("photo,prompt\na.jpg," + "x" * 2001 + "\n", "list.csv, line 2: the prompt has 2001 characters"),
+        ("photo,prompt\na.jpg," + "x" * 200_000 + "\n", "list.csv, line 2: this is no CSV (field larger than"),
+        ("photo,prompt\na.jpg,\0\n", "list.csv is not a list in CSV: save it as CSV in UTF-8."),
+        (b"photo,prompt\n\xff.jpg,warmer\n", "list.csv is not a list in CSV: save it as CSV in UTF-8."),
+    ],
+)
+def test_a_list_that_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, text: str | bytes, told: str) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=re.escape(told)) as refused:
+        jobs_of([str(path)], Settings(home=tmp_path / "home"), "", {})
+    assert len(str(refused.value).splitlines()) == 1
+    assert len(str(refused.value)) < 400
+
+
+def test_so_many_photos_at_a_time_as_the_processors_and_the_memory_are_good_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small, broken = (str(tmp_path / name) for name in ("large.png", "small.png", "broken.png"))
+    Image.new("1", (8000, 3000)).save(large)
+    Image.new("1", (30, 20)).save(small)
+    Path(broken).write_bytes(b"\x89PNG\r\n\x1a\n")
+    container = tmp_path / "cgroup"
+    container.mkdir()
+    monkeypatch.setattr(room, "_CONTAINER", container)
+    few = [small, broken, str(tmp_path / "nobody.png")]
+    assert room.side_by_side(few * 50, 0) == (room.processors() + 1, "")
+    assert room.side_by_side(few * 50, 7) == (7, "")
+    assert room.side_by_side(few, 7) == (3, "")
+    for name, text in (("max", "10000000000\n"), ("current", "9000000000\n"), ("stat", "inactive_file 4200000000\n")):
+        (container / f"memory.{name}").write_text(text)
+    count, why = room.side_by_side([small, large, small], 3)
+    needed = room._OF_A_PHOTO + room._OF_A_PIXEL * 8000 * 3000
+    assert count == 5_200_000_000 // needed < 3
+    assert re.fullmatch(r"the largest photo takes about \d\.\d GB of memory, and [345]\.\d GB are free", why)
+    assert room.side_by_side([small] * 3, 3) == (3, "")
+    (container / "memory.max").write_text("9000000000")
+    (container / "memory.stat").write_text("inactive_file 0")
+    assert room.side_by_side([small] * 3, 3)[0] == 1
+    (container / "memory.max").write_text("max\n")
+    assert room.side_by_side([small] * 3, 3) == (3, "")
+
+
+def test_a_photo_takes_no_more_memory_than_it_is_given(edi: Edi, tmp_path: Path) -> None:
+    with Image.open(PALACE) as palace:
+        palace.resize((3000, 2000)).save(tmp_path / "large.jpg")
+    told = {**os.environ, **homes.environment(edi.home), **edi.environment}
+    command = [sys.executable, "-m", "flows.cli", "batch", str(tmp_path / "large.jpg"), "--prompt", "make it warmer"]
+    process = subprocess.Popen(command, env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    # Of a Mac these are bytes.
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    needed = room._OF_A_PHOTO + room._OF_A_PIXEL * 6_000_000
+    assert needed / 2 < peak < needed
 
 
 def test_a_session_belongs_to_one_batch_and_one_version_of_a_photo(folder: Path) -> None:
     photo = folder / "a.jpg"
-    mine = session_id_of("mine", str(photo))
-    assert mine == session_id_of("mine", str(photo))
-    assert mine != session_id_of("other", str(photo))
+
+    def named(batch: str = "mine", prompt: str = "warmer", **wishes: str) -> str:
+        return Job(str(photo), prompt, Wishes.checked(**wishes)).session_id(batch)
+
+    mine = named()
+    assert mine == named()
+    assert len({mine, named("other"), named(prompt="cooler"), named(strength="subtle")}) == 4
     photo.write_bytes(photo.read_bytes() + b"\0")
-    assert mine != session_id_of("mine", str(photo))
+    assert mine != named()

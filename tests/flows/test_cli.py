@@ -329,6 +329,15 @@ def test_config_shows_no_password(edi: Edi) -> None:
     assert "secret" not in edi("config").stdout
 
 
+def test_help_tells_what_is_done_where_nothing_is_given(edi: Edi) -> None:
+    for command, told in {
+        "edit": "[default: EDI_MAX_ATTEMPTS, else 3]",
+        "batch": "[default: as many as processors and memory allow]",
+    }.items():
+        shown = edi(command, "--help").stdout.replace("│", " ")
+        assert told in " ".join(shown.split())
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["edit", "--help"], ["sessions"], ["show", "last"]])
 def test_reading_commands_import_neither_prefect_nor_opencv(tmp_path: Path, arguments: list[str]) -> None:
     script = (
