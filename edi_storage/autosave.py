@@ -78,6 +78,9 @@ def _warn(what: str, error: Exception) -> None:
 #: A longer interval protects nothing, and a thread cannot wait for ever: `Event.wait` refuses.
 _MAX_SECONDS = 86_400
 
+#: Seconds between two saves that are asked for soon: each takes two syncs, and stages that follow at once need but one.
+_SOON = 0.5
+
 
 class Autosaver:
     """Saves one session's live state from one thread; a context manager.
@@ -174,7 +177,7 @@ class Autosaver:
         self.flush()
 
     def save_soon(self) -> None:
-        """Have the thread save what has changed, at once; the caller does not wait for it."""
+        """Have the thread save what has changed, half a second after the last time; the caller does not wait for it."""
         if not self._forked():
             self._soon = True
             self._wake.set()
@@ -201,7 +204,7 @@ class Autosaver:
 
     def tick(self) -> None:
         """What the thread does every time it wakes: whatever is due by the clock."""
-        due = self._soon or self._clock() - self._last_look >= self.interval
+        due = self._clock() >= self._save_at()
         if due:
             self._soon, self._last_look = False, self._clock()
         self._look(beat=self._beat_is_due(), save=due)
@@ -215,10 +218,13 @@ class Autosaver:
 
     def _pause(self) -> float:
         """Seconds until something is due."""
-        due = self._last_look + self.interval
+        due = self._save_at()
         if self._heartbeat is not None:
             due = min(due, self._last_beat + self.heartbeat_interval)
         return max(0.0, due - self._clock())
+
+    def _save_at(self) -> float:
+        return self._last_look + (min(_SOON, self.interval) if self._soon else self.interval)
 
     def _beat_is_due(self) -> bool:
         if self._heartbeat is None or self.lost is not None:

@@ -1,7 +1,7 @@
 """The flow `edit-batch`: many photos, one session each.
 
 A session's id follows from the batch and the photo, and the batch's own id from what was asked. So a batch that was
-killed and is started again with the same words does what is left, and no photo twice.
+killed and is started again with the same words does what is left and what failed, and no photo twice.
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ def edit_batch(
     workers: form.Workers = 0,
     batch_id: form.BatchName = "",
 ) -> dict[str, Any]:
-    """Edit many photos in the same way, each in a session of its own.
+    """Edit many photos, each in a session of its own: all in the same way, or as a list says.
 
-    One photo that fails does not stop the others. Started again with the same fields, it does only what is left.
+    One photo that fails does not stop the others. Started again with the same fields, it does only what is left, and
+    what failed.
     """
     settings = load_settings()
     # Before anything is started: a wrong wish would fail every photo in the same way.

@@ -77,6 +77,10 @@ EMBEDDED: Mapping[str, str] = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
     "PREFECT_SERVER_EVENTS_STREAM_OUT_ENABLED": "false",
     "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "false",
+    # States of tasks are written a second's worth at a time, and the rest at the end: one by one, each costs 10 ms. A
+    # whole number of seconds, since a part of one counts as none, and the server would do nothing else.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 
 #: How the server of `edi serve` differs from Prefect's defaults.

@@ -315,6 +315,24 @@ def test_what_is_to_be_saved_soon_does_not_wait_for_the_interval(saves: Saves) -
     assert saves.states == [{"a": 1}, {"a": 2}]
 
 
+def test_what_is_to_be_saved_soon_again_and_again_is_saved_twice_a_second(saves: Saves, clock: Clock) -> None:
+    pauses: list[float] = []
+
+    def wait(_: threading.Event, seconds: float) -> None:
+        # The stages are faster than the pauses.
+        pauses.append(seconds)
+        clock.now += min(seconds, 0.125)
+        saver.set({"a": len(pauses)})
+        saver.save_soon()
+        if len(pauses) == 9:
+            saver._end.set()
+
+    saver = make(saves, clock, interval=3600, wait=wait)
+    saver._run()
+    assert pauses == [3600, 0.375, 0.25, 0.125, 3600, 0.375, 0.25, 0.125, 3600]
+    assert saves.states == [{"a": 4}, {"a": 8}]
+
+
 def test_the_thread_ends_when_the_lease_is_lost(saves: Saves) -> None:
     def heartbeat() -> None:
         raise LeaseLostError
