@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -230,6 +232,23 @@ def test_looking_at_another_photo_between_changes_nothing(coffee: Subject) -> No
     look(landscape(), 416)
     again = look(coffee.pixels, 416)
     assert all(np.array_equal(again[name], values) for name, values in first.items())
+
+
+def test_threads_look_side_by_side_and_each_sees_what_it_would_alone(palace: Subject, coffee: Subject) -> None:
+    pictures = [palace.pixels, coffee.pixels] * 3
+    alone = [look(pixels, 320) for pixels in pictures[:2]] * 3
+    meet = threading.Barrier(3)
+
+    def mine(_: int) -> models.Network:
+        meet.wait(60)  # three threads, not one that is faster
+        return models.network("nanodet.onnx")
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(mine, range(3)))) == 3
+        together = list(pool.map(lambda pixels: look(pixels, 320), pictures))
+    for here, there in zip(alone, together, strict=True):
+        assert all(np.array_equal(here[name], there[name]) for name in here)
+    assert models.network("nanodet.onnx") is models.network("nanodet.onnx")
 
 
 def test_a_damaged_model_file_is_one_sentence(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ damaged file without a word and then sees nonsense, or ends the process.
 from __future__ import annotations
 
 import hashlib
-from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import local
 from typing import Final
 
 import cv2
@@ -36,26 +35,32 @@ def read(name: str, folder: Path = FOLDER) -> bytes:
 
 
 class Network:
-    """A network that OpenCV runs on the CPU. Threads may share it: one runs at a time."""
+    """A network that OpenCV runs on the CPU. It runs for one thread only: its outputs stand where the next ones go."""
 
     def __init__(self, name: str) -> None:
         data = np.frombuffer(read(name), np.uint8)
         read_net = cv2.dnn.readNetFromONNX if name.endswith(".onnx") else cv2.dnn.readNetFromTFLite
         self._net = read_net(data)
-        self._lock = Lock()
 
     def run(self, picture: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """All outputs by name, for a picture of height x width x 3 in the values that the network wants."""
         blob = np.ascontiguousarray(picture.transpose(2, 0, 1)[None], dtype=np.float32)
-        with self._lock:
-            names = self._net.getUnconnectedOutLayersNames()
-            self._net.setInput(blob)
-            outputs = self._net.forward(names)
-            # The network writes its next outputs where these are.
-            return {name: np.array(values, dtype=np.float32) for name, values in zip(names, outputs, strict=True)}
+        names = self._net.getUnconnectedOutLayersNames()
+        self._net.setInput(blob)
+        outputs = self._net.forward(names)
+        # The network writes its next outputs where these are.
+        return {name: np.array(values, dtype=np.float32) for name, values in zip(names, outputs, strict=True)}
 
 
-@cache
+_of_thread = local()
+
+
 def network(name: str) -> Network:
-    """The network in the file `name`, read once in a process."""
-    return Network(name)
+    """The network in the file `name`, read once in each thread that looks.
+
+    Shared, it would let a batch look at one photo at a time: a tenth of an edit, which ten processors would wait for.
+    """
+    known: dict[str, Network] = _of_thread.__dict__
+    if name not in known:
+        known[name] = Network(name)
+    return known[name]
