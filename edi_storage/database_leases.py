@@ -12,7 +12,7 @@ from edi_storage import queries
 from edi_storage.connection import reading, writing
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
-from edi_storage.models import Lease, SessionData, WaitingFor
+from edi_storage.models import GAVE_UP, Lease, SessionData, WaitingFor
 from edi_storage.rows import read_session, session_values
 from edi_storage.state import Json
 from edi_storage.steps import answer_step
@@ -114,7 +114,7 @@ class LeaseDatabase:
                 counted = update(SessionRow).values(recovery_attempts=session.recovery_attempts + 1)
                 connection.execute(counted.where(SessionRow.id == session_id))
             else:
-                reason = f"gave up after {session.recovery_attempts} resumes that got no further"
+                reason = f"{GAVE_UP} {session.recovery_attempts} resumes that got no further"
                 queries.fail(connection, session_id, reason, self.clock())
         return allowed
 

@@ -39,6 +39,9 @@ from edi_storage.record import (
 SCHEMA_VERSION = 1
 
 MAX_ATTEMPTS = 3
+
+#: How the reason of a session begins that has failed because no resume got any further with it.
+GAVE_UP: Final = "gave up after"
 MAX_VARIATIONS = 4
 #: Longer prompts are not naive prompts but a mistake, such as a pasted file.
 MAX_PROMPT = 2000

@@ -23,13 +23,14 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner
 
 from edi_storage.errors import EdiError
-from edi_storage.models import MAX_ATTEMPTS
+from edi_storage.models import GAVE_UP, MAX_ATTEMPTS
 from edi_storage.owner import is_gone
 from edi_storage.recovery import reopen
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import Store, open_store
 from flows import form
 from flows.edit import asked_session, run_session
+from flows.engines.bands import processors
 from flows.engines.wishes import Wishes
 from flows.hooks import mark_batch_cancelled
 from flows.jobs import Job, jobs_of, with_outputs
@@ -39,7 +40,7 @@ from flows.markdown import bare, plain
 from flows.names import batch_name
 from flows.output import outcome
 from flows.plain import in_plain_words
-from flows.room import processors, side_by_side
+from flows.room import side_by_side
 from flows.runners import batch_runner
 
 log = logging.getLogger("edi.batch")
@@ -210,12 +211,22 @@ def _keep_for_later(record: logging.LogRecord) -> bool:
 
 
 def _is_done(store: Store, session_id: str) -> bool:
-    """Whether the session was brought to its end earlier. One that failed is opened again, to go on where it stood."""
+    """Whether the session has come to its end earlier. One that failed is opened again, to go on where it stood.
+
+    But for one that was given up: it may end the process, and with it the others, each time.
+    """
     store.database.free_leases(is_gone, session_id)
     session = store.database.get_session(session_id)
-    if session is not None and session.status == "failed":
+    if session is None or session.status == "in_progress":
+        return False
+    if session.status == "failed" and not _is_given_up(session.failure_reason):
         reopen(store, session_id)
-    return session is not None and session.status == "completed"
+        return False
+    return True
+
+
+def _is_given_up(reason: str | None) -> bool:
+    return (reason or "").startswith(GAVE_UP)
 
 
 def _row(store: Store, photo: str, session_id: str, prompt: str, error: str) -> Row:
@@ -231,7 +242,8 @@ def _row(store: Store, photo: str, session_id: str, prompt: str, error: str) -> 
         return row
     result = outcome(store, session_id)
     waits = f"waits for you ({result['waiting_for']})" if result["waiting_for"] else "not finished"
-    standing = {"completed": result["decision"], "failed": "failed"}.get(result["status"], waits)
+    failed = "given up" if _is_given_up(result["failure_reason"]) else "failed"
+    standing = {"completed": result["decision"], "failed": failed}.get(result["status"], waits)
     return row | {
         "decision": str(standing).replace("_", " "),
         "score": result["alignment_score"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Final
 
 import psutil
 from PIL import Image
+
+from flows.engines.bands import processors
 
 #: While one waits for the disk, another one computes: with one more than there are processors none of them is idle.
 _MORE: Final = 1
@@ -19,12 +20,6 @@ _OF_A_PIXEL: Final = 60
 _OF_A_PHOTO: Final = 400_000_000
 #: What a container may use, and what it does (cgroup v2).
 _CONTAINER: Final = Path("/sys/fs/cgroup")
-
-
-def processors() -> int:
-    """The processors that this process may use: in a container, or under `taskset`, fewer than the machine has."""
-    # macOS does not say.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def side_by_side(photos: Iterable[str], wanted: int) -> tuple[int, str]:

@@ -6,7 +6,6 @@ Knows nothing of Prefect; the stages in `flows.stages` put it to work.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -45,9 +44,6 @@ from flows.engines.wishes import Wishes
 log = logging.getLogger("edi")
 log.setLevel(logging.INFO)
 
-#: Seconds between two checkpoints where a boundary need not have one of its own.
-_EXPORT_SECONDS = 1.0
-
 
 @dataclass(frozen=True)
 class BuiltIn:
@@ -74,7 +70,6 @@ class SessionRun:
         self.seq = commits[-1].seq if commits else 0
         #: Up to which boundary this process has written checkpoints, and the newest one that it has committed.
         self._exported, self._newest = 0, None if not commits else commits[-1]
-        self._exported_at = time.monotonic()
         self.restored = steps_done(self.state)
         #: The numbers of the choices that answer the intent's question, when somebody has given them.
         self.answer: list[int] = []
@@ -196,12 +191,7 @@ class SessionRun:
             export_boundary(self.store, self.state, self._newest)
         elif self._exported < self.seq:
             export_checkpoints(self.store, self.session.session_id)
-        self._exported, self._exported_at = self.seq, time.monotonic()
-
-    def export_now_and_then(self) -> None:
-        """Like `export`, but once in a second at most: `export_rest` writes what is kept of the others, if anything."""
-        if time.monotonic() >= self._exported_at + _EXPORT_SECONDS:
-            self.export()
+        self._exported = self.seq
 
     def export_rest(self) -> None:
         """Write the checkpoints that are missing still, note that all are there, and remove what is not kept."""

@@ -348,10 +348,9 @@ def run_as_task(run: SessionRun, step: Step) -> None:
 
 
 def run_in_batch(run: SessionRun, step: Step) -> None:
-    """A stage as a part of the present task, which is one of thousands: with the same tries, and a checkpoint a second.
+    """A stage as a part of the present task, which is one of thousands: with the same tries and the same checkpoint.
 
-    As a task of its own it would cost as much as the edit of a small photo, and a megabyte in Prefect's database. And
-    of a photo that is done within a second, all checkpoints but the last three would be removed again at once.
+    As a task of its own it would cost as much as the edit of a small photo, and a megabyte in Prefect's database.
     """
     work = _WORK[step.stage]
     for delay in RETRY_DELAYS:
@@ -364,6 +363,6 @@ def run_in_batch(run: SessionRun, step: Step) -> None:
     else:
         work(run, step)
     try:
-        run.export_now_and_then()
+        run.export()
     except Exception as error:  # noqa: BLE001 - as in a hook: the boundary is committed, and the next one catches up
         log.warning("A checkpoint could not be written: %s", error)

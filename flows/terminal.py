@@ -354,9 +354,11 @@ def finish_batch(result: Result, as_json: bool) -> None:
             ],
         )
     waits = any(row["decision"].startswith("waits") for row in rows)
-    bad = [row for row in rows if row["decision"] in ("failed", "not finished")]
+    bad = [row for row in rows if row["decision"] in ("failed", "given up", "not finished")]
+    given_up = sum(row["decision"] == "given up" for row in bad)
     if bad and not as_json:
-        say(f"Not edited: {len(bad)} of {len(rows)}. The same command again tries only those.")
+        rest = f", but not what was given up ({given_up}): `edi resume ID` tries that" if given_up else ""
+        say(f"Not edited: {len(bad)} of {len(rows)}. The same command again tries only those{rest}.")
     raise typer.Exit(FAILED if bad else WAITING if waits else DONE)
 
 

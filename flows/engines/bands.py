@@ -17,13 +17,15 @@ Floats = NDArray[np.float32]
 _PIXELS: Final = 32_768
 
 
-def share_cores(photos: int) -> None:
-    """For so many photos at a time in this machine: each gets its part of the processors this process may use.
+def processors() -> int:
+    """The processors that this process may use: in a container, or under `taskset`, fewer than the machine has."""
+    # macOS does not say.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    In a container, or under `taskset`, those are fewer than the machine has; macOS does not say.
-    """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cv2.setNumThreads(max(1, allowed // photos))
+
+def share_cores(photos: int) -> None:
+    """For so many photos at a time in this machine: each gets its part of the processors this process may use."""
+    cv2.setNumThreads(max(1, processors() // photos))
 
 
 def _workers() -> int:

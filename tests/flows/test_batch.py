@@ -21,6 +21,7 @@ from edi_storage.recovery import end_session
 from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from flows import room
+from flows.engines import bands
 from flows.engines.wishes import Wishes
 from flows.jobs import Job, jobs_of
 from flows.runners import batch_runner
@@ -140,6 +141,22 @@ def test_what_failed_is_tried_again_from_where_it_stood_and_nothing_else(edi: Ed
     assert [stage for stage, _ in after[failed]].count("upload") == 1
     assert edi.json(*asked)["results"] == rows
     assert commits(edi) == after
+
+
+def test_a_photo_that_was_given_up_does_not_come_back_with_its_batch(edi: Edi, folder: Path) -> None:
+    photo = str(folder / "a.jpg")
+    asked = ("batch", photo, "--prompt", "make it warmer", "--batch-id", "mine")
+    poison = Job(photo, "make it warmer", Wishes()).session_id("mine")
+    with open_store(homes.settings_of(edi.home)) as store:
+        session = SessionData(session_id=poison, image_path=photo, naive_prompt="make it warmer")
+        lease = store.database.begin_session(session, owner_name(), 600)
+        store.database.release(lease)
+        assert not store.database.count_recovery(poison, 0)
+    shown = edi(*asked, expect=1)
+    assert "gave up after 0 resumes" in shown.stdout
+    assert "tries only those, but not what was given up (1): `edi resume ID`" in shown.stderr
+    assert edi.json("resume", poison)["status"] == "completed"
+    assert [row["decision"] for row in edi.json(*asked)["results"]] == ["accepted"]
 
 
 def test_processes_do_the_same_and_a_killed_one_is_told_and_made_good(
@@ -347,7 +364,7 @@ def test_so_many_photos_at_a_time_as_the_processors_and_the_memory_are_good_for(
     container.mkdir()
     monkeypatch.setattr(room, "_CONTAINER", container)
     few = [small, broken, str(tmp_path / "nobody.png")]
-    assert room.side_by_side(few * 50, 0) == (room.processors() + 1, "")
+    assert room.side_by_side(few * 50, 0) == (bands.processors() + 1, "")
     assert room.side_by_side(few * 50, 7) == (7, "")
     assert room.side_by_side(few, 7) == (3, "")
     for name, text in (("max", "10000000000\n"), ("current", "9000000000\n"), ("stat", "inactive_file 4200000000\n")):

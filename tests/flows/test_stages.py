@@ -74,11 +74,9 @@ def test_an_engine_that_keeps_failing_leaves_a_session_to_resume(store: Store, m
     assert edit("down")["restored_stages"][-1] == "refine 3"
 
 
-@pytest.mark.parametrize("seconds", [0, 3600])
-def test_in_a_batch_an_engine_is_tried_again_too_and_checkpoints_are_written_now_and_then(
-    store: Store, monkeypatch: pytest.MonkeyPatch, seconds: float
+def test_in_a_batch_an_engine_is_tried_again_too_and_each_boundary_has_its_checkpoint(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import session as sessions
     from flows import stages
     from flows.edit import asked_session, run_session
     from flows.engines.editing import EmbeddedEditor
@@ -101,14 +99,12 @@ def test_in_a_batch_an_engine_is_tried_again_too_and_checkpoints_are_written_now
     monkeypatch.setattr(EmbeddedEditor, "edit", flaky)
     monkeypatch.setattr(SessionRun, "begin", look)
     monkeypatch.setattr(stages, "RETRY_DELAYS", [0, 0, 0])
-    monkeypatch.setattr(sessions, "_EXPORT_SECONDS", seconds)
     asked = {"prompt": "warmer", "wishes": Wishes(), "review": "auto", "max_attempts": 3, "output": "", "strip": False}
     session = asked_session(Settings(), session_id="one", image_path=str(PALACE), consent="local", **asked)
     assert run_session(store, Settings(), session, "", "", in_batch=True)["status"] == "completed"
     commits = store.database.get_commits("one")
     assert len({commit.key for commit in commits}) == len(commits) == 10
-    assert dict(seen) == {seq: 0 if seconds else seq for seq in range(10)}
-    assert len(store.checkpoints.list_checkpoints("one")) == 3
+    assert dict(seen) == {seq: seq for seq in range(10)}
 
 
 @pytest.mark.local_files("an object is written whole or not at all")
