@@ -84,7 +84,9 @@ def edit_batch(
     batch = batch_id or batch_id_of(photos, settings, prompt, Wishes.checked(**wishes), folder)
     runner = batch_runner(settings.task_runner, _at_once(settings, jobs, workers))
     options = {"max_attempts": max_attempts, "strip": strip}
-    rows = _work_off([(job.session_id(batch), job) for job in jobs], runner, batch, options)
+    # Kept open for all of them: opened for each photo, it would make its connections and statements each time anew.
+    with open_store(settings):
+        rows = _work_off([(job.session_id(batch), job) for job in jobs], runner, batch, options)
     create_table_artifact(
         _table(rows, served=bool(viewer_address(settings))),
         key=f"batch-{batch.lower()}".replace("_", "-"),
