@@ -9,6 +9,7 @@ from edi_storage.store import Store
 from flows import engines
 from flows.engines.area import with_region
 from flows.engines.base import Mask
+from flows.engines.comparing import compare
 from flows.engines.heat import delta_picture
 from flows.engines.operations import apply
 from flows.engines.photo import Photo, decode_mask, decode_photo, encode, encode_edited, encode_mask
@@ -54,7 +55,7 @@ def _delta(store: Store, state: SessionState, photo: Photo, attempt: Json) -> by
     edited = decode_photo(store.files.read(attempt["edited_image_path"]))
     scene = SceneAnalysis(entities=rows_of(state.model_dump(mode="json")).entities, spatial_layout="")
     _, masks = to_measure(scene, _masks(store, state), Intent.model_validate(state.intent))
-    return encode(delta_picture(photo.pixels, edited.pixels, masks, deltas_of(attempt)))
+    return encode(delta_picture(compare(photo.pixels, edited.pixels), masks, deltas_of(attempt)))
 
 
 def _masks(store: Store, state: SessionState) -> dict[str, Mask]:

@@ -265,7 +265,7 @@ def validation(run: SessionRun, step: Step) -> None:
         # What a person has picked is not thrown away without asking them, and some want to be asked every time.
         decision = "needs_review"
     run.tell(0.8, "drawing what it changed")
-    shown = delta_picture(run.photo.pixels, edited.pixels, request.masks, result.deltas)
+    shown = delta_picture(request.pair, request.masks, result.deltas)
     delta_path = run.put_file(encode(shown), ".png")
     keep_picture(run.copies, delta_path, shown)
     run.commit(step, changes.validation_delta(data, result, decision, delta_path), run.validator, started)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from edi_storage.models import (
     ValidationResult,
 )
 from flows.engines.steps import Step
+
+if TYPE_CHECKING:
+    from flows.engines.comparing import Pair
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.float32]
@@ -115,6 +119,13 @@ class ValidationRequest:
     scene: SceneAnalysis
     intent: Intent
     operations: list[Operation]
+
+    @cached_property
+    def pair(self) -> Pair:
+        """Both pictures as they are compared; made once for who measures them and who draws what has changed."""
+        from flows.engines.comparing import compare
+
+        return compare(self.original, self.edited)
 
 
 class Engine(Protocol):

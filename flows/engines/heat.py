@@ -14,7 +14,7 @@ import numpy as np
 
 from edi_storage.models import EntityDelta
 from flows.engines.base import Mask, Pixels
-from flows.engines.comparing import compare, fitted
+from flows.engines.comparing import Pair, fitted
 from flows.engines.regions import Floats
 
 #: The difference (CIEDE2000) at which the colours end: another colour, whoever looks.
@@ -45,12 +45,11 @@ SCALE: Final = "Grey is as it was; violet has changed a little, orange more, yel
 LEGEND: Final = f"{SCALE} Lines: {'; '.join(f'{colour}, {meant}' for colour, _, meant in BORDERS)}."
 
 
-def delta_picture(original: Pixels, edited: Pixels, masks: Mapping[str, Mask], deltas: Sequence[EntityDelta]) -> Pixels:
+def delta_picture(pair: Pair, masks: Mapping[str, Mask], deltas: Sequence[EntityDelta]) -> Pixels:
     """The heat map, at most 640 pixels wide or high, and a scale of its colours below it.
 
     `masks` are those of the entities (height x width of the original), whose verdicts `deltas` holds.
     """
-    pair = compare(original, edited)
     shown = _heated(pair.before[..., 0], pair.difference)
     # Where two borders meet, the one that says more lies on top. By name too: a state does not keep their order.
     for delta in sorted(deltas, key=lambda delta: (list(_BORDERS).index(delta.verdict), delta.entity_id)):

@@ -14,7 +14,7 @@ import numpy as np
 
 from edi_storage.models import EntityData, EntityDelta, ValidationResult
 from flows.engines.base import Progress, ValidationRequest, no_progress
-from flows.engines.comparing import Pair, compare, inside
+from flows.engines.comparing import Pair, inside
 from flows.engines.directions import PRESERVED_MEAN, PRESERVED_P90, Change, Seen, change_of, look
 from flows.engines.scoring import Counts, alignment_score, count, decide
 from flows.engines.steps import Step, steps_of
@@ -39,7 +39,7 @@ class EmbeddedValidator:
     def validate(self, request: ValidationRequest, progress: Progress = no_progress) -> ValidationResult:
         """What was preserved, modified as asked, and changed by accident, with hints for the next attempt."""
         progress(0.1, "comparing the pictures", {})
-        pair = compare(request.original, request.edited)
+        pair = request.pair
         progress(0.6, "measuring each entity", {})
         measured = [_measure(entity, request, pair) for entity in request.scene.entities]
         something_done = any(measure.changes and set(measure.changes) == {"as asked"} for measure in measured)

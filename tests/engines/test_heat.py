@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from edi_storage.models import EntityDelta
 from flows.engines.base import Pixels
+from flows.engines.comparing import compare
 from flows.engines.heat import delta_picture
 from tests.quality.edits import on, stops
 from tests.quality.scenes import scene
@@ -28,7 +29,9 @@ def colour(picture: Pixels) -> NDArray[np.floating]:
 def drawn(amount: float, verdict: str = "modified") -> Pixels:
     meadow = scene("meadow")
     edited = on("sky_0", stops(amount))(meadow.pixels, meadow.masks)
-    return delta_picture(meadow.pixels, edited, meadow.masks, [delta("sky_0", verdict), delta("grass_0", "preserved")])
+    return delta_picture(
+        compare(meadow.pixels, edited), meadow.masks, [delta("sky_0", verdict), delta("grass_0", "preserved")]
+    )
 
 
 def test_what_changed_is_coloured_and_the_rest_is_grey() -> None:
@@ -60,11 +63,13 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 def test_the_order_of_the_entities_does_not_matter() -> None:
     photo = scene("palace")
     deltas = [delta(name, "preserved") for name in photo.masks]
-    one, other = (delta_picture(photo.pixels, photo.pixels, photo.masks, order) for order in (deltas, deltas[::-1]))
+    one, other = (
+        delta_picture(compare(photo.pixels, photo.pixels), photo.masks, order) for order in (deltas, deltas[::-1])
+    )
     assert one.tobytes() == other.tobytes()
 
 
 def test_a_result_of_another_size_can_be_drawn() -> None:
     meadow = scene("meadow")
     small = np.ascontiguousarray(meadow.pixels[::2, ::2])
-    assert delta_picture(meadow.pixels, small, meadow.masks, []).shape[1] == 256
+    assert delta_picture(compare(meadow.pixels, small), meadow.masks, []).shape[1] == 256

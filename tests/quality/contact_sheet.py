@@ -84,7 +84,7 @@ def _edit(pixels: Pixels, scene: SceneAnalysis, masks: dict[str, np.ndarray], pr
     asked = ValidationRequest(pixels, outcome.pixels, masks, scene, intent, outcome.operations)
     deltas = engines.validator().validate(asked).deltas
     done = ", ".join(f"{one.name} on {one.target}" for one in outcome.operations)
-    shown = delta_picture(pixels, outcome.pixels, masks, deltas)
+    shown = delta_picture(asked.pair, masks, deltas)
     return [outcome.pixels, shown], f"{done}. Alignment {formula(deltas)}."
 
 
