@@ -44,7 +44,10 @@ def open_store(settings: Settings) -> Iterator[Store]:
 @contextmanager
 def _database(url: str) -> Iterator[EDIDatabase]:
     with _lock:
-        database = _open.get(url) or EDIDatabase(url)
+        if (known := _open.get(url)) is not None:
+            # It may have been lost or replaced since the others opened it.
+            known.init_db()
+        database = known or EDIDatabase(url)
         _open[url] = database
         _users[url] += 1
     try:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from edi_storage import EdiError, Settings, open_store
-from edi_storage.connection import sqlite_url
+from edi_storage.connection import sqlite_file, sqlite_url
+from tests import databases
 
 SESSION = {"session_id": "s1", "image_path": "/photos/lake.jpg", "naive_prompt": "make it warmer"}
 
@@ -41,6 +42,19 @@ def test_the_last_block_closes_and_the_next_one_opens_anew(settings: Settings) -
     assert one.engine.pool is not pool
     with open_store(settings) as again:
         assert again.database is not one
+
+
+def test_what_was_lost_while_others_have_it_open_is_made_anew(settings: Settings) -> None:
+    with open_store(settings) as store:
+        store.database.save_session(SESSION)
+        if file := sqlite_file(settings.database_url):
+            store.database.close()
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{file}{suffix}").unlink(missing_ok=True)
+        else:
+            databases.lose(settings.database_url)
+        with open_store(settings) as again:
+            assert again.database.session_ids() == []
 
 
 def test_threads_that_open_it_at_once_get_the_same(settings: Settings) -> None:
