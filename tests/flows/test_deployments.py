@@ -81,7 +81,7 @@ def test_the_readme_gives_the_commands_of_the_file() -> None:
 def _of_file(entry: Mapping[str, Any]) -> tuple[str, float | None, bool | None, bool]:
     plans = entry.get("schedules", [])
     interval, active = (plans[0]["interval"], plans[0].get("active", True)) if plans else (None, None)
-    limit = 2 if entry["name"] == "resume-interrupted" else 1
+    limit = 4 if entry["name"] == "resume-interrupted" else 1
     alone = entry.get("concurrency_limit") == {"limit": limit, "collision_strategy": "CANCEL_NEW"}
     return entry["entrypoint"], interval, active, alone
 
