@@ -55,7 +55,7 @@ def _tell(result: Result) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--quick", action="store_true", help="every kind of fault, in 4 to 10 minutes")
+    how.add_argument("--quick", action="store_true", help="every kind of fault; on SQLite in 4 to 10 minutes")
     how.add_argument("--full", action="store_true", help="the whole matrix, in under an hour")
     parser.add_argument("--only", default="", metavar="ROW", help="rows with this in their name")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="draw the same chances again")

@@ -121,9 +121,7 @@ def test_an_edit_is_completed_within_two_minutes_after_its_killed_worker_is_back
     tmp_path: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "server"))
-    # Three times as often as shipped. Where a busy machine takes as long to begin a run as there is between two, all
-    # the places are taken by runs that were killed with the worker.
-    (tmp_path / "often.yaml").write_text(PREFECT_FILE.read_text().replace("interval: 60\n", "interval: 20\n"))
+    (tmp_path / "often.yaml").write_text(PREFECT_FILE.read_text().replace("interval: 60\n", "interval: 10\n"))
     create_pool, _, start_worker = documented()
     with start_server(Settings(home=tmp_path / "home"), full=True) as server:
         environment = _environment(tmp_path, server.url, venv)

@@ -4,23 +4,17 @@ The taker finishes the session while the sleeper stands still - or, where the sl
 and goes on after it. The sleeper may finish the one transaction it was in; it may not add a boundary out of turn, write
 over the taker's rows, or end in anything but one sentence. A taker that has the lease and has not committed yet is
 protected by nothing but the fence: not one boundary may come from the sleeper any more.
-
-A sleeper that was caught inside a transaction for longer than a database server allows has it undone by the server, and
-may end with that.
 """
 
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
-from edi_storage.database_server import IDLE_TIMEOUT_MS
 from edi_storage.errors import DatabaseBusyError, NotFoundError
 from edi_storage.failpoints import NAMES
 from edi_storage.owner import owner_name
 from edi_storage.store import open_store
-from tests.crash import homes
 from tests.crash.bench import Bench
 from tests.crash.processes import Process
 from tests.crash.work import Task, settings_for
@@ -54,7 +48,6 @@ def _stop(bench: Bench, trap: str, locked: bool) -> None:
             sleeper.wait()  # it never came by: the autosaver's writes are not counted to the last one
             return
         bench.fired += 1
-        since = time.monotonic()
         taker = bench.start(Task(home, SESSIONS, force=True))
         if locked:
             taker.listen(0.3)
@@ -63,12 +56,11 @@ def _stop(bench: Bench, trap: str, locked: bool) -> None:
             # SIGSTOP stops all threads: another one may have been caught inside a transaction, and holds the lock.
             taker.listen(10)
             locked = not taker.gone()
-        more = _more_polite(since)
         sleeper.signal(signal.SIGCONT)
         heard = taker.wait()
         sleeper.wait()
-        bench.violation(trap, *_impolite("taker", taker))
-        bench.violation(trap, *_impolite("sleeper", sleeper, more))
+        for what, process in (("taker", taker), ("sleeper", sleeper)):
+            bench.violation(trap, *_impolite(what, process))
         if heard[-1][0] != "done" and not locked:
             bench.violation(trap, f"the taker ended with {heard[-1]}")
         bench.check(trap, home, SESSIONS, [*bench.acks(sleeper), *bench.acks(taker)])
@@ -79,14 +71,13 @@ def _fence(bench: Bench, trap: str) -> None:
     with bench.round(trap):
         home, [session_id] = bench.home(), SESSIONS
         sleeper = bench.start(Task(home, SESSIONS, traps=trap, beat=True))
-        asleep, since = _asleep(sleeper), time.monotonic()
+        asleep = _asleep(sleeper)
         taken = bench.call(_take, home, session_id) if asleep else None
-        more = _more_polite(since)
         sleeper.signal(signal.SIGCONT)
         sleeper.wait()
         if taken is not None:
             bench.fired += 1
-            bench.violation(trap, *_impolite("sleeper", sleeper, more), *bench.call(_added, home, session_id, *taken))
+            bench.violation(trap, *_impolite("sleeper", sleeper), *bench.call(_added, home, session_id, *taken))
         bench.check(trap, home, SESSIONS, bench.acks(sleeper))
 
 
@@ -121,14 +112,8 @@ def _acks(process: Process) -> list[object]:
     return [message for message in process.heard if message[0] == "ack"]
 
 
-def _more_polite(since: float) -> frozenset[str]:
-    """What a process that has stood still since then may say as well: see above."""
-    undone = homes.SERVER and time.monotonic() - since > IDLE_TIMEOUT_MS / 1000
-    return frozenset({"DatabaseError"} if undone else ())
-
-
-def _impolite(what: str, process: Process, more: frozenset[str] = frozenset()) -> list[str]:
+def _impolite(what: str, process: Process) -> list[str]:
     last = process.heard[-1]
-    if last[0] == "done" or (last[0] == "error" and last[1] in POLITE | more and "\n" not in last[2]):
+    if last[0] == "done" or (last[0] == "error" and last[1] in POLITE):
         return []
     return [f"the {what} ended with {last}"]
