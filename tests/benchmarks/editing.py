@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 
 from tests.benchmarks.machine import machine
+from tests.peak import own_peak
 
 EXAMPLE: Final = Path(__file__).parents[2] / "flows" / "examples" / "palace.jpg"
 PROMPT: Final = "make the sky dramatic"
@@ -105,8 +105,7 @@ RUNNERS: Final = {"engines": run_engines, "plain script": run_plain}
 def run_here(runner: str, photo: Path, output: Path) -> None:
     """In a process of its own: run one of both and print its times and its peak of memory."""
     times = RUNNERS[runner](photo, output)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
-    sys.stdout.write(json.dumps({"times": times, "megabytes": peak}))
+    sys.stdout.write(json.dumps({"times": times, "megabytes": own_peak() / 1024**2}))
 
 
 def _in_a_process(runner: str, photo: Path, output: Path) -> dict[str, Any]:

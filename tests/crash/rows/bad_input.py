@@ -27,6 +27,7 @@ from edi_storage.recovery import checkpoint_info
 from edi_storage.state import fold
 from tests.crash.bench import Bench
 from tests.crash.work import settings_for
+from tests.peak import own_peak
 from tests.storage.sessions import SESSION, commits
 
 ID = SESSION.session_id
@@ -80,7 +81,7 @@ class _Tries:
 
     @property
     def found(self) -> Found:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        most = own_peak()
         if most > MEMORY:
             self.wrong["memory"] = f"took {most >> 20} MB"
         return self.count, list(self.wrong.values())
