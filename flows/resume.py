@@ -24,7 +24,7 @@ from flows.edit import edit_image
 from flows.names import timed_name
 from flows.output import outcome
 from flows.plain import in_plain_words
-from flows.reviving import close, is_moving, revive, run_of, session_id_of, waiting_runs, way_on
+from flows.reviving import close, end_forgotten_tasks, is_moving, revive, run_of, session_id_of, waiting_runs, way_on
 from flows.runs import is_deployed
 from flows.server import read_server_file
 from flows.session import log
@@ -49,6 +49,8 @@ def resume_interrupted(limit: form.Limit = 100) -> list[dict[str, Any]]:
             _look_after_waiting(store, settings, limit)
         found = store.database.interrupted_sessions(limit)
         results = [result for session in found if (result := _resume(store, settings, session.session_id))]
+    if is_deployed():
+        end_forgotten_tasks()
     log.info("Interrupted sessions: %d found, %d worked on.", len(found), len(results))
     return results
 

@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -23,7 +24,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed
 
@@ -51,6 +52,9 @@ _NOT_STARTED = timedelta(minutes=5)
 
 #: A planned run that nobody takes up for so long has no runner or worker any more; a shorter time may be a queue.
 _ABANDONED = timedelta(minutes=30)
+
+#: A run that is over for so long has told all that it will ever tell of its tasks.
+_ALL_TOLD = timedelta(seconds=30)
 
 
 #: Why a run is taken up again that has waited.
@@ -138,15 +142,37 @@ def end_lost_tasks(run_id: str) -> None:
     They are no more than what a person sees, so a server that does not take it costs nothing but a warning.
     """
     this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run_id)]))
-    at_work = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])))
-    lost: State[Any] = Crashed(message="Its process was killed; the stage is run again.")
     try:
         with get_client(sync_client=True) as client:
-            for task_run in client.read_task_runs(flow_run_filter=this, task_run_filter=at_work):
-                client.set_task_run_state(task_run.id, lost, force=True)
+            for task_run in _crash_tasks(client, this, "Its process was killed; the stage is run again."):
                 log.warning("The process at work ended unexpectedly during %s: going on from there.", task_run.name)
     except Exception as error:  # noqa: BLE001 - see above
         log.warning('Tasks of a killed process stay "running" in the UI: %s', error)
+
+
+def end_forgotten_tasks() -> None:
+    """Say that the tasks which still "run" in edits that are over have crashed: nobody else will tell of their end.
+
+    What a task says of itself travels apart from its run. It reaches the server late, or never where one of both was
+    killed meanwhile. A failure costs nothing but a warning, as in `end_lost_tasks`.
+    """
+    over = FlowRunFilter(end_time=FlowRunFilterEndTime(before_=datetime.now(UTC) - _ALL_TOLD))
+    try:
+        with get_client(sync_client=True) as client:
+            _crash_tasks(client, over, "Its end was lost on the way; its run is over.")
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning('Tasks whose end was lost stay "running" in the UI: %s', error)
+
+
+def _crash_tasks(client: SyncPrefectClient, runs: FlowRunFilter, why: str) -> list[TaskRun]:
+    """End the running tasks of these runs of edits, at most 200; returns them."""
+    edits = FlowFilter(name=FlowFilterName(any_=[*_ON_SESSIONS, "edit-batch"]))
+    at_work = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])))
+    found = client.read_task_runs(flow_filter=edits, flow_run_filter=runs, task_run_filter=at_work)
+    lost: State[Any] = Crashed(message=why)
+    for task_run in found:
+        client.set_task_run_state(task_run.id, lost, force=True)
+    return found
 
 
 def end_lost_run(store: Store, session_id: str, this: str) -> None:

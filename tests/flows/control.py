@@ -65,6 +65,15 @@ class Control:
     def read_state(self, flow_run_id: str) -> Any:
         return self.read(f"/flow_runs/{flow_run_id}")["state"]
 
+    def tasks(self, flow_run_id: str) -> list[Any]:
+        """The tasks of a run, in their order."""
+        these = {"id": {"any_": [flow_run_id]}}
+        found: list[Any] = self.call("/task_runs/filter", flow_runs=these, sort="EXPECTED_START_TIME_ASC")
+        return found
+
+    def state_of_task(self, task_run_id: str) -> str:
+        return str(self.read(f"/task_runs/{task_run_id}")["state"]["name"])
+
     def read(self, path: str) -> Any:
         return self._send("GET", path)
 

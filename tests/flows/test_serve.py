@@ -59,6 +59,25 @@ def test_an_edit_triggered_through_prefect_is_done(control: Control) -> None:
     wait_until(lambda: any(line.startswith("Found ") for line in logs()), "the sentences of the stages in the logs")
 
 
+def test_a_task_whose_end_was_lost_does_not_run_for_ever(control: Control) -> None:
+    over = control.start("edit-image", image_path=str(PALACE), prompt="make it brighter")
+    wait_until(lambda: control.state(over) == "Completed", "the edit")
+    ended = [control.state_of_task(task["id"]) for task in control.tasks(over)]
+    of_others, at_work = (
+        control.call("/flow_runs/", flow_id=control.call("/flows/", name=name)["id"], state={"type": state})["id"]
+        for name, state in (("not-of-edi", "RUNNING"), ("edit-image", "RUNNING"))
+    )
+    control.call(f"/flow_runs/{of_others}/set_state", state={"type": "COMPLETED"}, force=True)
+    # As a task is there of which the server hears when its process was killed already.
+    lost, theirs, busy = (
+        control.call("/task_runs/", flow_run_id=run, task_key="late", dynamic_key="0", state={"type": "RUNNING"})["id"]
+        for run in (over, of_others, at_work)
+    )
+    wait_until(lambda: control.state_of_task(lost) == "Crashed", "the end of the task")
+    assert (control.state_of_task(theirs), control.state_of_task(busy)) == ("Running", "Running")
+    assert [control.state_of_task(task["id"]) for task in control.tasks(over) if task["id"] != lost] == ended
+
+
 def test_feedback_triggered_through_prefect_is_stored(control: Control) -> None:
     edit = control.start("edit-image", image_path=str(PALACE), prompt="make it warmer")
     wait_until(lambda: control.state(edit) == "Completed", "the edit")
