@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -38,13 +38,14 @@ from edi_storage.database_file import (
     set_database_aside,
     unusable,
 )
-from edi_storage.errors import EdiError, InputError
+from edi_storage.errors import EdiError, InputError, TransactionUndoneError
 from edi_storage.pool import OPENED, KeepingPool, Writer, still_ours
 from edi_storage.statements import Direct, Handle
 
 __all__ = [
     "BUSY_TIMEOUT_MS",
     "SCHEMA_REVISION",
+    "again_if_undone",
     "create_database",
     "database_path",
     "explaining",
@@ -59,6 +60,9 @@ __all__ = [
     "writing",
     "writing_prepared",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: How long to wait for another process's transaction before DatabaseBusyError.
 BUSY_TIMEOUT_MS: Final = 30_000
@@ -222,6 +226,23 @@ def _give_up(engine: Engine, writer: Writer) -> None:
     with suppress(engine.dialect.loaded_dbapi.Error):
         writer.raw.rollback()
     writer.raw.close()
+
+
+def again_if_undone(method: Callable[P, T]) -> Callable[P, T]:
+    """A method of one transaction that is called a second time where the server has undone it, before its COMMIT.
+
+    So the server does where a process stood still, as in a laptop that was closed, or where it lost the link. Whether
+    the process may still write, and what there is by now, the second call finds out.
+    """
+
+    @wraps(method)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except TransactionUndoneError:
+            return method(*args, **kwargs)
+
+    return called
 
 
 @contextmanager

@@ -12,7 +12,16 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import and_, delete, insert, select, tuple_, update
 
 from edi_storage import migrations, queries
-from edi_storage.connection import explaining, make_engine, reading, settled, sqlite_url, writing, writing_prepared
+from edi_storage.connection import (
+    again_if_undone,
+    explaining,
+    make_engine,
+    reading,
+    settled,
+    sqlite_url,
+    writing,
+    writing_prepared,
+)
 from edi_storage.database_learning import LearningDatabase
 from edi_storage.database_leases import LeaseDatabase
 from edi_storage.database_repair import RepairDatabase
@@ -116,6 +125,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
                 connection.execute(insert(SessionRow).values(session_values(session)))
         return session.session_id
 
+    @again_if_undone
     def get_session(self, session_id: str) -> SessionData | None:
         """The session, or None."""
         with reading(self.engine) as connection:
@@ -182,6 +192,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
     def get_artifacts(self, session_id: str) -> list[Artifact]:
         return self._get(session_id, Artifact)
 
+    @again_if_undone
     def get_feedback(self, session_id: str) -> list[UserFeedback]:
         return self._get(session_id, UserFeedback)
 
@@ -190,11 +201,13 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
         with reading(self.engine) as connection:
             return queries.verdicts_on(connection, list(session_ids))
 
+    @again_if_undone
     def get_commits(self, session_id: str) -> list[StageCommit]:
         """All stage boundaries, in order."""
         with reading(self.engine) as connection:
             return queries.commits(connection, session_id)
 
+    @again_if_undone
     def get_state(self, session_id: str) -> SessionState | None:
         """The state document as the commits give it, or None before the first one.
 
@@ -203,6 +216,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
         commits = self.get_commits(session_id)
         return SessionState.model_validate(queries.folded(commits)) if commits else None
 
+    @again_if_undone
     def load_session(self, session_id: str) -> SessionHistory:
         """Everything of one session, read at one moment. Raises NotFoundError."""
         with reading(self.engine) as connection:
@@ -260,6 +274,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
 
     # --- Stage boundaries -----------------------------------------------------------------------------
 
+    @again_if_undone
     def commit_stage(self, lease: Lease, commit: StageCommit, seconds: float) -> StageCommit:
         """Commit one stage boundary and its rows: the only commit point of the product.
 
@@ -306,6 +321,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
             return None
         return found if found and found.sha256 == commit.sha256 else None
 
+    @again_if_undone
     def fail_session(self, lease: Lease, reason: str) -> None:
         """End a session as failed, with its reason, and give its lease back. Raises LeaseLostError."""
         with writing(self.engine, lease.session_id) as connection:
@@ -389,6 +405,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
             if queries.find_session(connection, session_id) is None:
                 act()
 
+    @again_if_undone
     def last_seq(self, session_id: str) -> int:
         """The number of the last boundary; 0 before the first, and for an unknown session."""
         with reading(self.engine) as connection:
@@ -411,11 +428,13 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
         with writing(self.engine, session_id) as connection:
             connection.execute(update(SessionRow).where(SessionRow.id == session_id).values(exported_seq=0))
 
+    @again_if_undone
     def exported_seq(self, session_id: str) -> int:
         """The highest boundary whose checkpoint is known to be written; 0 before the first."""
         with reading(self.engine) as connection:
             return connection.execute(select(SessionRow.exported_seq).where(SessionRow.id == session_id)).scalar() or 0
 
+    @again_if_undone
     def mark_exported(self, session_id: str, seq: int) -> None:
         """Remember that the checkpoint of `seq` is written."""
         with writing(self.engine, session_id) as connection:

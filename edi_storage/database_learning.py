@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, and_, func, select, update
 
 from edi_storage import learning_queries, queries
-from edi_storage.connection import reading, writing
+from edi_storage.connection import again_if_undone, reading, writing
 from edi_storage.errors import InputError, NotFoundError
 from edi_storage.failpoints import reach
 from edi_storage.learning_models import FirstVerdict, LoggedDecision, PresetCell, ScoreBin, StoredProfile, TermCell
@@ -35,6 +35,7 @@ class LearningDatabase:
 
     # --- Verdicts -------------------------------------------------------------------------------------
 
+    @again_if_undone
     def save_feedback(self, session_id: str, feedback: UserFeedback | Mapping[str, Any]) -> UserFeedback:
         """Save a verdict by its `feedback_key`, as a row, as a learning event and as a boundary of its own.
 

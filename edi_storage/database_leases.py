@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, and_, insert, select, update
 
 from edi_storage import queries
-from edi_storage.connection import reading, writing
+from edi_storage.connection import again_if_undone, reading, writing
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import GAVE_UP, Lease, SessionData, WaitingFor
@@ -29,6 +29,7 @@ class LeaseDatabase:
 
     # --- Taking, keeping and giving back -------------------------------------------------------------
 
+    @again_if_undone
     def begin_session(self, session: SessionData | Plain, owner: str, seconds: float) -> Lease:
         """Make the session unless it is there, and take its lease: one transaction.
 
@@ -47,18 +48,21 @@ class LeaseDatabase:
                 )
             return queries.acquire(connection, new.session_id, owner, seconds, self.clock())
 
+    @again_if_undone
     def acquire(self, session_id: str, owner: str, seconds: float) -> Lease:
         """Take the lease of a session that nobody holds. Raises NotFoundError, LeaseHeldError."""
         with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             return queries.acquire(connection, session_id, owner, seconds, self.clock())
 
+    @again_if_undone
     def take_over(self, session_id: str, owner: str, seconds: float) -> Lease:
         """Take the lease even from a living owner: its next write finds the fence raised and stops."""
         with writing(self.engine, session_id) as connection:
             queries.require_session(connection, session_id)
             return queries.acquire(connection, session_id, owner, seconds, self.clock(), force=True)
 
+    @again_if_undone
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
         with writing(self.engine, lease.session_id) as connection:
@@ -66,6 +70,7 @@ class LeaseDatabase:
             until = queries.renew(connection, lease, seconds, self.clock())
         return lease.model_copy(update={"expires_at": until})
 
+    @again_if_undone
     def release(self, lease: Lease, waiting_for: WaitingFor | None = None) -> None:
         """Give the session back, perhaps to wait for a person. A lease lost meanwhile is no error.
 
@@ -77,6 +82,7 @@ class LeaseDatabase:
                 waits = update(SessionRow).values(waiting_for=waiting_for, updated_at=self.clock())
                 connection.execute(waits.where(SessionRow.id == lease.session_id))
 
+    @again_if_undone
     def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:
         """Free the lease that a flow run still holds although its process is gone; True when there was one."""
         with writing(self.engine, session_id) as connection:
@@ -93,6 +99,7 @@ class LeaseDatabase:
         with writing(self.engine) as connection:
             return sum(queries.free(connection, row["session_id"], row["owner"], row["fence"]) for row in dead)
 
+    @again_if_undone
     def lease_of(self, session_id: str) -> tuple[str, datetime] | None:
         """Who works on the session now, and until when the lease runs; None when nobody does."""
         with reading(self.engine) as connection:
@@ -100,6 +107,7 @@ class LeaseDatabase:
 
     # --- What was interrupted ------------------------------------------------------------------------
 
+    @again_if_undone
     def count_recovery(self, session_id: str, max_attempts: int) -> bool:
         """Count one resume of an interrupted session; False, and the session is failed, when there were too many.
 

@@ -24,7 +24,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, NoSuchModuleError
 
 from edi_storage.database_file import APPLICATION_ID, SCHEMA_REVISION, busy, full, unusable
-from edi_storage.errors import DatabaseDamagedError, DatabaseError, DatabaseTooNewError, EdiError, InputError
+from edi_storage.errors import (
+    DatabaseDamagedError,
+    DatabaseError,
+    DatabaseTooNewError,
+    EdiError,
+    InputError,
+    TransactionUndoneError,
+)
 
 #: So long may a transaction stand still: a stopped process must not keep others waiting for ever. Shorter than they
 #: wait (BUSY_TIMEOUT_MS), longer than any transaction computes between two statements.
@@ -184,15 +191,16 @@ def explain_server(error: DBAPIError, where: str) -> EdiError | None:
         return damaged_server(where, str(error.orig))
     if sqlstate == _STOOD_STILL:
         seconds = IDLE_TIMEOUT_MS // 1000
-        return unusable(
-            where, f"this process stood still for more than {seconds} s, so that its transaction was undone"
-        )
+        why = f"this process stood still for more than {seconds} s, so that its transaction was undone"
+        return TransactionUndoneError(str(unusable(where, why)))
     if isinstance(error, DataError):
         return InputError(f"{where} cannot hold what was given: {_reason(str(error.orig))}.")
     # Without a SQLSTATE the server was never reached, or was lost on the way.
     lost = error.connection_invalidated or not sqlstate
     if lost or sqlstate in _UNUSABLE_TOO or sqlstate[:2] in _UNUSABLE:
-        return unusable(where, _reason(str(error.orig)))
+        told = unusable(where, _reason(str(error.orig)))
+        # At a statement COMMIT was yet to come. At COMMIT itself, which has no statement, nobody knows.
+        return TransactionUndoneError(str(told)) if lost and error.statement else told
     return None
 
 

@@ -90,3 +90,7 @@ class CheckpointDamagedError(CheckpointError):
 
 class CheckpointTooNewError(CheckpointError):
     """A checkpoint was written by a newer version of EDI: upgrade EDI, the file was not touched."""
+
+
+class TransactionUndoneError(DatabaseError):
+    """The database server has undone what was being read or written: try again."""

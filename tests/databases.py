@@ -37,6 +37,14 @@ def backends(url: str) -> list[int]:
     return [pid for (pid,) in found]
 
 
+def in_transaction(url: str) -> int:
+    """How many connections to a database stand still in a transaction."""
+    state = "state = 'idle in transaction'"
+    with administration(url) as execute:
+        found = execute(f"SELECT FROM pg_stat_activity WHERE datname = '{name_of(url)}' AND {state}")
+        return len(found.fetchall())
+
+
 def wait(url: str) -> None:
     """Until the server takes connections (again)."""
     with administration(url):

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import psycopg
@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.exc import ProgrammingError as WrongSQL
 
-from edi_storage import EDIDatabase, migrations
+from edi_storage import EDIDatabase, database_server, migrations
 from edi_storage.connection import make_engine, reading, writing
 from edi_storage.errors import (
     DatabaseBusyError,
@@ -28,10 +28,12 @@ from edi_storage.errors import (
     DatabaseError,
     EdiError,
     InputError,
+    LeaseLostError,
     StorageFullError,
 )
 from tests import databases
 from tests.storage.sessions import SESSION, commit_all, commits
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -89,6 +91,21 @@ def at_next_commit(database: EDIDatabase, harm: Callable[[Any], object]) -> None
         if not done:
             done.append(True)
             harm(connection.connection.dbapi_connection)
+
+
+@contextmanager
+def at_next_statement(database: EDIDatabase, beginning: str, harm: Callable[[], object]) -> Iterator[None]:
+    """Do harm once, inside a transaction, right before the next statement that begins like this; there must be one."""
+    done: list[object] = []
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def once(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith(beginning) and not done:
+            done.append(True)
+            harm()
+
+    yield
+    assert done
 
 
 # --- Connections -------------------------------------------------------------------------------------
@@ -338,6 +355,46 @@ def test_a_commit_whose_link_broke_before_it_is_an_error_and_not_there(server_da
             commit_all(database, lease, upto=1)
         assert database.get_commits(SESSION.session_id) == []
         assert len(commit_all(database, lease, upto=1)) == 1
+
+
+@pytest.mark.parametrize("statement", ["UPDATE leases", "INSERT INTO stage_commits", "UPDATE sessions"])
+def test_a_boundary_whose_link_broke_before_its_commit_is_written_again(server_database: str, statement: str) -> None:
+    with EDIDatabase(server_database) as database:
+        lease = database.begin_session(SESSION, "me", 30)
+        with at_next_statement(database, statement, lambda: databases.cut_links(server_database)):
+            assert [commit.seq for commit in commit_all(database, lease, upto=2)] == [1, 2]
+        assert [commit.seq for commit in database.get_commits(SESSION.session_id)] == [1, 2]
+
+
+def test_a_read_whose_link_broke_is_made_again(server_database: str) -> None:
+    with EDIDatabase(server_database) as database:
+        commit_all(database, database.begin_session(SESSION, "me", 30), upto=2)
+        with at_next_statement(database, "SELECT stage_commits", lambda: databases.cut_links(server_database)):
+            assert len(database.get_commits(SESSION.session_id)) == 2
+
+
+@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("what", ["boundary", "heartbeat"])
+def test_who_wakes_after_its_transaction_was_undone_goes_on_unless_it_was_taken_over(
+    server_database: str, monkeypatch: pytest.MonkeyPatch, what: str, *, taken: bool
+) -> None:
+    monkeypatch.setattr(database_server, "IDLE_TIMEOUT_MS", 200)
+    with EDIDatabase(server_database) as sleeper, EDIDatabase(server_database) as taker:
+        lease = sleeper.begin_session(SESSION, "sleeper", 30)
+
+        def sleep() -> None:
+            # With the lock of the session, which the server takes away.
+            wait_until(lambda: databases.in_transaction(server_database) == 0, "the end of the transaction")
+            if taken:
+                taker.take_over(SESSION.session_id, "taker", 30)
+
+        lost = pytest.raises(LeaseLostError) if taken else nullcontext()
+        with at_next_statement(sleeper, "UPDATE leases", sleep), lost:
+            if what == "boundary":
+                commit_all(sleeper, lease, upto=1)
+            else:
+                sleeper.renew(lease, 30)
+        assert len(taker.get_commits(SESSION.session_id)) == (what == "boundary" and not taken)
 
 
 def test_the_lookup_waits_for_a_commit_that_is_still_under_way(server_database: str) -> None:

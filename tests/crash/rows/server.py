@@ -17,6 +17,7 @@ from edi_storage.connection import make_engine, reading, writing
 from edi_storage.database_server import IDLE_TIMEOUT_MS
 from tests.crash.bench import Bench, Skipped, only_for_a_server
 from tests.crash.processes import Line, Process
+from tests.crash.rows.stopped import POLITE
 from tests.crash.work import Ack, Task, settings_for
 from tests.postgres import DATA
 
@@ -131,7 +132,7 @@ def stand_still(bench: Bench) -> None:
             sleeper.wait()
             if taker.heard[-1][0] != "done" or waited > IDLE_TIMEOUT_MS / 1000 + 10:
                 bench.violation(what, f"the taker ended after {waited:.0f} s with {taker.heard[-1]}")
-            if sleeper.heard[-1][0] != "error" or "\n" in sleeper.heard[-1][2]:
+            if sleeper.heard[-1][0] != "error" or sleeper.heard[-1][1] not in POLITE:
                 bench.violation(what, f"the sleeper ended with {sleeper.heard[-1]}")
             bench.note(f"the taker was done after {waited:.0f} s; the sleeper ended with {sleeper.heard[-1][1:]}")
             bench.check(what, home, SESSIONS, [*bench.acks(sleeper), *bench.acks(taker)])
