@@ -38,13 +38,14 @@ from edi_storage.database_file import (
     set_database_aside,
     unusable,
 )
-from edi_storage.errors import EdiError, InputError, TransactionUndoneError
+from edi_storage.errors import ConnectionLostError, EdiError, InputError, TransactionUndoneError
 from edi_storage.pool import OPENED, KeepingPool, Writer, still_ours
 from edi_storage.statements import Direct, Handle
 
 __all__ = [
     "BUSY_TIMEOUT_MS",
     "SCHEMA_REVISION",
+    "again_if_lost",
     "again_if_undone",
     "create_database",
     "database_path",
@@ -234,12 +235,20 @@ def again_if_undone(method: Callable[P, T]) -> Callable[P, T]:
     So the server does where a process stood still, as in a laptop that was closed, or where it lost the link. Whether
     the process may still write, and what there is by now, the second call finds out.
     """
+    return _again_after(TransactionUndoneError, method)
 
+
+def again_if_lost(method: Callable[P, T]) -> Callable[P, T]:
+    """Like `again_if_undone`, also where the link was lost at COMMIT: the method done twice is the method done once."""
+    return _again_after(ConnectionLostError, method)
+
+
+def _again_after(what: type[EdiError], method: Callable[P, T]) -> Callable[P, T]:
     @wraps(method)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(*args, **kwargs)
-        except TransactionUndoneError:
+        except what:
             return method(*args, **kwargs)
 
     return called

@@ -13,6 +13,7 @@ from sqlalchemy import and_, delete, insert, select, tuple_, update
 
 from edi_storage import migrations, queries
 from edi_storage.connection import (
+    again_if_lost,
     again_if_undone,
     explaining,
     make_engine,
@@ -274,7 +275,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
 
     # --- Stage boundaries -----------------------------------------------------------------------------
 
-    @again_if_undone
+    @again_if_lost
     def commit_stage(self, lease: Lease, commit: StageCommit, seconds: float) -> StageCommit:
         """Commit one stage boundary and its rows: the only commit point of the product.
 
@@ -434,7 +435,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
         with reading(self.engine) as connection:
             return connection.execute(select(SessionRow.exported_seq).where(SessionRow.id == session_id)).scalar() or 0
 
-    @again_if_undone
+    @again_if_lost
     def mark_exported(self, session_id: str, seq: int) -> None:
         """Remember that the checkpoint of `seq` is written."""
         with writing(self.engine, session_id) as connection:

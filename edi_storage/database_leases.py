@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, and_, insert, select, update
 
 from edi_storage import queries
-from edi_storage.connection import again_if_undone, reading, writing
+from edi_storage.connection import again_if_lost, again_if_undone, reading, writing
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import GAVE_UP, Lease, SessionData, WaitingFor
@@ -62,7 +62,7 @@ class LeaseDatabase:
             queries.require_session(connection, session_id)
             return queries.acquire(connection, session_id, owner, seconds, self.clock(), force=True)
 
-    @again_if_undone
+    @again_if_lost
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
         with writing(self.engine, lease.session_id) as connection:
@@ -70,7 +70,7 @@ class LeaseDatabase:
             until = queries.renew(connection, lease, seconds, self.clock())
         return lease.model_copy(update={"expires_at": until})
 
-    @again_if_undone
+    @again_if_lost
     def release(self, lease: Lease, waiting_for: WaitingFor | None = None) -> None:
         """Give the session back, perhaps to wait for a person. A lease lost meanwhile is no error.
 

@@ -25,6 +25,7 @@ from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, NoSuchModu
 
 from edi_storage.database_file import APPLICATION_ID, SCHEMA_REVISION, busy, full, unusable
 from edi_storage.errors import (
+    ConnectionLostError,
     DatabaseDamagedError,
     DatabaseError,
     DatabaseTooNewError,
@@ -199,8 +200,10 @@ def explain_server(error: DBAPIError, where: str) -> EdiError | None:
     lost = error.connection_invalidated or not sqlstate
     if lost or sqlstate in _UNUSABLE_TOO or sqlstate[:2] in _UNUSABLE:
         told = unusable(where, _reason(str(error.orig)))
-        # At a statement COMMIT was yet to come. At COMMIT itself, which has no statement, nobody knows.
-        return TransactionUndoneError(str(told)) if lost and error.statement else told
+        # At a statement COMMIT was yet to come. At COMMIT itself, which is none to SQLAlchemy, nobody knows.
+        if lost and error.statement:
+            return TransactionUndoneError(str(told))
+        return ConnectionLostError(str(told)) if error.connection_invalidated else told
     return None
 
 

@@ -92,5 +92,9 @@ class CheckpointTooNewError(CheckpointError):
     """A checkpoint was written by a newer version of EDI: upgrade EDI, the file was not touched."""
 
 
-class TransactionUndoneError(DatabaseError):
-    """The database server has undone what was being read or written: try again."""
+class ConnectionLostError(DatabaseError):
+    """The connection to the database server was lost; what was being written may be there or not."""
+
+
+class TransactionUndoneError(ConnectionLostError):
+    """The database server has undone what was being read or written: nothing of it is there."""

@@ -347,14 +347,25 @@ def test_a_commit_whose_answer_was_lost_is_looked_up(server_database: str) -> No
         assert len(database.get_commits(SESSION.session_id)) == 2
 
 
-def test_a_commit_whose_link_broke_before_it_is_an_error_and_not_there(server_database: str) -> None:
+def test_a_boundary_whose_link_broke_at_its_commit_is_written_again(server_database: str) -> None:
+    with EDIDatabase(server_database) as database:
+        lease = database.begin_session(SESSION, "me", 30)
+        at_next_commit(database, lambda _: databases.cut_links(server_database))
+        assert [commit.seq for commit in commit_all(database, lease, upto=1)] == [1]
+        assert [commit.seq for commit in database.get_commits(SESSION.session_id)] == [1]
+
+
+def test_a_write_that_may_not_be_done_twice_is_an_error_where_its_link_broke_at_its_commit(
+    server_database: str,
+) -> None:
     with EDIDatabase(server_database) as database:
         lease = database.begin_session(SESSION, "me", 30)
         at_next_commit(database, lambda _: databases.cut_links(server_database))
         with pytest.raises(DatabaseError, match="could not be used"):
-            commit_all(database, lease, upto=1)
-        assert database.get_commits(SESSION.session_id) == []
-        assert len(commit_all(database, lease, upto=1)) == 1
+            database.fail_session(lease, "of its own")
+        assert database.require_session(SESSION.session_id).status == "in_progress"
+        database.fail_session(lease, "of its own")
+        assert database.require_session(SESSION.session_id).status == "failed"
 
 
 @pytest.mark.parametrize("statement", ["UPDATE leases", "INSERT INTO stage_commits", "UPDATE sessions"])
