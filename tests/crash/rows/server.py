@@ -132,7 +132,8 @@ def stand_still(bench: Bench) -> None:
             sleeper.wait()
             if taker.heard[-1][0] != "done" or waited > IDLE_TIMEOUT_MS / 1000 + 10:
                 bench.violation(what, f"the taker ended after {waited:.0f} s with {taker.heard[-1]}")
-            if sleeper.heard[-1][0] != "error" or sleeper.heard[-1][1] not in POLITE:
+            last = sleeper.heard[-1]
+            if last[0] != "error" or last[1] not in POLITE or "\n" in last[2]:
                 bench.violation(what, f"the sleeper ended with {sleeper.heard[-1]}")
             bench.note(f"the taker was done after {waited:.0f} s; the sleeper ended with {sleeper.heard[-1][1:]}")
             bench.check(what, home, SESSIONS, [*bench.acks(sleeper), *bench.acks(taker)])
