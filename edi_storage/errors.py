@@ -48,6 +48,10 @@ class SessionFailedError(EdiError):
         self.session_id = session_id
 
 
+class AlreadyFailedError(InputError):
+    """This session has failed: `edi resume` tries again."""
+
+
 class UnsupportedEditError(EdiError):
     """No configured engine can do this edit."""
 

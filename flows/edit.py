@@ -29,8 +29,8 @@ from flows.links import session_link, viewer_address
 from flows.names import edit_name
 from flows.output import check_output, outcome
 from flows.plain import in_plain_words, tell
-from flows.reviving import end_lost_run, end_lost_tasks, has_worked, say_why_back
-from flows.runs import is_deployed
+from flows.reviving import end_lost_run, end_lost_tasks, say_why_back
+from flows.runs import has_come_back
 from flows.session import SessionRun, open_session
 from flows.stages import run_as_task, run_in_batch
 
@@ -182,7 +182,7 @@ def _mask(known: SessionData | None, mask: str, settings: Settings) -> str:
 
 def _refuse_deleted(session_id: str) -> None:
     """A run that comes back, with an answer or after a crash, must not make anew what was deleted meanwhile."""
-    if is_deployed() and has_worked(runtime.flow_run.id):
+    if has_come_back():
         raise InputError(f"Session {session_id} was deleted. Start a new edit if you want the photo edited.")
 
 

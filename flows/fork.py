@@ -20,7 +20,7 @@ from flows.forking import planned
 from flows.form import shown
 from flows.hooks import forgive_disk, mark_cancelled, mark_crashed
 from flows.plain import in_plain_words
-from flows.reviving import has_worked
+from flows.runs import has_worked
 from flows.session import log
 
 Parent = Annotated[

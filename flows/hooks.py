@@ -22,7 +22,8 @@ from edi_storage.owner import owner_name
 from edi_storage.recovery import end_session
 from edi_storage.settings import load_settings
 from edi_storage.store import Store, open_store
-from flows.reviving import close, has_worked, revive, session_id_of, was_cancelled
+from flows.reviving import close, revive, session_id_of, was_cancelled
+from flows.runs import has_worked
 from flows.session import SessionRun
 from flows.words import CANCELLED
 

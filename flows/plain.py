@@ -12,11 +12,12 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import runtime
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 
-from edi_storage.errors import EdiError
-from flows.runs import is_deployed
+from edi_storage.errors import AlreadyFailedError, EdiError
+from flows.runs import has_come_back, is_deployed
 
 #: The page of a run asks every 5 s how the run is, and, as long as that was "running" the last time, every 5 s for its
 #: logs. So a page that is open since before the run began shows nothing of a run shorter than twice that, and of any
@@ -46,11 +47,17 @@ def in_plain_words(run: Callable[P, T]) -> Callable[P, T]:
         except EdiError as error:
             logging.getLogger("prefect.flow_runs").addFilter(_is_news)
             tell(error)
-            return cast("T", Failed(message=str(error), data=cast("Any", error)))
+            return cast("T", _end_by(error))
 
     # As types, not as text: Prefect would look the text up among the names of this file.
     told.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
     return told
+
+
+def _end_by(error: EdiError) -> State[Any]:
+    """Failed; but a run that comes back when its session is over is cancelled, as `resume-interrupted` would have."""
+    is_over = isinstance(error, AlreadyFailedError) and has_come_back()
+    return (Cancelled if is_over else Failed)(message=str(error), data=cast("Any", error))
 
 
 def tell(error: EdiError) -> None:

@@ -84,14 +84,6 @@ def waiting_runs(client: SyncPrefectClient) -> list[FlowRun]:
     return client.read_flow_runs(flow_filter=flows, flow_run_filter=suspended, limit=200)
 
 
-def has_worked(run_id: UUID | str) -> bool:
-    """Whether a stage was finished in this run. (Its run count does not tell: an answer does not raise it.)"""
-    this = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(run_id))]))
-    done = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.COMPLETED])))
-    with get_client(sync_client=True) as client:
-        return bool(client.read_task_runs(flow_run_filter=this, task_run_filter=done, limit=1))
-
-
 def _run_id(store: Store, session_id: str) -> UUID | None:
     try:
         return UUID(store.database.last_flow_run(session_id) or session_id)
@@ -263,7 +255,8 @@ def let_go(store: Store, session_id: str) -> None:
 
 def close(client: SyncPrefectClient, run: FlowRun, session: SessionData) -> None:
     """End a run that has nothing left to do: its session is over."""
-    over: State[Any] = Cancelled(message=f"Its session has failed: {session.failure_reason}.")
+    reason = (session.failure_reason or "").rstrip(".")
+    over: State[Any] = Cancelled(message=f"Its session has failed: {reason}.")
     if session.status == "completed":
         over = Completed(message="Its session is finished.")
     client.set_flow_run_state(run.id, over, force=True)

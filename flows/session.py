@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from edi_storage.autosave import Autosaver, Progress, progress_of
-from edi_storage.errors import CheckpointError, InputError
+from edi_storage.errors import AlreadyFailedError, CheckpointError
 from edi_storage.models import (
     EntityData,
     Intent,
@@ -304,7 +304,7 @@ def open_session(
 ) -> Iterator[SessionRun]:
     """Take a session's lease (making the session if it is new) and work on it until the end of the block.
 
-    Raises InputError for a session that has failed or is about something else, LeaseHeldError when it is being
+    Raises AlreadyFailedError, InputError for a session that is about something else, LeaseHeldError when it is being
     worked on, DatabaseDamagedError when its stored state is not whole.
     """
     database = store.database
@@ -315,9 +315,9 @@ def open_session(
     try:
         stored = database.load_session(session.session_id).session
         if stored.status == "failed":
-            raise InputError(
-                f"Session {stored.session_id} has failed ({stored.failure_reason}): "
-                f"`edi resume {stored.session_id}` tries again."
+            reason = (stored.failure_reason or "").rstrip(".")
+            raise AlreadyFailedError(
+                f"Session {stored.session_id} has failed: {reason}. `edi resume {stored.session_id}` tries again."
             )
         run = SessionRun(store, settings, stored, lease, flow_run_id)
         if run.is_continued:

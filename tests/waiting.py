@@ -13,11 +13,19 @@ Found = TypeVar("Found")
 PATIENCE = 240.0
 
 
-def wait_until(what: Callable[[], Found], why: str = "what was waited for", seconds: float = PATIENCE) -> Found:
-    """What `what` gives, once that is true; polls. `seconds` only where the time itself was promised to people."""
+def wait_until(
+    what: Callable[[], Found],
+    why: str = "what was waited for",
+    seconds: float = PATIENCE,
+    instead: Callable[[], object] = lambda: "",
+) -> Found:
+    """What `what` gives, once that is true; polls. `seconds` only where the time itself was promised to people.
+
+    instead: tells, where it did not happen, what has.
+    """
     deadline = time.monotonic() + seconds
     while not (found := what()):
-        assert time.monotonic() < deadline, f"{why} did not happen within {seconds} s"
+        assert time.monotonic() < deadline, f"{why} did not happen within {seconds} s {instead()}"
         time.sleep(0.1)
     return found
 

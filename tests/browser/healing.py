@@ -16,7 +16,7 @@ def kill_and_heal(ui: Ui, served: Control, run: str) -> None:
     with served.database() as database:
         wait_until(lambda: database.last_seq(run) >= 2, "the analysis")
     os.kill(_process_of(run), signal.SIGKILL)
-    wait_until(lambda: served.state(run) == "Completed", "the healing")
+    served.wait_for(run, "Completed", "the healing")
     wait_until(lambda: _has_told(served, run), "its last sentence in the logs")
     # Opened anew: a page that saw the moment in which the run was Crashed takes that for its end.
     ui.open_run(run)

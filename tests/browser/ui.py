@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Request
 
 # The titles of the fields, as flows/form.py gives them.
 PHOTO = "Photo"
@@ -25,6 +26,10 @@ class Ui:
 
     def __init__(self, page: Page, address: str) -> None:
         self.page, self.address = page, address
+        self._asked: dict[Request, float] = {}
+        page.on("request", lambda request: self._asked.update({request: time.monotonic()}))
+        for over in ("requestfinished", "requestfailed"):
+            page.on(over, lambda request: self._asked.pop(request, None))
 
     @property
     def main(self) -> Locator:
@@ -33,9 +38,19 @@ class Ui:
 
     # --- Starting a run -------------------------------------------------------------------------------
 
+    def open_first_page(self) -> None:
+        """Prefect's dashboard; what the server has not answered is told where it does not come."""
+        try:
+            self.page.goto(f"{self.address}/v2/dashboard")
+        except Exception as error:
+            now = time.monotonic()
+            for request, asked in self._asked.items():
+                error.add_note(f"not answered for {now - asked:.0f} s: {request.method} {request.url}")
+            raise
+
     def open_deployment(self, name: str) -> None:
         """From the first page to a deployment's."""
-        self.page.goto(f"{self.address}/v2/dashboard")
+        self.open_first_page()
         self.page.get_by_role("link", name="Deployments").first.click()
         # By its address: the first page, which is still there for a moment, has links to flows of the same names.
         there = self.page.locator("a[href*='/deployments/deployment/']")

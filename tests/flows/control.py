@@ -65,6 +65,15 @@ class Control:
     def read_state(self, flow_run_id: str) -> Any:
         return self.read(f"/flow_runs/{flow_run_id}")["state"]
 
+    def wait_for(self, flow_run_id: str, state: str, why: str) -> None:
+        """Until a run is in this state; what states it was in is told where it is not."""
+        wait_until(lambda: self.state(flow_run_id) == state, why, instead=lambda: self.states(flow_run_id))
+
+    def states(self, flow_run_id: str) -> list[str]:
+        """All states that a run was in, with what they say."""
+        states = self.read(f"/flow_run_states/?flow_run_id={flow_run_id}")
+        return [f"{state['timestamp']} {state['name']}: {state['message'] or ''}" for state in states]
+
     def tasks(self, flow_run_id: str) -> list[Any]:
         """The tasks of a run, in their order."""
         these = {"id": {"any_": [flow_run_id]}}

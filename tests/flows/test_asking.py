@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 def suspended(control: Control, **parameters: Any) -> str:
     """An edit that has been started and waits for a person."""
     run = control.start("edit-image", **{"image_path": str(PALACE), "prompt": "make it warmer", **parameters})
-    wait_until(lambda: control.state(run) == "Suspended", "the question")
+    control.wait_for(run, "Suspended", "the question")
     return run
 
 
@@ -35,7 +35,7 @@ def waiting(control: Control) -> list[str]:
     asked = {"image_path": str(PALACE), "prompt": "make it warmer", "review": "ask"}
     runs = [control.start("edit-image", **asked) for _ in range(5)]
     for run in runs:
-        wait_until(lambda run=run: control.state(run) == "Suspended", "the question")
+        control.wait_for(run, "Suspended", "the question")
     return runs
 
 
@@ -48,7 +48,7 @@ def answer(control: Control, run: str, **form: Any) -> None:
 
 
 def ended(control: Control, run: str, name: str = "Completed") -> SessionData:
-    wait_until(lambda: control.state(run) == name, "the end of the run")
+    control.wait_for(run, name, "the end of the run")
     with control.database() as database:
         return database.require_session(run)
 
@@ -78,7 +78,7 @@ def test_a_verdict_in_the_dialog_is_stored_once_and_steers_the_next_attempt(cont
         assert refused["status"] == "REJECT"
 
         answer(control, run, verdict="reject", rating=2, reasons=["too strong"], comment="like a sunburn")
-        wait_until(lambda: control.state(run) == "Suspended", "the second question")
+        control.wait_for(run, "Suspended", "the second question")
         assert [prompt.attempt_number for prompt in database.get_prompt_history(run)][-1] == 2
 
         stale = control.call(f"/flow_runs/{run}/resume", run_input={"verdict": "accept", "about": "attempt 1"})
@@ -125,7 +125,7 @@ def test_a_choice_that_is_a_thing_in_the_photo_is_shown(control: Control) -> Non
 def test_a_question_is_answered_by_its_deployment(control: Control) -> None:
     run = suspended(control, prompt="make it better")
     refused = control.start("answer-question", session_id=run, answer="17")
-    wait_until(lambda: control.state(refused) == "Failed", "the refusal")
+    control.wait_for(refused, "Failed", "the refusal")
     assert (
         control.read_state(refused)["message"]
         == "There is no choice 17: answer with a number from 1 to 5, or several: 1,2."
@@ -140,7 +140,7 @@ def test_a_question_is_answered_by_its_deployment(control: Control) -> None:
     assert intent is not None
     assert intent.answer == 2
     late = control.start("answer-question", session_id=run, answer="1")
-    wait_until(lambda: control.state(late) == "Failed", "the refusal")
+    control.wait_for(late, "Failed", "the refusal")
     assert control.read_state(late)["message"] == f"Session {run} does not wait for an answer."
 
 
@@ -153,7 +153,7 @@ def test_a_verdict_from_the_form_lets_the_run_that_waits_go_on_at_once(control: 
     run = suspended(control, review="ask")
     said = {"verdict": "reject", "rating": 2, "reasons": ["too strong"], "comment": "like a\nsunburn"}
     verdict = control.start("record-feedback", session_id=run, **said)
-    wait_until(lambda: control.state(verdict) == "Completed", "the verdict")
+    control.wait_for(verdict, "Completed", "the verdict")
     told = [line["message"] for line in control.call("/logs/filter", logs={"flow_run_id": {"any_": [verdict]}})]
     assert any("is rated reject (not what I wanted), 2 of 5, too strong: “like a sunburn”." in line for line in told), (
         told
@@ -177,7 +177,7 @@ def test_variations_are_shown_in_one_picture_and_blended_as_the_dialog_says(cont
     schema = form_of(control, run, "schema")["properties"]
     assert schema["answer"]["enum"] == ["1: dramatic, 60 %", "2: stormy, 60 %", "3: golden, 60 %"]
     answer(control, run, answer="1: dramatic, 60 %", blend="1, unicorn from 3")
-    wait_until(lambda: control.state(run) == "Suspended", "the question, asked again")
+    control.wait_for(run, "Suspended", "the question, asked again")
     assert "I do not see 'unicorn' in this photo" in form_of(control, run, "description")
     answer(control, run, answer="1: dramatic, 60 %", blend="1, sky from 3")
     assert ended(control, run).status == "completed"
@@ -217,8 +217,14 @@ def test_a_run_whose_session_was_finished_elsewhere_waits_no_longer(control: Con
     with open_store(homes.settings_of(control.home)) as store:
         give_verdict(store, run, "accept")
         end_session(store, store.database.acquire(run, "somebody", 30), "for the test")
-    wait_until(lambda: control.state(run) == "Cancelled", "the end of the run")
+    control.wait_for(run, "Cancelled", "the end of the run")
     assert "has failed: for the test" in control.read_state(run)["message"]
+
+    # It ends in the same way where it was taken up again before that, as here by a person's Retry.
+    control.call(f"/flow_runs/{run}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"}, force=True)
+    wait_until(lambda: "tries again" in (control.read_state(run)["message"] or ""), "the end of the run")
+    assert control.state(run) == "Cancelled"
+    assert f"Session {run} has failed: for the test." in control.read_state(run)["message"]
 
 
 def test_a_deleted_session_is_not_made_anew_by_an_answer(control: Control, waiting: list[str]) -> None:
@@ -226,7 +232,7 @@ def test_a_deleted_session_is_not_made_anew_by_an_answer(control: Control, waiti
     with open_store(homes.settings_of(control.home)) as store:
         delete_session(store, run)
     answer(control, run, verdict="accept")
-    wait_until(lambda: control.state(run) == "Failed", "the end of the run")
+    control.wait_for(run, "Failed", "the end of the run")
     assert "was deleted" in control.read_state(run)["message"]
     with control.database() as database:
         assert database.get_session(run) is None

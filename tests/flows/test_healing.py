@@ -60,7 +60,7 @@ def test_an_edit_is_completed_within_two_minutes_after_the_kill_of(what: str, se
     assert len({commit.key for commit in after}) == len(after)
     assert len({prompt.iteration for prompt in rows.prompts}) == len(rows.prompts)
     assert len({result.attempt_number for result in rows.validations}) == len(rows.validations)
-    wait_until(lambda: control.state(run) == "Completed", "the end of the very run that was asked for")
+    control.wait_for(run, "Completed", "the end of the very run that was asked for")
     wait_until(lambda: not _tasks_at_work(control, run), "an end of the task that the killed process was at")
     assert sorted(set(processes_of(serve.home).values()) - {"flow"}) == ["runner", "serve", "server"]
 

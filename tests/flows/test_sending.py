@@ -164,12 +164,12 @@ def test_a_form_that_no_page_sends_is_refused_in_one_sentence(control: Control, 
 
 def test_an_edit_that_cannot_begin_says_why_on_its_page_and_leads_to_another_try(control: Control) -> None:
     run = control.start("edit-image", image_path="nowhere.jpg", prompt="make it warmer")
-    wait_until(lambda: control.state(run) == "Failed", "the failure")
+    control.wait_for(run, "Failed", "the failure")
     page = look(control, f"/edi/{run}").text
     assert "Failed: There is no photo &#x27;nowhere.jpg&#x27;" in page
     assert 'href="/edi/-/edit?photo=nowhere.jpg&amp;prompt=make+it+warmer"' in page
     foreign = control.start("edit-image", image_path=str(PALACE), prompt="x", region="</script><script>alert(1)")
-    wait_until(lambda: control.state(foreign) == "Failed", "the failure")
+    control.wait_for(foreign, "Failed", "the failure")
     assert "<script>alert" not in look(control, f"/edi/{foreign}").text, "what a person wrote is text"
     other = control.start("learn-from-feedback")
     assert look(control, f"/edi/{other}").status_code == httpx.codes.NOT_FOUND, "it is no edit"
@@ -240,7 +240,7 @@ def test_an_edit_whose_question_has_no_answer_is_given_up_for_another_one(contro
     button = f'action="/edi/{run}/stop" class="none"><button>None of these: say it in other words</button>'
     wait_until(lambda: button in look(control, f"/edi/{run}").text, "the question")
     assert "What was understood" not in look(control, f"/edi/{run}").text, "it is only a guess"
-    wait_until(lambda: control.state(run) == "Suspended", "the run to wait")
+    control.wait_for(run, "Suspended", "the run to wait")
     answer = post(control, f"/edi/{run}/stop")
     assert (answer.status_code, answer.headers["location"]) == (httpx.codes.SEE_OTHER, f"/edi/{run}/again")
     assert stands(control, run) == "Given up, as you said."
@@ -290,7 +290,7 @@ def test_a_verdict_on_the_page_is_stored_once_and_steers_the_edit_that_waits(con
 
 def test_a_verdict_given_at_once_waits_until_the_run_has_let_go(control: Control) -> None:
     run = started(control, review="auto")
-    wait_until(lambda: control.state(run) == "Completed", "the edit")
+    control.wait_for(run, "Completed", "the edit")
     with control.database() as database, ThreadPoolExecutor() as pool:
         lease = database.acquire(run, owner_name(), 60)
         rated = pool.submit(post, control, f"/edi/{run}/rate", attempt=1, verdict="accept")

@@ -46,7 +46,7 @@ def is_pending(number: signal.Signals, process: int) -> bool:
 
 def test_an_edit_triggered_through_prefect_is_done(control: Control) -> None:
     run = control.start("edit-image", image_path=str(PALACE), prompt="make it black and white")
-    wait_until(lambda: control.state(run) == "Completed", "the edit")
+    control.wait_for(run, "Completed", "the edit")
     with control.database() as database:
         session = database.require_session(run)
     assert session.status == "completed"
@@ -61,7 +61,7 @@ def test_an_edit_triggered_through_prefect_is_done(control: Control) -> None:
 
 def test_a_task_whose_end_was_lost_does_not_run_for_ever(control: Control) -> None:
     over = control.start("edit-image", image_path=str(PALACE), prompt="make it brighter")
-    wait_until(lambda: control.state(over) == "Completed", "the edit")
+    control.wait_for(over, "Completed", "the edit")
     ended = [control.state_of_task(task["id"]) for task in control.tasks(over)]
     of_others, at_work = (
         control.call("/flow_runs/", flow_id=control.call("/flows/", name=name)["id"], state={"type": state})["id"]
@@ -80,9 +80,9 @@ def test_a_task_whose_end_was_lost_does_not_run_for_ever(control: Control) -> No
 
 def test_feedback_triggered_through_prefect_is_stored(control: Control) -> None:
     edit = control.start("edit-image", image_path=str(PALACE), prompt="make it warmer")
-    wait_until(lambda: control.state(edit) == "Completed", "the edit")
+    control.wait_for(edit, "Completed", "the edit")
     rate = control.start("record-feedback", session_id=edit, verdict="accept", rating=4)
-    wait_until(lambda: control.state(rate) == "Completed", "the feedback")
+    control.wait_for(rate, "Completed", "the feedback")
     with control.database() as database:
         (said,) = database.get_feedback(edit)
     assert (said.feedback_type, said.rating) == ("accept", 4)
@@ -152,11 +152,11 @@ def test_a_cancelled_batch_goes_on_when_it_is_started_again_and_not_before(contr
         control.call(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"}, force=True)
         wait_until(lambda: is_pending(signal.SIGTERM, process), "the signal to end")
         os.kill(process, signal.SIGCONT)
-        wait_until(lambda: control.state(run) == "Cancelled", "the cancellation")
+        control.wait_for(run, "Cancelled", "the cancellation")
         wait_until(lambda: {one.status for one in sessions()} <= {"completed", "failed"}, "the end of its sessions")
         assert len(sessions()) < 4
         again = control.start("edit-batch", **asked)
-        wait_until(lambda: control.state(again) == "Completed", "the batch, started again")
+        control.wait_for(again, "Completed", "the batch, started again")
         assert [one.status for one in sessions()] == ["completed"] * 4
         for one in sessions():
             commits = database.get_commits(one.session_id)
@@ -195,7 +195,7 @@ def test_the_form_of_prune_sessions_says_what_it_does(control: Control) -> None:
 def test_old_sessions_are_pruned_when_a_person_says_so(control: Control) -> None:
     def prune(**parameters: Any) -> None:
         run = control.start("prune-sessions", older_than="8w", **parameters)
-        wait_until(lambda: control.state(run) == "Completed", "the pruning")
+        control.wait_for(run, "Completed", "the pruning")
 
     with control.database() as database:
         old = {"image_path": "old.jpg", "naive_prompt": "warmer", "created_at": datetime.now(UTC) - timedelta(weeks=9)}
@@ -234,6 +234,6 @@ def test_status_says_who_works_what_is_due_and_what_comes(control: Control) -> N
 @pytest.mark.sqlite_file("EDI makes no backups of a server's database: pg_dump does")
 def test_a_backup_can_be_asked_for(control: Control) -> None:
     run = control.start("backup-database")
-    wait_until(lambda: control.state(run) == "Completed", "the backup")
+    control.wait_for(run, "Completed", "the backup")
     assert list((control.home / "backups").glob("edi_sessions-*.db"))
     assert json.loads(status(control.home, "--json", expect=None))["last_backup"]

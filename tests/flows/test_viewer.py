@@ -20,14 +20,13 @@ from edi_storage.store import open_store
 from tests import homes
 from tests.flows.conftest import PALACE, Edi
 from tests.flows.control import Control
-from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def edited(control: Control) -> str:
     """The id of a session that was edited under `edi serve`."""
     run = control.start("edit-image", image_path=str(PALACE), prompt="make it warmer")
-    wait_until(lambda: control.state(run) == "Completed", "the edit")
+    control.wait_for(run, "Completed", "the edit")
     return run
 
 
@@ -101,7 +100,7 @@ def test_the_same_photo_is_edited_again_from_the_filled_in_form(control: Control
     photo.write_bytes(PALACE.read_bytes())
     asked = {"prompt": "make it warmer", "strength": "strong", "protect": "sky", "region": "0,0,100,50"}
     run = control.start("edit-image", image_path=photo.name, **asked)
-    wait_until(lambda: control.state(run) == "Completed", "the edit")
+    control.wait_for(run, "Completed", "the edit")
     again = filled(look(control, f"/edi/{run}/again").text)
     assert len(again.pop("once")) == 36
     usual = {"mask": "", "review": "unsure", "variations": "", "max_attempts": "3"}
@@ -121,7 +120,7 @@ def test_the_same_photo_is_edited_again_from_the_filled_in_form(control: Control
 
 def test_what_was_said_stands_in_the_list(control: Control, edited: str) -> None:
     run = control.start("record-feedback", session_id=edited, verdict="partial", rating=4)
-    wait_until(lambda: control.state(run) == "Completed", "the verdict")
+    control.wait_for(run, "Completed", "the verdict")
     assert "<td>right in part ★★★★</td>" in look(control, "/edi").text
     page = look(control, f"/edi/{edited}").text
     assert "You said: right in part ★★★★." in page
