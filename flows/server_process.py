@@ -50,8 +50,10 @@ def main(arguments: Sequence[str]) -> None:
         from flows.viewer import Viewer
 
         app = Viewer(app, load_settings())
+    app = _OnlyFromHere(app)
+    public = "--public" in arguments
     config = uvicorn.Config(
-        _NoForeignPages(_OnlyFromHere(app), public="--public" in arguments),
+        _NoForeignPages(app if public else _Uncompressed(app), public=public),
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=1,
@@ -165,6 +167,22 @@ def _replayed(request: Iterable[Any], receive: Any) -> Callable[[], Awaitable[An
         return next(messages, None) or await receive()
 
     return receive_again
+
+
+class _Uncompressed:
+    """Has Prefect answer this machine as things are.
+
+    To compress takes longer than to send, and nothing else is answered meanwhile: 8 MB for the first page of the UI.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            headers = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+            scope = {**scope, "headers": headers}
+        await self._app(scope, receive, send)
 
 
 class _OnlyFromHere:

@@ -415,6 +415,21 @@ def test_a_change_without_the_token_of_its_client_is_refused(served: str) -> Non
     assert refusal(f"{served}/deployments/filter", {}, bare) == 403
 
 
+def compression(url: str, headers: Mapping[str, str]) -> str:
+    """How the server compresses the program of the UI's first page for a browser."""
+    ui = url.removesuffix("/api")
+    page = httpx.get(f"{ui}/v2/dashboard", headers={**headers, "Accept": "text/html"}).raise_for_status().text
+    program = re.search(r'src="(/v2/assets/[^"]+\.js)"', page)
+    assert program
+    answer = httpx.get(ui + program[1], headers={**headers, "Accept-Encoding": "gzip, br"}).raise_for_status()
+    assert len(answer.content) > 10_000
+    return answer.headers.get("Content-Encoding", "")
+
+
+def test_pages_for_this_machine_are_not_compressed(served: str) -> None:
+    assert compression(served, {}) == ""
+
+
 def test_serving_other_machines_needs_a_password(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     assert check_host(settings, "localhost") == "127.0.0.1"
@@ -433,6 +448,7 @@ def test_with_a_password_nobody_comes_in_without_it(other_home: Path) -> None:
         url = f"{ready_line(serve).split()[3]}/api"
         mine = {"Authorization": f"Basic {base64.b64encode(b'me:secret').decode()}"}
         assert refusal(f"{url}/deployments/name/wait/wait") == 401
+        assert compression(url, mine) == "gzip"
         assert call(f"{url}/deployments/name/wait/wait", headers=mine)["name"] == "wait"
         # Reached by whatever name, but never for a page of another site.
         lan = {**mine, "Host": "photos.lan", "Origin": "http://photos.lan"}
