@@ -62,6 +62,7 @@ from edi_storage.rows import (
 from edi_storage.state import (
     MAX_STATE_BYTES,
     Rows,
+    compact,
     parse_state,
     reopened_delta,
     rows_of,
@@ -279,14 +280,16 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
     def commit_stage(self, lease: Lease, commit: StageCommit, seconds: float) -> StageCommit:
         """Commit one stage boundary and its rows: the only commit point of the product.
 
-        Holding the lease is checked, and renewed for `seconds`, in the same transaction. A boundary that is there
-        already is returned as stored, so a repeated call changes nothing. Raises LeaseLostError, StaleBoundaryError.
+        That the lease is held is checked in the same transaction, which renews it for `seconds` when less than half of
+        them are left. A boundary that is there already is returned as stored, so a repeated call changes nothing.
+        Raises LeaseLostError, StaleBoundaryError.
         """
-        rows = rows_of(commit.state_delta)
+        delta = compact(commit.state_delta)
+        rows = rows_of(commit.state_delta, delta)
         mine = commit if commit.fence == lease.fence else commit.model_copy(update={"fence": lease.fence})
         # Made before the transaction, which keeps all other writers waiting.
         dialect = self.engine.dialect
-        boundary = queries.next_boundary(mine, dialect)
+        boundary = queries.next_boundary(mine, delta, dialect)
         writes = [
             *row_writes(commit.session_id, rows, dialect),
             queries.session_moved(mine, rows.session, dialect),
@@ -294,9 +297,9 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
         try:
             with writing_prepared(self.engine, commit.session_id) as connection:
                 reach("commit.after_begin")
-                queries.renew(connection, lease, seconds, self.clock())
+                follows = queries.check_turn(connection, lease, mine.seq, seconds, self.clock())
                 reach("commit.after_lease")
-                if not boundary.run(connection):
+                if not (follows and boundary.run(connection)):
                     return queries.stored_boundary(connection, mine)
                 reach("commit.after_insert")
                 for write in writes:

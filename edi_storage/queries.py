@@ -18,10 +18,9 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
     insert,
-    literal_column,
-    or_,
     select,
     update,
 )
@@ -29,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from edi_storage.errors import (
     DatabaseDamagedError,
+    EdiError,
     LeaseHeldError,
     LeaseLostError,
     NotFoundError,
@@ -40,7 +40,7 @@ from edi_storage.learning_tables import FeedbackEventRow
 from edi_storage.models import SCHEMA_VERSION, BoundaryStage, Lease, SessionData, StageCommit, UserFeedback
 from edi_storage.record import now_utc
 from edi_storage.rows import TABLES, commit_values, read, read_session, records, row_writes, upsert
-from edi_storage.state import Json, Rows, digest, failed_delta, fold, merge_patch
+from edi_storage.state import Json, Rows, compact, digest, failed_delta, fold, merge_patch
 from edi_storage.statements import Handle, Write, prepared
 from edi_storage.tables import FeedbackRow, LeaseRow, SessionRow, StageCommitRow
 
@@ -51,15 +51,19 @@ _CLOCK_TOLERANCE = timedelta(seconds=5)
 
 _LEASES, _COMMITS, _SESSIONS = (cast(Table, row.__table__) for row in (LeaseRow, StageCommitRow, SessionRow))
 
-_RENEW = (
-    update(_LEASES)
-    .where(
-        _LEASES.c.session_id == bindparam("of"),
-        _LEASES.c.owner == bindparam("by"),
-        _LEASES.c.fence == bindparam("with_fence"),
-    )
-    .values(expires_at=bindparam("expires_at"), renewed_at=bindparam("renewed_at"))
+_MINE = and_(
+    _LEASES.c.session_id == bindparam("of"),
+    _LEASES.c.owner == bindparam("by"),
+    _LEASES.c.fence == bindparam("with_fence"),
 )
+_RENEW = update(_LEASES).where(_MINE).values(expires_at=bindparam("expires_at"), renewed_at=bindparam("renewed_at"))
+_TURN = select(
+    _LEASES.c.expires_at,
+    _LEASES.c.renewed_at,
+    exists()
+    .where(_COMMITS.c.session_id == _LEASES.c.session_id, _COMMITS.c.seq == bindparam("before"))
+    .label("follows"),
+).where(_MINE)
 _LAST_SEQ = select(func.max(_COMMITS.c.seq).label("last")).where(_COMMITS.c.session_id == bindparam("of"))
 _INSERT_COMMIT = insert(_COMMITS)
 _SESSION = select(_SESSIONS).where(_SESSIONS.c.id == bindparam("of"))
@@ -188,15 +192,39 @@ def acquire(
 def renew(connection: Handle, lease: Lease, seconds: float, now: datetime) -> datetime:
     """Prolong the lease until the time returned; the UPDATE must hit the row that still carries its owner and fence."""
     until = now + timedelta(seconds=seconds)
-    values = {"of": lease.session_id, "by": lease.owner, "with_fence": lease.fence}
-    values |= {"expires_at": until, "renewed_at": now}
+    values = _mine(lease) | {"expires_at": until, "renewed_at": now}
     if not prepared(_RENEW, tuple(values), connection.dialect).run(connection, values):
-        if find_session(connection, lease.session_id) is None:
-            raise SessionGoneError(f"Session {lease.session_id} was deleted while it was being worked on.")
-        raise LeaseLostError(
-            f"Session {lease.session_id} was taken over by another process; this one stopped and changed nothing more."
-        )
+        raise _lost(connection, lease)
     return until
+
+
+def check_turn(connection: Handle, lease: Lease, seq: int, seconds: float, now: datetime) -> bool:
+    """Whether boundary `seq` may be stored: the one before it is there. The lease must carry its owner and fence still.
+
+    Nobody else can change it before the end of the transaction, which has locked the session or the database. It is
+    prolonged to `seconds` only when less than half of them are left: to write its row each time takes a tenth of the
+    time of a boundary, and the heartbeat does it anyway.
+    """
+    values = _mine(lease) | {"before": seq - 1}
+    found = prepared(_TURN, tuple(values), connection.dialect).rows(connection, values)
+    if not found:
+        raise _lost(connection, lease)
+    half = now + timedelta(seconds=seconds / 2)
+    if found[0]["expires_at"] < half or found[0]["renewed_at"] > now + _CLOCK_TOLERANCE:
+        renew(connection, lease, seconds, now)
+    return seq == 1 or bool(found[0]["follows"])
+
+
+def _mine(lease: Lease) -> dict[str, Any]:
+    return {"of": lease.session_id, "by": lease.owner, "with_fence": lease.fence}
+
+
+def _lost(connection: Handle, lease: Lease) -> EdiError:
+    if find_session(connection, lease.session_id) is None:
+        return SessionGoneError(f"Session {lease.session_id} was deleted while it was being worked on.")
+    return LeaseLostError(
+        f"Session {lease.session_id} was taken over by another process; this one stopped and changed nothing more."
+    )
 
 
 def release(connection: Connection, lease: Lease) -> bool:
@@ -213,22 +241,16 @@ def free(connection: Connection, session_id: str, owner: str, fence: int) -> boo
 # --- Stage boundaries --------------------------------------------------------------------------------
 
 
-def next_boundary(commit: StageCommit, dialect: Dialect) -> Write:
-    """What inserts a boundary after the one before it: no row when that is missing, or when it is there itself."""
-    values = commit_values(commit) | {"before": commit.seq - 1}
+def next_boundary(commit: StageCommit, delta: str, dialect: Dialect) -> Write:
+    """What inserts a boundary, `delta` being the JSON of what it changes: no row when there is one of its number."""
+    values = commit_values(commit, delta)
     statement = prepared(_next_commit(dialect.name), tuple(values), dialect)
     return Write(statement, [statement.bind(values)])
 
 
 @cache
 def _next_commit(dialect: str) -> Any:
-    columns = {column.name: bindparam(column.name, type_=column.type) for column in _COMMITS.c}
-    before = select(_COMMITS.c.seq).where(
-        _COMMITS.c.session_id == columns["session_id"], _COMMITS.c.seq == bindparam("before", type_=_COMMITS.c.seq.type)
-    )
-    row = select(*columns.values()).where(or_(columns["seq"] == literal_column("1"), before.exists()))
     statement = (postgresql if dialect == "postgresql" else sqlite).insert(_COMMITS)
-    statement = statement.from_select(list(columns), row, include_defaults=False)
     statement = statement.on_conflict_do_nothing(index_elements=["session_id", "seq"])
     # Otherwise SQLAlchemy has no count for an INSERT.
     return statement.execution_options(preserve_rowcount=True)
@@ -247,7 +269,7 @@ def stored_boundary(connection: Handle, commit: StageCommit) -> StageCommit:
 
 def insert_commit(connection: Connection, commit: StageCommit) -> None:
     """Insert a boundary, whatever stands before it."""
-    values = commit_values(commit)
+    values = commit_values(commit, compact(commit.state_delta))
     prepared(_INSERT_COMMIT, tuple(values), connection.dialect).run(connection, values)
 
 

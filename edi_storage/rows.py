@@ -22,7 +22,7 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.record import Record
-from edi_storage.state import Rows, compact
+from edi_storage.state import Rows
 from edi_storage.statements import Prepared, Write, lasting, prepared
 from edi_storage.tables import (
     ArtifactRow,
@@ -118,8 +118,9 @@ def read_session(row: Mapping[Any, Any]) -> SessionData:
     return SessionData.model_validate({"session_id": row["id"], **values})
 
 
-def commit_values(commit: StageCommit) -> dict[str, Any]:
-    return {**vars(commit), "state_delta": compact(commit.state_delta)}
+def commit_values(commit: StageCommit, delta: str) -> dict[str, Any]:
+    """The columns of `stage_commits` for a boundary, `delta` being the JSON of what it changes."""
+    return {**vars(commit), "state_delta": delta}
 
 
 def upsert(dialect: Dialect, table: type[Base], values: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Write:

@@ -60,7 +60,7 @@ MUTANTS = (
         [
             (
                 "edi_storage/queries.py",
-                '        _LEASES.c.owner == bindparam("by"),\n        _LEASES.c.fence == bindparam("with_fence"),\n',
+                '    _LEASES.c.owner == bindparam("by"),\n    _LEASES.c.fence == bindparam("with_fence"),\n',
                 "",
             )
         ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from edi_storage import EDIDatabase
@@ -59,6 +61,31 @@ def test_renewing_keeps_others_away(database: EDIDatabase, clock: Clock) -> None
     clock.advance(seconds=25)
     with pytest.raises(LeaseHeldError):
         database.acquire(SESSION.session_id, "other", 30)
+
+
+def until(database: EDIDatabase) -> datetime:
+    _, runs_until = database.lease_of(SESSION.session_id) or pytest.fail("nobody holds it")
+    return runs_until
+
+
+@pytest.mark.parametrize(("later", "renewed"), [(0, False), (14, False), (16, True), (29, True), (31, True)])
+def test_a_boundary_renews_its_lease_when_less_than_half_is_left(
+    database: EDIDatabase, clock: Clock, later: float, renewed: bool
+) -> None:
+    lease = begin(database)
+    began = until(database)
+    clock.advance(seconds=later)
+    commit_all(database, lease, upto=1)
+    assert until(database) == (clock() + timedelta(seconds=30) if renewed else began)
+
+
+def test_a_boundary_renews_its_lease_when_the_clock_was_set_back(database: EDIDatabase, clock: Clock) -> None:
+    """Others take it for one that has run out."""
+    lease = begin(database)
+    clock.advance(hours=-1)
+    assert database.lease_of(SESSION.session_id) is None
+    commit_all(database, lease, upto=1)
+    assert until(database) == clock() + timedelta(seconds=30)
 
 
 def test_a_living_owner_can_be_displaced_on_purpose(database: EDIDatabase) -> None:

@@ -104,7 +104,8 @@ def with_nulls(part: Json, names: list[str]) -> Json:
 @pytest.mark.parametrize("delta", deltas())
 def test_what_a_delta_removes_stands_for_no_row(delta: Json) -> None:
     names = sorted({name for known in deltas() for name in _names(known)} | {"2", "mask", "variations", "parent"})
-    assert rows_of(with_nulls(delta, names)) == rows_of(delta)
+    removing = with_nulls(delta, names)
+    assert rows_of(removing) == rows_of(removing, compact(removing)) == rows_of(delta) == rows_of(delta, compact(delta))
 
 
 @pytest.mark.parametrize(
