@@ -92,6 +92,13 @@ def export_boundary(store: Store, state: Json, commit: StageCommit) -> None:
     reach("export.after_checkpoint")
 
 
+def export_the_end(store: Store, session_id: str) -> None:
+    """Write what a session has not that was killed right after its last commit: its checkpoint, its live state file."""
+    if store.database.exported_seq(session_id) < store.database.last_seq(session_id):
+        export_checkpoints(store, session_id)
+        write_state_file(store, session_id)
+
+
 def export_again(store: Store, session_id: str) -> None:
     """Write the checkpoints that a session should have, and its live state file, whatever was recorded as written."""
     store.database.forget_export(session_id)

@@ -25,7 +25,7 @@ from prefect.task_runners import TaskRunner
 from edi_storage.errors import EdiError
 from edi_storage.models import GAVE_UP, MAX_ATTEMPTS
 from edi_storage.owner import is_gone
-from edi_storage.recovery import reopen
+from edi_storage.recovery import export_the_end, reopen
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import Store, open_store
 from flows import form
@@ -224,6 +224,7 @@ def _is_done(store: Store, session_id: str) -> bool:
     if session.status == "failed" and not _is_given_up(session.failure_reason):
         reopen(store, session_id)
         return False
+    export_the_end(store, session_id)
     return True
 
 
@@ -243,7 +244,7 @@ def _row(store: Store, photo: str, session_id: str, prompt: str, error: str) -> 
     if store.database.get_session(session_id) is None:
         return row
     result = outcome(store, session_id)
-    waits = f"waits for you ({result['waiting_for']})" if result["waiting_for"] else "not finished"
+    waits = f"waiting for you ({result['waiting_for']})" if result["waiting_for"] else "not finished"
     failed = "given up" if _is_given_up(result["failure_reason"]) else "failed"
     standing = {"completed": result["decision"], "failed": failed}.get(result["status"], waits)
     return row | {

@@ -17,7 +17,7 @@ from edi_storage.forking import Wanted, make_fork
 from edi_storage.models import MAX_ATTEMPTS, MAX_PROMPT, Consent, FeedbackType, Question, Reason, Review, SessionData
 from edi_storage.owner import is_gone
 from edi_storage.record import SessionId, Text, describe
-from edi_storage.recovery import export_checkpoints, give_verdict, reopen, write_state_file
+from edi_storage.recovery import export_the_end, give_verdict, reopen
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import open_store
 from flows.inbox import find_photo, inbox_of, photo_for
@@ -230,9 +230,7 @@ def resume(name: str, answer: str, person: Person) -> Result:
         store.database.free_leases(is_gone, session.session_id)
         if session.status == "completed" and not answer:
             # Nothing to do; the flow would only say so, after seconds.
-            # Killed after its last commit, a session has no copy of its end yet.
-            if export_checkpoints(store, session.session_id):
-                write_state_file(store, session.session_id)
+            export_the_end(store, session.session_id)
             return outcome(store, session.session_id)
         reopen(store, session.session_id)
     with _flows():

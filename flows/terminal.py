@@ -353,13 +353,15 @@ def finish_batch(result: Result, as_json: bool) -> None:
                 for row in rows
             ],
         )
-    waits = any(row["decision"].startswith("waits") for row in rows)
+    waiting = sum(row["decision"].startswith("waiting") for row in rows)
     bad = [row for row in rows if row["decision"] in ("failed", "given up", "not finished")]
     given_up = sum(row["decision"] == "given up" for row in bad)
     if bad and not as_json:
         rest = f", but not what was given up ({given_up}): `edi resume ID` tries that" if given_up else ""
         say(f"Not edited: {len(bad)} of {len(rows)}. The same command again tries only those{rest}.")
-    raise typer.Exit(FAILED if bad else WAITING if waits else DONE)
+    if waiting and not as_json:
+        say(f"Waiting for you: {waiting} of {len(rows)}. `edi review` lists what is asked.")
+    raise typer.Exit(FAILED if bad else WAITING if waiting else DONE)
 
 
 def _code(result: Result) -> int:

@@ -26,7 +26,7 @@ from flows.engines.wishes import Wishes
 from flows.jobs import Job, jobs_of
 from flows.runners import batch_runner
 from tests import homes
-from tests.flows.conftest import PALACE, Edi
+from tests.flows.conftest import PALACE, Edi, all_is_well
 from tests.waiting import is_alive, wait_until
 
 PHOTOS = ("a.jpg", "b.png", "c.webp")
@@ -91,6 +91,7 @@ def test_a_killed_batch_that_is_started_again_does_every_photo_once(edi: Edi, fo
     asked = ("batch", str(folder), "--prompt", "make it warmer", "--workers", "1")
     edi.killed("begin", "completed", *asked)
     edi.killed("commit", "completed", *asked)
+    edi.killed("hook", "completed", *asked)
     before = commits(edi)
     assert 0 < len(before) < 3
     result = batch(edi, folder, "--workers", "1")
@@ -100,6 +101,7 @@ def test_a_killed_batch_that_is_started_again_does_every_photo_once(edi: Edi, fo
     for name, done in before.items():
         assert after[name][: len(done)] == done, "a finished stage was run again"
     assert all([stage for stage, _ in done].count("completed") == 1 for done in after.values())
+    assert all_is_well(edi), "what was killed right after its last commit has no checkpoint of its end"
 
 
 def test_what_a_batch_was_at_when_a_person_cancelled_it_is_over_and_comes_back_with_it(edi: Edi, folder: Path) -> None:
@@ -209,7 +211,9 @@ def test_a_cluster_does_the_same(edi: Edi, folder: Path, monkeypatch: pytest.Mon
 def test_a_photo_that_asks_a_question_waits_and_the_others_are_edited(edi: Edi, folder: Path) -> None:
     result = edi.json("batch", str(folder / "a.jpg"), "--prompt", "make it better", expect=3)
     (row,) = result["results"]
-    assert row["decision"] == "waits for you (question)"
+    assert row["decision"] == "waiting for you (question)"
+    shown = edi("batch", str(folder / "a.jpg"), "--prompt", "make it better", expect=3)
+    assert "Waiting for you: 1 of 1. `edi review` lists what is asked." in shown.stderr
     edi.json("resume", row["session"], "--answer", "1")
     (row,) = edi.json("batch", str(folder / "a.jpg"), "--prompt", "make it better")["results"]
     assert row["decision"] == "accepted"
