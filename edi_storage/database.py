@@ -52,6 +52,7 @@ from edi_storage.models import (
 from edi_storage.record import Record, now_utc
 from edi_storage.rows import (
     TABLES,
+    all_artifacts,
     read_session,
     records,
     row_writes,
@@ -192,7 +193,9 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
         self._save(session_id, Artifact, artifacts)
 
     def get_artifacts(self, session_id: str) -> list[Artifact]:
-        return self._get(session_id, Artifact)
+        """The files that a session references, the masks of its entities among them."""
+        with reading(self.engine) as connection:
+            return all_artifacts(connection, session_id, records(connection, session_id, EntityData))
 
     @again_if_undone
     def get_feedback(self, session_id: str) -> list[UserFeedback]:
@@ -226,15 +229,16 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
             if session is None:
                 raise NotFoundError(f"There is no session {session_id!r}: `edi sessions` lists them.")
             commits = queries.commits(connection, session_id)
+            entities = records(connection, session_id, EntityData)
             intents = records(connection, session_id, Intent)
             return SessionHistory(
                 session=session,
-                entities=records(connection, session_id, EntityData),
+                entities=entities,
                 intent=intents[0] if intents else None,
                 prompts=records(connection, session_id, PromptRecord),
                 validations=records(connection, session_id, ValidationData),
                 feedback=records(connection, session_id, UserFeedback),
-                artifacts=records(connection, session_id, Artifact),
+                artifacts=all_artifacts(connection, session_id, entities),
                 commits=commits,
                 state=SessionState.model_validate(queries.folded(commits)) if commits else None,
             )

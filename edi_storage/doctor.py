@@ -311,7 +311,7 @@ def _verify_rows(store: Store, history: SessionHistory, state: Json) -> Iterator
         ("prompts", expected.prompts, history.prompts),
         ("validations", expected.validations, history.validations),
         ("user_feedback", expected.feedback, history.feedback),
-        ("artifacts", expected.artifacts, history.artifacts),
+        ("artifacts", expected.files, history.artifacts),
         ("decisions", expected.decisions, store.database.get_decisions(history.session.session_id)),
     ]
     session_id = history.session.session_id
@@ -336,7 +336,7 @@ def _verify_files(
 ) -> Iterator[Problem]:
     """Every file that the session references is whole, and there are no others."""
     session_id = history.session.session_id
-    for artifact in rows_of(state).artifacts:
+    for artifact in rows_of(state).files:
         if fault := _file_fault(store, artifact):
             what = f"misses a picture: {artifact.kind} {artifact.name} ({artifact.path}) {fault}"
             if artifact.kind == "original":
@@ -372,7 +372,7 @@ def _mend(store: Store, history: SessionHistory, artifact: Artifact, remake: Rem
         return
     if history.session.status != "in_progress" or history.feedback:
         raise CheckpointError("it could not be made again exactly as it was")
-    made = [c.seq for c in history.commits if any(a.path == artifact.path for a in rows_of(c.state_delta).artifacts)]
+    made = [c.seq for c in history.commits if any(a.path == artifact.path for a in rows_of(c.state_delta).files)]
     rewind(store, session_id, [commit for commit in history.commits if commit.seq < min(made)])
 
 

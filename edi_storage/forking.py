@@ -68,7 +68,7 @@ def plan_fork(store: Store, parent: SessionData, wanted: Wanted) -> Fork:
     _refuse_late(wanted, step)
     state = queries.folded(shared)
     session = _session(store, parent, wanted, step, state)
-    files = [artifact.path for artifact in rows_of(state).artifacts]
+    files = [artifact.path for artifact in rows_of(state).files]
     deltas = list(_deltas(shared, session, {path: _moved_path(path, session) for path in files}, wanted.strength))
     after = fold(deltas)
     following = next_step(after)

@@ -207,7 +207,7 @@ def collect_garbage(store: Store, session_id: str) -> int:
 def stray_files(store: Store, session_id: str) -> list[str]:
     """Files of a session that nothing refers to: of a stage that was killed before its commit, or unfinished writes."""
     commits = store.database.get_commits(session_id)
-    known = {artifact.path for artifact in rows_of(fold(commit.state_delta for commit in commits)).artifacts}
+    known = {artifact.path for artifact in rows_of(fold(commit.state_delta for commit in commits)).files}
     strays = [path for path in store.files.list(f"{session_id}/files") if path not in known]
     marker = f"{session_id}/{FORKING}"
     left = [marker] if store.files.exists(marker) else []

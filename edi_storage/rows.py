@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from edi_storage.models import (
     ValidationData,
 )
 from edi_storage.record import Record
-from edi_storage.state import Rows
+from edi_storage.state import Rows, masks_of
 from edi_storage.statements import Prepared, Write, lasting, prepared
 from edi_storage.tables import (
     ArtifactRow,
@@ -94,6 +94,16 @@ def records(connection: Connection, session_id: str, model: type[ModelT]) -> lis
     """The records of one kind that belong to a session, by their natural key."""
     found = prepared(_of_session(model), ("of",), connection.dialect).rows(connection, {"of": session_id})
     return [read(model, row) for row in found]
+
+
+def all_artifacts(connection: Connection, session_id: str, entities: Iterable[EntityData]) -> list[Artifact]:
+    """The artifacts of a session and the masks of its entities, by kind and name.
+
+    A database of before has the masks in both tables; the entities' are those that count.
+    """
+    stored = records(connection, session_id, Artifact)
+    found = {(item.kind, item.name): item for item in [*stored, *masks_of(entities)]}
+    return [found[key] for key in sorted(found)]
 
 
 @cache

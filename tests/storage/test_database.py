@@ -214,6 +214,52 @@ def test_a_rewound_session_can_go_the_rest_of_the_way_again(database: EDIDatabas
     assert (after.prompts, after.validations, after.artifacts) == (before.prompts, before.validations, before.artifacts)
 
 
+def masks_stored(database: EDIDatabase) -> int:
+    with reading(database.engine) as connection:
+        return int(connection.execute(text("SELECT count(*) FROM artifacts WHERE kind = 'mask'")).scalar_one())
+
+
+def test_the_mask_of_an_entity_is_stored_once(database: EDIDatabase) -> None:
+    edited_session(database)
+    masks = [item for item in database.get_artifacts(SESSION.session_id) if item.kind == "mask"]
+    assert [(mask.name, mask.path) for mask in masks] == [
+        (entity.entity_id, entity.mask_path) for entity in database.get_entities(SESSION.session_id)
+    ]
+    assert all(mask.path == f"{SESSION.session_id}/files/{mask.sha256}.png" for mask in masks)
+    assert masks_stored(database) == 0
+
+
+def test_masks_that_an_earlier_version_stored_twice_are_there_once_and_as_the_entities_have_them(
+    database: EDIDatabase,
+) -> None:
+    edited_session(database)
+    expected = database.load_session(SESSION.session_id)
+    digests = {"sky_0": "0" * 64, "building_0": next(a.sha256 for a in expected.artifacts if a.name == "building_0")}
+    database.save_artifacts(
+        SESSION.session_id,
+        [
+            {"kind": "mask", "name": name, "path": f"{SESSION.session_id}/files/{sha256}.png", "sha256": sha256}
+            for name, sha256 in digests.items()
+        ],
+    )
+    assert masks_stored(database) == 2
+    assert database.load_session(SESSION.session_id) == expected
+    assert database.get_artifacts(SESSION.session_id) == expected.artifacts
+
+
+@pytest.mark.parametrize("path", ["masks/sky.png", f"s-1/files/{'a' * 63}.png", f"s-1/files/{'a' * 64}.png/x"])
+def test_a_mask_that_is_not_named_by_its_digest_is_refused_and_leaves_nothing(database: EDIDatabase, path: str) -> None:
+    lease = begin(database)
+    commit_all(database, lease, upto=1)
+    analysis = list(made_commits())[1]
+    scene = analysis.state_delta["scene_analysis"]
+    scene["entities"][0]["mask_path"] = path
+    with pytest.raises(ValueError, match=r"the mask of sky_0 .*digest"):
+        database.commit_stage(lease, analysis, 30)
+    assert len(database.get_commits(SESSION.session_id)) == 1
+    assert database.get_entities(SESSION.session_id) == []
+
+
 # --- History and deletion ----------------------------------------------------------------------------
 
 

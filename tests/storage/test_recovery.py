@@ -47,7 +47,7 @@ def finished(store: Store) -> SessionHistory:
 def remove_later_files(store: Store, upto: int) -> None:
     """The files of an edit and a validation that have not been would be orphans."""
     for seq, (_, delta) in enumerate(boundaries(), 1):
-        for artifact in rows_of(delta).artifacts if seq > max(upto, 2) else []:
+        for artifact in rows_of(delta).files if seq > max(upto, 2) else []:
             store.files.remove(artifact.path)
 
 
