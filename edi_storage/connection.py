@@ -197,10 +197,9 @@ def writing_prepared(engine: Engine, session_id: str) -> Iterator[Handle]:
         try:
             if pool.times == _MANY:
                 writer = _with_room(engine, pool, writer)
-            _start(engine, writer.raw, writer.info, reads=False)
-            cursor = writer.raw.cursor()
-            yield Direct(engine.dialect, cursor)
-            cursor.execute("COMMIT")
+            _start(engine, writer.cursor, writer.info, reads=False)
+            yield Direct(engine.dialect, writer.cursor)
+            writer.cursor.execute("COMMIT")
         except BaseException:
             _give_up(engine, writer)
             raise
@@ -211,7 +210,7 @@ def _with_room(engine: Engine, pool: KeepingPool, writer: Writer) -> Writer:
     """A connection whose log has become as long as it will be: see `database_file.lengthen_log`."""
     path = database_path(engine)
     assert path
-    _start(engine, writer.raw, writer.info, reads=False)
+    _start(engine, writer.cursor, writer.info, reads=False)
     try:
         lengthen_log(writer.raw, path)
         writer.raw.rollback()
@@ -390,20 +389,21 @@ def _listen(engine: Engine, path: Path, driver: Any, busy_timeout_ms: int) -> No
 def _begin(connection: Connection) -> None:
     pooled = connection.connection
     reads = connection.get_execution_options().get(_READING, False)
-    _start(connection.engine, pooled.dbapi_connection, pooled.info, reads)
+    assert pooled.dbapi_connection is not None
+    _start(connection.engine, pooled.dbapi_connection.cursor(), pooled.info, reads)
 
 
-def _start(engine: Engine, raw: Any, info: MutableMapping[Any, Any], reads: bool) -> None:
+def _start(engine: Engine, cursor: Any, info: MutableMapping[Any, Any], reads: bool) -> None:
     """Start a transaction; after a deferred BEGIN two processes could read, then both write what they computed."""
     if info[_READING] is not reads:
         # Only where it changes: SQLite compiles every statement of the connection anew after it.
-        raw.execute(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
+        cursor.execute(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
         info[_READING] = reads
-    raw.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
+    cursor.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
     try:
         # Under the lock: a newer EDI may have migrated the database while this process held a connection.
-        refuse_newer(engine.url.database, raw.execute("PRAGMA user_version").fetchone()[0])
+        refuse_newer(engine.url.database, cursor.execute("PRAGMA user_version").fetchone()[0])
     except BaseException:
         with suppress(engine.dialect.loaded_dbapi.Error):  # the first error is the one to tell
-            raw.rollback()
+            cursor.connection.rollback()
         raise

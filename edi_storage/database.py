@@ -285,26 +285,24 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
         """Commit one stage boundary and its rows: the only commit point of the product.
 
         That the lease is held is checked in the same transaction, which renews it for `seconds` when less than half of
-        them are left. A boundary that is there already is returned as stored, so a repeated call changes nothing.
-        Raises LeaseLostError, StaleBoundaryError.
+        them are left. A boundary that is there already is returned as stored: a repeated call renews the lease, and
+        changes nothing else. Raises LeaseLostError, StaleBoundaryError.
         """
         delta = compact(commit.state_delta)
         rows = rows_of(commit.state_delta, delta)
         mine = commit if commit.fence == lease.fence else commit.model_copy(update={"fence": lease.fence})
         # Made before the transaction, which keeps all other writers waiting.
         dialect = self.engine.dialect
-        boundary = queries.next_boundary(mine, delta, dialect)
-        writes = [
-            *row_writes(commit.session_id, rows, dialect),
-            queries.session_moved(mine, rows.session, dialect),
-        ]
+        boundary = queries.commit_write(mine, delta, dialect)
+        writes = row_writes(commit.session_id, rows, dialect)
+        moved = queries.moved(mine, rows.session)
         try:
             with writing_prepared(self.engine, commit.session_id) as connection:
                 reach("commit.after_begin")
-                follows = queries.check_turn(connection, lease, mine.seq, seconds, self.clock())
-                reach("commit.after_lease")
-                if not (follows and boundary.run(connection)):
+                if not queries.take_turn(connection, lease, mine.seq, moved, seconds, self.clock()):
                     return queries.stored_boundary(connection, mine)
+                reach("commit.after_lease")
+                boundary.run(connection)
                 reach("commit.after_insert")
                 for write in writes:
                     write.run(connection)

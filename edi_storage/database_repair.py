@@ -102,7 +102,7 @@ class RepairDatabase:
             connection.execute(delete(StageCommitRow).where(later))
             for commit in stage_commits:
                 queries.insert_commit(connection, commit)
-            queries.session_moved(stage_commits[-1], rows.session, connection.dialect).run(connection)
+            queries.move_to(connection, stage_commits[-1], rows.session)
             queries.replace_rows(connection, session.session_id, rows)
 
     def rebuild_session(

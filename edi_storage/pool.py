@@ -23,6 +23,8 @@ class Writer:
     """A connection of the driver that belongs to nobody else, outside of what SQLAlchemy counts."""
 
     raw: Any
+    #: Its only one: to make one for each statement takes longer than to run some of them.
+    cursor: Any
     info: dict[Any, Any]
     #: The pool's `KeepingPool.trusted` when it was taken from it.
     trusted: int
@@ -54,7 +56,8 @@ class KeepingPool(QueuePool):
     def _open(self) -> Writer:
         trusted = self.trusted
         pooled = self.connect()
-        writer = Writer(pooled.dbapi_connection, dict(pooled.info), trusted)
+        raw: Any = pooled.dbapi_connection
+        writer = Writer(raw, raw.cursor(), dict(pooled.info), trusted)
         pooled.detach()
         return writer
 

@@ -21,10 +21,10 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from edi_storage.errors import (
     DatabaseDamagedError,
@@ -57,13 +57,6 @@ _MINE = and_(
     _LEASES.c.fence == bindparam("with_fence"),
 )
 _RENEW = update(_LEASES).where(_MINE).values(expires_at=bindparam("expires_at"), renewed_at=bindparam("renewed_at"))
-_TURN = select(
-    _LEASES.c.expires_at,
-    _LEASES.c.renewed_at,
-    exists()
-    .where(_COMMITS.c.session_id == _LEASES.c.session_id, _COMMITS.c.seq == bindparam("before"))
-    .label("follows"),
-).where(_MINE)
 _LAST_SEQ = select(func.max(_COMMITS.c.seq).label("last")).where(_COMMITS.c.session_id == bindparam("of"))
 _INSERT_COMMIT = insert(_COMMITS)
 _SESSION = select(_SESSIONS).where(_SESSIONS.c.id == bindparam("of"))
@@ -198,21 +191,29 @@ def renew(connection: Handle, lease: Lease, seconds: float, now: datetime) -> da
     return until
 
 
-def check_turn(connection: Handle, lease: Lease, seq: int, seconds: float, now: datetime) -> bool:
-    """Whether boundary `seq` may be stored: the one before it is there. The lease must carry its owner and fence still.
+def take_turn(connection: Handle, lease: Lease, seq: int, moved: Json, seconds: float, now: datetime) -> bool:
+    """Move the session on (see `moved`), if boundary `seq` is the one after the last; False, and nothing, otherwise.
 
-    Nobody else can change it before the end of the transaction, which has locked the session or the database. It is
-    prolonged to `seconds` only when less than half of them are left: to write its row each time takes a tenth of the
-    time of a boundary, and the heartbeat does it anyway.
+    The one UPDATE also sees that the lease carries its owner and fence still, and has half of `seconds` left. Where it
+    hits no row, the lease is prolonged first, which raises LeaseLostError for one that is somebody else's.
     """
-    values = _mine(lease) | {"before": seq - 1}
-    found = prepared(_TURN, tuple(values), connection.dialect).rows(connection, values)
-    if not found:
-        raise _lost(connection, lease)
-    half = now + timedelta(seconds=seconds / 2)
-    if found[0]["expires_at"] < half or found[0]["renewed_at"] > now + _CLOCK_TOLERANCE:
-        renew(connection, lease, seconds, now)
-    return seq == 1 or bool(found[0]["follows"])
+    if _move_on(connection, lease, seq, moved, seconds, now):
+        return True
+    renew(connection, lease, seconds, now)
+    return _move_on(connection, lease, seq, moved, seconds, now)
+
+
+def _move_on(connection: Handle, lease: Lease, seq: int, moved: Json, seconds: float, now: datetime) -> bool:
+    wanted = {"before": seq - 1, "half": now + timedelta(seconds=seconds / 2), "latest": now + _CLOCK_TOLERANCE}
+    values = moved | _mine(lease) | wanted
+    return bool(prepared(_moving_on(tuple(moved)), tuple(values), connection.dialect).run(connection, values))
+
+
+@cache
+def _moving_on(names: tuple[str, ...]) -> Update:
+    last = select(func.max(_COMMITS.c.seq)).where(_COMMITS.c.session_id == bindparam("of")).scalar_subquery()
+    held = exists().where(_MINE, _LEASES.c.expires_at >= bindparam("half"), _LEASES.c.renewed_at <= bindparam("latest"))
+    return _move(names).where(func.coalesce(last, literal_column("0")) == bindparam("before"), held)
 
 
 def _mine(lease: Lease) -> dict[str, Any]:
@@ -241,19 +242,11 @@ def free(connection: Connection, session_id: str, owner: str, fence: int) -> boo
 # --- Stage boundaries --------------------------------------------------------------------------------
 
 
-def next_boundary(commit: StageCommit, delta: str, dialect: Dialect) -> Write:
-    """What inserts a boundary, `delta` being the JSON of what it changes: no row when there is one of its number."""
+def commit_write(commit: StageCommit, delta: str, dialect: Dialect) -> Write:
+    """What inserts a boundary, `delta` being the JSON of what it changes, whatever stands before it."""
     values = commit_values(commit, delta)
-    statement = prepared(_next_commit(dialect.name), tuple(values), dialect)
+    statement = prepared(_INSERT_COMMIT, tuple(values), dialect)
     return Write(statement, [statement.bind(values)])
-
-
-@cache
-def _next_commit(dialect: str) -> Any:
-    statement = (postgresql if dialect == "postgresql" else sqlite).insert(_COMMITS)
-    statement = statement.on_conflict_do_nothing(index_elements=["session_id", "seq"])
-    # Otherwise SQLAlchemy has no count for an INSERT.
-    return statement.execution_options(preserve_rowcount=True)
 
 
 def stored_boundary(connection: Handle, commit: StageCommit) -> StageCommit:
@@ -269,8 +262,7 @@ def stored_boundary(connection: Handle, commit: StageCommit) -> StageCommit:
 
 def insert_commit(connection: Connection, commit: StageCommit) -> None:
     """Insert a boundary, whatever stands before it."""
-    values = commit_values(commit, compact(commit.state_delta))
-    prepared(_INSERT_COMMIT, tuple(values), connection.dialect).run(connection, values)
+    commit_write(commit, compact(commit.state_delta), connection.dialect).run(connection)
 
 
 def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:
@@ -295,23 +287,27 @@ def replace_rows(connection: Connection, session_id: str, rows: Rows) -> None:
             add_event(connection, session, verdict)
 
 
-def session_moved(commit: StageCommit, columns: Json, dialect: Dialect) -> Write:
+def moved(commit: StageCommit, columns: Json) -> Json:
     """What every boundary says of its session: it moved on, so it is neither waiting nor stuck."""
-    values = {
+    return {
         "updated_at": commit.finished_at,
         "flow_run_id": commit.flow_run_id,
         "recovery_attempts": 0,
         "waiting_for": None,
         **columns,
     }
-    update_session = _update_session(tuple(values))
+
+
+def move_to(connection: Connection, commit: StageCommit, columns: Json) -> None:
+    """Have the session stand at this boundary, whatever stood there before."""
+    values = moved(commit, columns)
+    statement = _move(tuple(values))
     values["of"] = commit.session_id
-    statement = prepared(update_session, tuple(values), dialect)
-    return Write(statement, [statement.bind(values)])
+    prepared(statement, tuple(values), connection.dialect).run(connection, values)
 
 
 @cache
-def _update_session(names: tuple[str, ...]) -> Update:
+def _move(names: tuple[str, ...]) -> Update:
     return update(_SESSIONS).where(_SESSIONS.c.id == bindparam("of")).values({name: bindparam(name) for name in names})
 
 

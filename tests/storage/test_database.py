@@ -144,6 +144,15 @@ def test_a_boundary_committed_twice_is_there_once(database: EDIDatabase) -> None
     assert len(database.get_commits(SESSION.session_id)) == 1
 
 
+def test_a_boundary_committed_again_later_changes_nothing(database: EDIDatabase) -> None:
+    lease = begin(database)
+    commit_all(database, lease)
+    before = database.load_session(SESSION.session_id)
+    for commit in before.commits:
+        assert database.commit_stage(lease, commit, 30) == commit
+    assert database.load_session(SESSION.session_id) == before
+
+
 def test_a_boundary_out_of_turn_is_refused_and_leaves_nothing(database: EDIDatabase) -> None:
     lease = begin(database)
     commits = list(made_commits())

@@ -373,7 +373,7 @@ def test_a_write_that_may_not_be_done_twice_is_an_error_where_its_link_broke_at_
 
 
 @pytest.mark.parametrize(
-    "statement", ["SELECT leases", "UPDATE leases", "INSERT INTO stage_commits", "UPDATE sessions"]
+    "statement", ["UPDATE sessions", "UPDATE leases", "INSERT INTO stage_commits", "INSERT INTO artifacts"]
 )
 def test_a_boundary_whose_link_broke_before_its_commit_is_written_again(server_database: str, statement: str) -> None:
     with EDIDatabase(server_database) as database:
@@ -393,7 +393,12 @@ def test_a_read_whose_link_broke_is_made_again(server_database: str) -> None:
 @pytest.mark.parametrize("taken", [False, True])
 @pytest.mark.parametrize(
     ("what", "statement"),
-    [("boundary", "SELECT leases"), ("boundary", "UPDATE leases"), ("heartbeat", "UPDATE leases")],
+    [
+        ("boundary", "UPDATE sessions"),
+        ("boundary", "UPDATE leases"),
+        ("boundary", "INSERT INTO stage_commits"),
+        ("heartbeat", "UPDATE leases"),
+    ],
 )
 def test_who_wakes_after_its_transaction_was_undone_goes_on_unless_it_was_taken_over(
     server_database: str, monkeypatch: pytest.MonkeyPatch, what: str, statement: str, *, taken: bool

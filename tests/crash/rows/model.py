@@ -184,7 +184,7 @@ class Model(RuleBasedStateMachine):
             return
         stored = self.store.database.get_commits(lease.session_id)[-1]
         assert self.store.database.commit_stage(lease, stored, SECONDS) == stored
-        known.renew_if_needed(self.now)
+        known.renew(self.now)
 
     # --- Feedback ---
 
