@@ -289,11 +289,11 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
         changes nothing else. Raises LeaseLostError, StaleBoundaryError.
         """
         delta = compact(commit.state_delta)
-        rows = rows_of(commit.state_delta, delta)
+        rows = rows_of(commit.state_delta, nulls=delta.nulls)
         mine = commit if commit.fence == lease.fence else commit.model_copy(update={"fence": lease.fence})
         # Made before the transaction, which keeps all other writers waiting.
         dialect = self.engine.dialect
-        boundary = queries.commit_write(mine, delta, dialect)
+        boundary = queries.commit_write(mine, delta.text, dialect)
         writes = row_writes(commit.session_id, rows, dialect)
         moved = queries.moved(mine, rows.session)
         try:

@@ -262,7 +262,7 @@ def stored_boundary(connection: Handle, commit: StageCommit) -> StageCommit:
 
 def insert_commit(connection: Connection, commit: StageCommit) -> None:
     """Insert a boundary, whatever stands before it."""
-    commit_write(commit, compact(commit.state_delta), connection.dialect).run(connection)
+    commit_write(commit, compact(commit.state_delta).text, connection.dialect).run(connection)
 
 
 def save_rows(connection: Connection, session_id: str, rows: Rows) -> None:

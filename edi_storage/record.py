@@ -22,6 +22,8 @@ _LISTS: Final = (list, tuple)
 #: Readers give up on deep nesting, some by crashing; a state has about ten levels.
 _MAX_LEVELS = 100
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+#: JSON as boxes have it, whole numbers of up to 18 digits under names: known at a third of the cost of reading it.
+_NUMBERS: Final = re.compile(r'\{"\w+":(?:0|[1-9]\d{0,17})(?:,"\w+":(?:0|[1-9]\d{0,17}))*\}', re.ASCII)
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -95,6 +97,8 @@ def _as_utc(value: datetime) -> datetime:
 
 
 def _is_json(value: str) -> str:
+    if _NUMBERS.fullmatch(value):
+        return value
     try:
         document = from_json(value)
     except ValueError:

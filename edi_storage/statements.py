@@ -55,7 +55,15 @@ class Prepared:
 
     def bind(self, values: Values) -> Any:
         """The values of one row as `execute` takes them; made beforehand, nothing is left to do in the transaction."""
-        return self._arguments(values) if self._direct else dict(values)
+        if not self._direct:
+            return dict(values)
+        taken = self._take(values)
+        if not self._processors:
+            return taken
+        arguments = [*taken]
+        for place, bind in self._processors:
+            arguments[place] = bind(arguments[place])
+        return arguments
 
     def execute(self, connection: Handle, bound: Sequence[Any]) -> int:
         """Run it for each of these rows, as `bind` gives them; the number of rows that it hit, when it is run once."""
@@ -74,7 +82,7 @@ class Prepared:
         """The rows of a SELECT, by column."""
         if not self._direct:
             return [dict(row) for row in _sqlalchemy(connection).execute(self._compiled, dict(values)).mappings()]
-        found = _driver(connection).execute(self._text, self._arguments(values))
+        found = _driver(connection).execute(self._text, self.bind(values))
         return [
             {
                 name: value if read is None else read(value)
@@ -82,15 +90,6 @@ class Prepared:
             }
             for row in found
         ]
-
-    def _arguments(self, values: Values) -> Sequence[Any]:
-        taken = self._take(values)
-        if not self._processors:
-            return taken
-        arguments = [*taken]
-        for place, bind in self._processors:
-            arguments[place] = bind(arguments[place])
-        return arguments
 
 
 @dataclass(slots=True)

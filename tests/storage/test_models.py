@@ -259,6 +259,17 @@ def test_a_rating_is_a_whole_number_from_1_to_5(rating: Any) -> None:
     [
         *("", "{", "[" * 100_000, '{"a": NaN}', '"\\ud800"'),
         *("[1e999]", '"\\u0000"', "9" * 20, "9" * 5000, "[" * 150 + "]" * 150),
+        # Nearly what a box is written as.
+        *(
+            '{"x":01}',
+            '{"x":1,}',
+            '{"x":1"y":2}',
+            '{"x":1}}',
+            '{"x":1}\n{',
+            '{"x":' + "9" * 19 + "}",
+            '{"\ud800":1}',
+        ),
+        *("{'x':1}", '{"x":٣}', "{x:1}", '{"x":-}'),
     ],
 )
 def test_a_box_that_is_no_json_or_that_others_could_not_read_is_refused(text: str) -> None:
