@@ -19,7 +19,7 @@ from prefect.states import AwaitingRetry, Cancelled
 from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, StorageFullError
 from edi_storage.files import StorageError
 from edi_storage.owner import owner_name
-from edi_storage.recovery import end_session
+from edi_storage.recovery import end_session, export_the_end
 from edi_storage.settings import load_settings
 from edi_storage.store import Store, open_store
 from flows.reviving import close, revive, session_id_of, was_cancelled
@@ -92,8 +92,11 @@ def mark_crashed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
                 over: State[Any] = Cancelled(message=CANCELLED)
                 client.set_flow_run_state(flow_run.id, over, force=True)
             elif (session := store.database.get_session(session_id)) and session.status == "completed":
-                # Killed between its last commit and its own end: nothing is left to do.
-                close(client, flow_run, session)
+                # Killed between its last commit and its own end: nothing is left to do but what it did not get to.
+                try:
+                    export_the_end(store, session_id)
+                finally:
+                    close(client, flow_run, session)
             elif _may_go_on(client, store, flow_run, settings.max_recovery_attempts, told=told):
                 revive(client, flow_run, "The run was interrupted and goes on from its last finished stage.")
 

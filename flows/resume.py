@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import StateType
 
 from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, StorageFullError
 from edi_storage.files import StorageError
 from edi_storage.models import SessionData
 from edi_storage.owner import is_gone, owner_name
-from edi_storage.recovery import end_session
+from edi_storage.recovery import end_session, export_the_end
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import Store, open_store
 from flows import form
@@ -24,7 +25,17 @@ from flows.edit import edit_image
 from flows.names import timed_name
 from flows.output import outcome
 from flows.plain import in_plain_words
-from flows.reviving import close, end_forgotten_tasks, is_moving, revive, run_of, session_id_of, waiting_runs, way_on
+from flows.reviving import (
+    close,
+    end_forgotten_tasks,
+    is_left_over,
+    is_moving,
+    open_runs,
+    revive,
+    run_of,
+    session_id_of,
+    way_on,
+)
 from flows.runs import is_deployed
 from flows.server import read_server_file
 from flows.session import log
@@ -71,11 +82,24 @@ def _look_after_waiting(store: Store, settings: Settings, limit: int) -> None:
                     _go_on_unanswered(store, settings, session)
             except EdiError as error:
                 log.warning("Session %s: %s", session.session_id, error)
-        for run in waiting_runs(client):
-            # One that is not known may have been deleted, or be kept in another database that uses this server.
-            about = store.database.get_session(session_id_of(run))
-            if about is not None and about.status != "in_progress":
-                close(client, run, about)
+        close_finished(store, client)
+
+
+def close_finished(store: Store, client: SyncPrefectClient) -> None:
+    """End the runs whose sessions are over: those that waited, and those that were killed after the last commit."""
+    now = datetime.now(UTC)
+    for run in [*open_runs(client, StateType.PAUSED), *open_runs(client, StateType.RUNNING)]:
+        # One that is not known may have been deleted, or be kept in another database that uses this server.
+        about = store.database.get_session(session_id_of(run))
+        if about is None or about.status == "in_progress":
+            continue
+        if run.state_type == StateType.RUNNING and not is_left_over(about, run, now):
+            continue
+        try:
+            export_the_end(store, about.session_id)
+        except EdiError as error:
+            log.warning("Session %s: %s", about.session_id, error)
+        close(client, run, about)
 
 
 def _has_waited_enough(settings: Settings, session: SessionData) -> bool:

@@ -50,6 +50,9 @@ _FINDING = timedelta(seconds=2)
 #: A run that a runner or worker has taken up, but whose process has not begun for so long, has failed to start.
 _NOT_STARTED = timedelta(minutes=5)
 
+#: A run whose session has been over for so long has told all that it can, or has been killed before it could.
+_TELLING = timedelta(minutes=5)
+
 #: A planned run that nobody takes up for so long has no runner or worker any more; a shorter time may be a queue.
 _ABANDONED = timedelta(minutes=30)
 
@@ -77,11 +80,20 @@ def run_of(client: SyncPrefectClient, store: Store, session_id: str) -> FlowRun 
     return run if run and run.deployment_id is not None and session_id_of(run) == session_id else None
 
 
-def waiting_runs(client: SyncPrefectClient) -> list[FlowRun]:
-    """The suspended runs that work on sessions, at most 200."""
-    suspended = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+def open_runs(client: SyncPrefectClient, kind: StateType) -> list[FlowRun]:
+    """The runs that work on sessions and that are suspended (PAUSED) or at work (RUNNING), at most 200."""
+    these = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[kind])))
     flows = FlowFilter(name=FlowFilterName(any_=list(_ON_SESSIONS)))
-    return client.read_flow_runs(flow_filter=flows, flow_run_filter=suspended, limit=200)
+    return client.read_flow_runs(flow_filter=flows, flow_run_filter=these, limit=200)
+
+
+def is_left_over(session: SessionData, run: FlowRun, now: datetime) -> bool:
+    """Whether a run that is said to be at work has no process any more; its session is over.
+
+    What a process has to do after the last commit takes seconds, unless the server does not answer it.
+    """
+    changed = [moment for moment in (session.updated_at, run.state and run.state.timestamp) if moment]
+    return now - max(changed) > _TELLING
 
 
 def _run_id(store: Store, session_id: str) -> UUID | None:

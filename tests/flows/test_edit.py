@@ -6,6 +6,7 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edi_storage.settings import Settings
 from edi_storage.store import open_store
 from tests import homes
 from tests.flows.conftest import PALACE, Edi, all_is_well
@@ -111,18 +113,42 @@ def normalised(shown: dict[str, Any], session_id: str) -> Any:
     return json.loads(json.dumps(shown).replace(session_id, "ID"))
 
 
-def test_the_run_of_a_killed_process_is_not_at_work_for_ever(edi: Edi) -> None:
+def states_of_runs(edi: Edi, session_id: str) -> list[str]:
+    """The states of the runs that were told to work on a session."""
     import httpx
 
-    def states() -> list[str]:
-        asked = {"limit": 50, "sort": "START_TIME_DESC"}
-        found = httpx.post(f"{edi.environment['PREFECT_API_URL']}/flow_runs/filter", json=asked, timeout=60).json()
-        return [run["state_name"] for run in found if run["parameters"].get("session_id") == "lost"]
+    asked = {"limit": 50, "sort": "START_TIME_DESC"}
+    found = httpx.post(f"{edi.environment['PREFECT_API_URL']}/flow_runs/filter", json=asked, timeout=60).json()
+    return sorted(run["state_name"] for run in found if run["parameters"].get("session_id") == session_id)
 
+
+def test_the_run_of_a_killed_process_is_not_at_work_for_ever(edi: Edi) -> None:
     edi.killed("begin", "edit", "edit", str(PALACE), "make it warmer", "--session-id", "lost")
-    assert states() == ["Running"]
+    assert states_of_runs(edi, "lost") == ["Running"]
     assert edi.json("resume", "lost")["status"] == "completed"
-    assert sorted(states()) == ["Completed", "Crashed"]
+    assert states_of_runs(edi, "lost") == ["Completed", "Crashed"]
+
+
+def test_what_was_killed_after_its_last_commit_is_brought_to_its_end(edi: Edi, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import resume, reviving
+
+    edi.killed("hook", "completed", "edit", str(PALACE), "make it warmer", "--session-id", "told-nobody")
+    api = edi.environment["PREFECT_API_URL"]
+    with (
+        temporary_settings({PREFECT_API_URL: api}),
+        open_store(Settings(home=edi.home)) as store,
+        get_client(sync_client=True) as client,
+    ):
+        assert store.database.exported_seq("told-nobody") < store.database.last_seq("told-nobody")
+        resume.close_finished(store, client)
+        assert states_of_runs(edi, "told-nobody") == ["Running"], "a living process is still about to tell"
+        monkeypatch.setattr(reviving, "_TELLING", timedelta(0))
+        resume.close_finished(store, client)
+    assert states_of_runs(edi, "told-nobody") == ["Completed"]
+    assert all_is_well(edi)
 
 
 def test_a_resumed_edit_names_what_it_restored(edi: Edi) -> None:
