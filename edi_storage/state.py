@@ -355,8 +355,10 @@ class Rows:
 
     @property
     def files(self) -> list[Artifact]:
-        """All that is referenced: the artifacts and the masks of the entities."""
-        return [*self.artifacts, *masks_of(self.entities)]
+        """All that is referenced, the masks of the entities among them, in the order in which the stages make them."""
+        given = [item for item in self.artifacts if item.kind in ("original", "mask")]
+        made = [item for item in self.artifacts if item.kind not in ("original", "mask")]
+        return [*given, *masks_of(self.entities), *made]
 
 
 def masks_of(entities: Iterable[EntityData]) -> list[Artifact]:

@@ -108,6 +108,13 @@ def deltas() -> list[Json]:
     return [*edit, retry, feedback_delta(verdict), failed_delta("no"), fold(edit)]
 
 
+def test_the_files_of_a_state_are_in_the_order_in_which_the_stages_make_them() -> None:
+    """So they are made again: an edited picture wants its masks."""
+    by_stage = [(item.kind, item.name) for _, delta in boundaries() for item in rows_of(delta).files]
+    assert [(item.kind, item.name) for item in rows_of(fold(delta for _, delta in boundaries())).files] == by_stage
+    assert [kind for kind, _ in by_stage] == ["original", "mask", "mask", "edited", "delta"]
+
+
 def with_nulls(part: Json, names: list[str]) -> Json:
     """The part, in which every object also removes whatever else there could be."""
     nulls = {name: None for name in names if name not in part}
