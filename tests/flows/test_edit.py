@@ -8,16 +8,20 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from edi_storage.settings import Settings
-from edi_storage.store import open_store
+from edi_storage.store import Store, open_store
 from tests import homes
 from tests.flows.conftest import PALACE, Edi, all_is_well
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 DRAMATIC = ("edit", str(PALACE), "make the sky dramatic")
 
@@ -129,25 +133,53 @@ def test_the_run_of_a_killed_process_is_not_at_work_for_ever(edi: Edi) -> None:
     assert states_of_runs(edi, "lost") == ["Completed", "Crashed"]
 
 
-def test_what_was_killed_after_its_last_commit_is_brought_to_its_end(edi: Edi, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def told_nobody(edi: Edi, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Store, SyncPrefectClient]]:
+    """An edit whose process was killed right after its last commit, by its id, its store and its server."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows import resume, reviving
-
-    edi.killed("hook", "completed", "edit", str(PALACE), "make it warmer", "--session-id", "told-nobody")
-    api = edi.environment["PREFECT_API_URL"]
+    name = f"told-nobody-{uuid4()}"
+    edi.killed("hook", "completed", "edit", str(PALACE), "make it warmer", "--session-id", name)
+    homes.enter(monkeypatch, edi.home)
     with (
-        temporary_settings({PREFECT_API_URL: api}),
-        open_store(Settings(home=edi.home)) as store,
+        temporary_settings({PREFECT_API_URL: edi.environment["PREFECT_API_URL"]}),
+        open_store(Settings()) as store,
         get_client(sync_client=True) as client,
     ):
-        assert store.database.exported_seq("told-nobody") < store.database.last_seq("told-nobody")
-        resume.close_finished(store, client)
-        assert states_of_runs(edi, "told-nobody") == ["Running"], "a living process is still about to tell"
-        monkeypatch.setattr(reviving, "_TELLING", timedelta(0))
-        resume.close_finished(store, client)
-    assert states_of_runs(edi, "told-nobody") == ["Completed"]
+        assert store.database.require_session(name).status == "completed"
+        assert store.database.exported_seq(name) < store.database.last_seq(name)
+        assert states_of_runs(edi, name) == ["Running"]
+        yield name, store, client
+
+
+def test_what_was_killed_after_its_last_commit_is_brought_to_its_end_by_the_next_look(
+    edi: Edi, told_nobody: tuple[str, Store, SyncPrefectClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import resume, reviving
+
+    name, store, client = told_nobody
+    resume.close_finished(store, client)
+    assert states_of_runs(edi, name) == ["Running"], "a living process is still about to tell"
+    monkeypatch.setattr(reviving, "_TELLING", timedelta(0))
+    resume.close_finished(store, client)
+    assert states_of_runs(edi, name) == ["Completed"]
+    assert all_is_well(edi)
+
+
+def test_what_was_killed_after_its_last_commit_is_brought_to_its_end_by_the_runner(
+    edi: Edi, told_nobody: tuple[str, Store, SyncPrefectClient]
+) -> None:
+    from prefect.states import Crashed
+
+    from flows.edit import edit_image
+    from flows.hooks import mark_crashed
+
+    name, store, client = told_nobody
+    run = client.read_flow_run(UUID(store.database.last_flow_run(name)))
+    # Only what belongs to a deployment has a runner, which calls the hook.
+    mark_crashed(edit_image, run.model_copy(update={"deployment_id": uuid4()}), Crashed())
+    assert states_of_runs(edi, name) == ["Completed"]
     assert all_is_well(edi)
 
 

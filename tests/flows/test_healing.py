@@ -9,15 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.browser.photos import large_photo
-from tests.flows.conftest import PALACE
 from tests.flows.control import Control, Serve, processes_of
 from tests.waiting import wait_until
 
 #: What people are promised: seconds from the kill to the end of the edit.
 PROMISED = 120
-
-#: Of an edit that succeeds at once.
-_BOUNDARIES = 10
 
 #: What dies, and whether `edi serve` is started again, as a person or a service manager does.
 KILLED: dict[str, tuple[Collection[str], bool]] = {
@@ -67,22 +63,6 @@ def test_an_edit_is_completed_within_two_minutes_after_the_kill_of(what: str, se
     control.wait_for(run, "Completed", "the end of the very run that was asked for")
     wait_until(lambda: not _tasks_at_work(control, run), "an end of the task that the killed process was at")
     assert sorted(set(processes_of(serve.home).values()) - {"flow"}) == ["runner", "serve", "server"]
-
-
-def test_an_edit_that_is_killed_after_its_last_commit_is_told_as_done(tmp_path: Path) -> None:
-    """Its process writes no checkpoint any more, and tells nobody of its end."""
-    serve = Serve(tmp_path, EDI_FAILPOINTS=f"commit.after_commit=kill@{_BOUNDARIES}")
-    try:
-        serve.start()
-        control = Control(serve.home, serve.port)
-        run = control.start("edit-image", image_path=str(PALACE), prompt="make the sky dramatic")
-        control.wait_for(run, "Completed", "the end of the run")
-        assert any("Crashed" in state for state in control.states(run)), "it was not killed"
-        with control.database() as database:
-            assert [commit.stage for commit in database.get_commits(run)][-1] == "completed"
-            assert database.exported_seq(run) == database.last_seq(run) == _BOUNDARIES
-    finally:
-        serve.kill(["serve", "server", "runner", "flow"])
 
 
 def _tasks_at_work(control: Control, run: str) -> list[str]:
