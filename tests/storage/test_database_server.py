@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
+from itertools import product
 from typing import Any
 
 import psycopg
@@ -372,9 +373,11 @@ def test_a_write_that_may_not_be_done_twice_is_an_error_where_its_link_broke_at_
         assert database.require_session(SESSION.session_id).status == "failed"
 
 
-@pytest.mark.parametrize(
-    "statement", ["UPDATE sessions", "UPDATE leases", "INSERT INTO stage_commits", "INSERT INTO artifacts"]
-)
+#: What the first boundary of a session is written with, when little is left of its lease.
+_STATEMENTS = ["UPDATE sessions", "UPDATE leases", "INSERT INTO stage_commits", "INSERT INTO artifacts"]
+
+
+@pytest.mark.parametrize("statement", _STATEMENTS)
 def test_a_boundary_whose_link_broke_before_its_commit_is_written_again(server_database: str, statement: str) -> None:
     with EDIDatabase(server_database) as database:
         lease = database.begin_session(SESSION, "me", _SOON_RUN_OUT)
@@ -391,15 +394,7 @@ def test_a_read_whose_link_broke_is_made_again(server_database: str) -> None:
 
 
 @pytest.mark.parametrize("taken", [False, True])
-@pytest.mark.parametrize(
-    ("what", "statement"),
-    [
-        ("boundary", "UPDATE sessions"),
-        ("boundary", "UPDATE leases"),
-        ("boundary", "INSERT INTO stage_commits"),
-        ("heartbeat", "UPDATE leases"),
-    ],
-)
+@pytest.mark.parametrize(("what", "statement"), [*product(["boundary"], _STATEMENTS), ("heartbeat", "UPDATE leases")])
 def test_who_wakes_after_its_transaction_was_undone_goes_on_unless_it_was_taken_over(
     server_database: str, monkeypatch: pytest.MonkeyPatch, what: str, statement: str, *, taken: bool
 ) -> None:
