@@ -182,10 +182,12 @@ def writing(engine: Engine, session_id: str | None = None) -> Iterator[Connectio
 
 
 @contextmanager
-def writing_prepared(engine: Engine, session_id: str) -> Iterator[Handle]:
+def writing_prepared(engine: Engine, session_id: str, *, boundary: bool = True) -> Iterator[Handle]:
     """Like `writing`, for prepared statements only: on SQLite without SQLAlchemy's Connection and transaction.
 
-    To make, begin, end and give those back takes longer than SQLite takes for all statements of a stage boundary.
+    To make, begin, end and give those back takes longer than SQLite takes for all statements of a stage boundary. What
+    is written between boundaries, and is no `boundary`, goes this way as well: a connection has to read its pages anew
+    once another one has written.
     """
     pool = engine.pool
     if not isinstance(pool, KeepingPool):
@@ -195,7 +197,7 @@ def writing_prepared(engine: Engine, session_id: str) -> Iterator[Handle]:
     with explaining(engine, values=True):
         writer = pool.take()
         try:
-            if pool.times == _MANY:
+            if boundary and pool.boundaries == _MANY:
                 writer = _with_room(engine, pool, writer)
             _start(engine, writer.cursor, writer.info, reads=False)
             yield Direct(engine.dialect, writer.cursor)
@@ -203,6 +205,7 @@ def writing_prepared(engine: Engine, session_id: str) -> Iterator[Handle]:
         except BaseException:
             _give_up(engine, writer)
             raise
+        pool.boundaries += boundary
         pool.keep(writer)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import and_, delete, insert, select, tuple_, update
+from sqlalchemy import delete, insert, select, tuple_, update
 
 from edi_storage import migrations, queries
 from edi_storage.connection import (
@@ -443,9 +443,8 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
     @again_if_lost
     def mark_exported(self, session_id: str, seq: int) -> None:
         """Remember that the checkpoint of `seq` is written."""
-        with writing(self.engine, session_id) as connection:
-            where = and_(SessionRow.id == session_id, SessionRow.exported_seq < seq)
-            connection.execute(update(SessionRow).where(where).values(exported_seq=seq))
+        with writing_prepared(self.engine, session_id, boundary=False) as connection:
+            queries.mark_exported(connection, session_id, seq)
 
     # --- Shared by the methods above ------------------------------------------------------------------
 

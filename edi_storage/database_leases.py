@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, insert, select, update
+from sqlalchemy import ColumnElement, Engine, and_, select, update
 
 from edi_storage import queries
-from edi_storage.connection import again_if_lost, again_if_undone, reading, writing
+from edi_storage.connection import again_if_lost, again_if_undone, reading, writing, writing_prepared
 from edi_storage.errors import InputError
 from edi_storage.failpoints import reach
 from edi_storage.models import GAVE_UP, Lease, SessionData, WaitingFor
-from edi_storage.rows import read_session, session_values
+from edi_storage.rows import read_session
 from edi_storage.state import Json
 from edi_storage.steps import answer_step
 from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
@@ -37,10 +37,10 @@ class LeaseDatabase:
         somebody else works on it.
         """
         new = SessionData.checked(session)
-        with writing(self.engine, new.session_id) as connection:
+        with writing_prepared(self.engine, new.session_id, boundary=False) as connection:
             old = queries.find_session(connection, new.session_id)
             if old is None:
-                connection.execute(insert(SessionRow).values(session_values(new)))
+                queries.add_session(connection, new)
             elif (old.image_path, old.naive_prompt) != (new.image_path, new.naive_prompt):
                 raise InputError(
                     f"Session {new.session_id} is already about {old.image_path} and {old.naive_prompt!r}: "
@@ -51,7 +51,7 @@ class LeaseDatabase:
     @again_if_undone
     def acquire(self, session_id: str, owner: str, seconds: float) -> Lease:
         """Take the lease of a session that nobody holds. Raises NotFoundError, LeaseHeldError."""
-        with writing(self.engine, session_id) as connection:
+        with writing_prepared(self.engine, session_id, boundary=False) as connection:
             queries.require_session(connection, session_id)
             return queries.acquire(connection, session_id, owner, seconds, self.clock())
 
@@ -65,7 +65,7 @@ class LeaseDatabase:
     @again_if_lost
     def renew(self, lease: Lease, seconds: float) -> Lease:
         """Prolong a lease. Raises LeaseLostError when another process has taken the session over."""
-        with writing(self.engine, lease.session_id) as connection:
+        with writing_prepared(self.engine, lease.session_id, boundary=False) as connection:
             reach("lease.before_renew")
             until = queries.renew(connection, lease, seconds, self.clock())
         return lease.model_copy(update={"expires_at": until})
@@ -76,11 +76,10 @@ class LeaseDatabase:
 
         Without `waiting_for`, what the session waits for stays as it is: only a commit or an answer ends the waiting.
         """
-        with writing(self.engine, lease.session_id) as connection:
+        with writing_prepared(self.engine, lease.session_id, boundary=False) as connection:
             reach("lease.before_release")
             if queries.release(connection, lease) and waiting_for:
-                waits = update(SessionRow).values(waiting_for=waiting_for, updated_at=self.clock())
-                connection.execute(waits.where(SessionRow.id == lease.session_id))
+                queries.wait(connection, lease.session_id, waiting_for, self.clock())
 
     @again_if_undone
     def release_flow_run(self, session_id: str, flow_run_id: str) -> bool:

@@ -42,8 +42,8 @@ class KeepingPool(QueuePool):
         self._kept: list[Writer] = []
         #: Raised when no connection that was opened before is to be used any more.
         self.trusted = 0
-        #: How often a connection was kept.
-        self.times = 0
+        #: How many stage boundaries were stored.
+        self.boundaries = 0
 
     def take(self) -> Writer:
         """A connection that nobody else has. Give it to `keep`, or roll back and close its `raw`."""
@@ -63,7 +63,6 @@ class KeepingPool(QueuePool):
 
     def keep(self, writer: Writer) -> None:
         """Have a connection at hand that `take` gave, and that is in no transaction."""
-        self.times += 1
         if writer.trusted == self.trusted and len(self._kept) < _MOST:
             self._kept.append(writer)
         else:

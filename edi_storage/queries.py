@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    null,
     select,
     update,
 )
@@ -37,9 +38,17 @@ from edi_storage.errors import (
 )
 from edi_storage.learning_queries import add_event, take_back_events
 from edi_storage.learning_tables import FeedbackEventRow
-from edi_storage.models import SCHEMA_VERSION, BoundaryStage, Lease, SessionData, StageCommit, UserFeedback
+from edi_storage.models import (
+    SCHEMA_VERSION,
+    BoundaryStage,
+    Lease,
+    SessionData,
+    StageCommit,
+    UserFeedback,
+    WaitingFor,
+)
 from edi_storage.record import now_utc
-from edi_storage.rows import TABLES, commit_values, read, read_session, records, row_writes, upsert
+from edi_storage.rows import TABLES, commit_values, read, read_session, records, row_writes, session_values, upsert
 from edi_storage.state import Json, Rows, compact, digest, failed_delta, fold, merge_patch
 from edi_storage.statements import Handle, Write, prepared
 from edi_storage.tables import FeedbackRow, LeaseRow, SessionRow, StageCommitRow
@@ -57,8 +66,21 @@ _MINE = and_(
     _LEASES.c.fence == bindparam("with_fence"),
 )
 _RENEW = update(_LEASES).where(_MINE).values(expires_at=bindparam("expires_at"), renewed_at=bindparam("renewed_at"))
+_FREE = update(_LEASES).where(_MINE).values(owner=null())
+_FENCE = select(_LEASES.c.fence).where(_LEASES.c.session_id == bindparam("of"))
 _LAST_SEQ = select(func.max(_COMMITS.c.seq).label("last")).where(_COMMITS.c.session_id == bindparam("of"))
 _INSERT_COMMIT = insert(_COMMITS)
+_INSERT_SESSION = insert(_SESSIONS)
+_WAITS = (
+    update(_SESSIONS)
+    .where(_SESSIONS.c.id == bindparam("of"))
+    .values(waiting_for=bindparam("waits"), updated_at=bindparam("now"))
+)
+_EXPORTED = (
+    update(_SESSIONS)
+    .where(_SESSIONS.c.id == bindparam("of"), _SESSIONS.c.exported_seq < bindparam("seq"))
+    .values(exported_seq=bindparam("seq"))
+)
 _SESSION = select(_SESSIONS).where(_SESSIONS.c.id == bindparam("of"))
 _BOUNDARY = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of"), _COMMITS.c.seq == bindparam("at"))
 _BOUNDARIES = select(_COMMITS).where(_COMMITS.c.session_id == bindparam("of")).order_by(_COMMITS.c.seq)
@@ -72,11 +94,28 @@ def find_session(connection: Handle, session_id: str) -> SessionData | None:
     return read_session(found[0]) if found else None
 
 
-def require_session(connection: Connection, session_id: str) -> SessionData:
+def require_session(connection: Handle, session_id: str) -> SessionData:
     session = find_session(connection, session_id)
     if session is None:
         raise NotFoundError(f"There is no session {session_id!r}: `edi sessions` lists them.")
     return session
+
+
+def add_session(connection: Handle, session: SessionData) -> None:
+    values = session_values(session)
+    prepared(_INSERT_SESSION, tuple(values), connection.dialect).run(connection, values)
+
+
+def wait(connection: Handle, session_id: str, waiting_for: WaitingFor, now: datetime) -> None:
+    """Have the session wait for a person."""
+    values = {"of": session_id, "waits": waiting_for, "now": now}
+    prepared(_WAITS, tuple(values), connection.dialect).run(connection, values)
+
+
+def mark_exported(connection: Handle, session_id: str, seq: int) -> None:
+    """Note that the checkpoint of `seq` is written, unless a later one is."""
+    values = {"of": session_id, "seq": seq}
+    prepared(_EXPORTED, tuple(values), connection.dialect).run(connection, values)
 
 
 def commits(connection: Connection, session_id: str) -> list[StageCommit]:
@@ -139,7 +178,7 @@ _HOLDER = select(_LEASES.c.owner, _LEASES.c.expires_at).where(
 )
 
 
-def holder(connection: Connection, session_id: str, now: datetime) -> tuple[str, datetime] | None:
+def holder(connection: Handle, session_id: str, now: datetime) -> tuple[str, datetime] | None:
     """Who works on the session now, and until when the lease runs."""
     asked = {"of": session_id, "now": now, "latest": now + _CLOCK_TOLERANCE}
     found = prepared(_HOLDER, tuple(asked), connection.dialect).rows(connection, asked)
@@ -160,7 +199,7 @@ def owned_leases(connection: Connection, session_id: str | None) -> Sequence[Map
     return prepared(_OWNED_BY_ID, ("of",), connection.dialect).rows(connection, {"of": session_id})
 
 
-def refuse_held(connection: Connection, session_id: str, now: datetime) -> None:
+def refuse_held(connection: Handle, session_id: str, now: datetime) -> None:
     """Raise LeaseHeldError, naming the owner, while somebody works on the session."""
     if held_by := holder(connection, session_id, now):
         owner, until = held_by
@@ -171,13 +210,14 @@ def refuse_held(connection: Connection, session_id: str, now: datetime) -> None:
 
 
 def acquire(
-    connection: Connection, session_id: str, owner: str, seconds: float, now: datetime, *, force: bool = False
+    connection: Handle, session_id: str, owner: str, seconds: float, now: datetime, *, force: bool = False
 ) -> Lease:
     """Take the lease with a fence higher than every one before."""
     if not force:
         refuse_held(connection, session_id, now)
-    fence = connection.execute(select(LeaseRow.fence).where(LeaseRow.session_id == session_id)).scalar() or 0
-    lease = Lease(session_id=session_id, owner=owner, fence=fence + 1, expires_at=now + timedelta(seconds=seconds))
+    found = prepared(_FENCE, ("of",), connection.dialect).rows(connection, {"of": session_id})
+    fence = found[0]["fence"] + 1 if found else 1
+    lease = Lease(session_id=session_id, owner=owner, fence=fence, expires_at=now + timedelta(seconds=seconds))
     upsert(connection.dialect, LeaseRow, [{**lease.model_dump(), "renewed_at": now}], ("session_id",)).run(connection)
     return lease
 
@@ -228,15 +268,15 @@ def _lost(connection: Handle, lease: Lease) -> EdiError:
     )
 
 
-def release(connection: Connection, lease: Lease) -> bool:
+def release(connection: Handle, lease: Lease) -> bool:
     """Give the lease back; False when it was no longer ours."""
     return free(connection, lease.session_id, lease.owner, lease.fence)
 
 
-def free(connection: Connection, session_id: str, owner: str, fence: int) -> bool:
+def free(connection: Handle, session_id: str, owner: str, fence: int) -> bool:
     """Free the lease if it is still this owner's."""
-    where = and_(LeaseRow.session_id == session_id, LeaseRow.owner == owner, LeaseRow.fence == fence)
-    return bool(connection.execute(update(LeaseRow).where(where).values(owner=None)).rowcount)
+    whose = {"of": session_id, "by": owner, "with_fence": fence}
+    return bool(prepared(_FREE, tuple(whose), connection.dialect).run(connection, whose))
 
 
 # --- Stage boundaries --------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from edi_storage import database_file
+from edi_storage import EDIDatabase, database_file
 from edi_storage.connection import reading, sqlite_driver, writing_prepared
 from edi_storage.database_file import IOERR, LOG_BYTES, open_sqlite
 from edi_storage.errors import DatabaseError
 from tests.storage.counter import counter, put, value
+from tests.storage.sessions import SESSION, commits
 
 pytestmark = pytest.mark.sqlite_file("how connections to a file are kept")
 
@@ -44,9 +45,9 @@ def engine(path: Path) -> Iterator[Engine]:
         yield made
 
 
-def store(engine: Engine, number: int) -> Any:
+def store(engine: Engine, number: int, *, boundary: bool = True) -> Any:
     """Put a number in a prepared transaction; the driver's connection that did it."""
-    with writing_prepared(engine, "s-1") as connection:
+    with writing_prepared(engine, "s-1", boundary=boundary) as connection:
         put(connection, number)
         return connection.cursor.connection
 
@@ -200,6 +201,21 @@ def is_closed(raw: Any) -> bool:
     return False
 
 
+def test_an_edit_writes_by_one_connection(tmp_path: Path) -> None:
+    with EDIDatabase(str(tmp_path / "edi.db")) as database:
+        taken: list[object] = []
+        event.listen(database.engine, "checkout", lambda *_: taken.append(_))
+        lease = database.begin_session(SESSION, "me", 30)
+        for commit in commits():
+            database.commit_stage(lease, commit, 30)
+            database.mark_exported(SESSION.session_id, commit.seq)
+            lease = database.renew(lease, 30)
+        database.release(lease, "review")
+        database.release(database.acquire(SESSION.session_id, "me", 30))
+        # From the pool, for the first of them; the others have had it at hand.
+        assert len(taken) == 1
+
+
 # --- The log -------------------------------------------------------------------------------------------
 
 
@@ -227,6 +243,18 @@ def test_who_stores_more_than_a_session_has_a_log_that_need_not_grow(engine: Eng
         store(engine, number)
     assert log_bytes(path) == before
     assert_whole(path, 29)
+
+
+@needs_wal
+def test_what_is_written_between_boundaries_makes_no_log_longer(engine: Engine, path: Path) -> None:
+    for number in range(30):
+        store(engine, number, boundary=number % 3 == 0)
+    assert log_bytes(path) < LOG_BYTES / 10
+    store(engine, 30, boundary=False)
+    assert log_bytes(path) < LOG_BYTES / 10
+    store(engine, 31)
+    assert log_bytes(path) == pytest.approx(LOG_BYTES, rel=0.01)
+    assert_whole(path, 31)
 
 
 @needs_wal
