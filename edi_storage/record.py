@@ -99,6 +99,7 @@ def _as_utc(value: datetime) -> datetime:
 def _is_json(value: str) -> str:
     if _NUMBERS.fullmatch(value):
         return value
+    check_text(value)
     try:
         document = from_json(value)
     except ValueError:
@@ -110,7 +111,7 @@ def _is_json(value: str) -> str:
 Text = Annotated[str, AfterValidator(check_text)]
 SessionId = Annotated[str, AfterValidator(check_session_id)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(check_json)]
-JsonText = Annotated[str, AfterValidator(check_text), AfterValidator(_is_json)]
+JsonText = Annotated[str, AfterValidator(_is_json)]
 UtcTime = Annotated[datetime, AfterValidator(_as_utc)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]

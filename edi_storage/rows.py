@@ -62,11 +62,12 @@ _NULL_READS_AS: dict[str, Any] = {
 
 def values_of(session_id: str, record: Record) -> dict[str, Any]:
     """The column values of a record that belongs to a session."""
-    # The fields as they are, without what models within it would need: that only an intent has.
-    values = record.model_dump() if isinstance(record, Intent) else vars(record)
-    if isinstance(record, LoggedDecision):
-        values = values | {"holdout": int(record.holdout), "seed": str(record.seed)}
-    return {"session_id": session_id, **values}
+    if type(record) is Intent:
+        # The only one with models within it.
+        return {"session_id": session_id, **record.model_dump()}
+    if type(record) is LoggedDecision:
+        return {"session_id": session_id, **vars(record), "holdout": int(record.holdout), "seed": str(record.seed)}
+    return {"session_id": session_id, **vars(record)}
 
 
 def row_writes(session_id: str, rows: Rows, dialect: Dialect) -> list[Write]:
