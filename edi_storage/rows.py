@@ -62,9 +62,8 @@ _NULL_READS_AS: dict[str, Any] = {
 
 def values_of(session_id: str, record: Record) -> dict[str, Any]:
     """The column values of a record that belongs to a session."""
-    if type(record) is Intent:
-        # The only one with models within it.
-        return {"session_id": session_id, **record.model_dump()}
+    if type(record) is Intent and record.question:
+        return {"session_id": session_id, **vars(record), "question": vars(record.question)}
     if type(record) is LoggedDecision:
         return {"session_id": session_id, **vars(record), "holdout": int(record.holdout), "seed": str(record.seed)}
     return {"session_id": session_id, **vars(record)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+import orjson
 from sqlalchemy import (
     JSON,
     CheckConstraint,
@@ -50,7 +51,8 @@ def _seed_text(value: datetime | None) -> str | None:
         return None
     if value.tzinfo is not UTC:
         value = _in_utc(value)
-    return value.isoformat(" ")[: -len("+00:00")]  # twice as fast as to take the zone away first
+    # In less than half of the time that `isoformat` takes, of: "2026-11-22T22:15:00.123456+00:00", in quotes.
+    return orjson.dumps(value)[1:-7].decode().replace("T", " ")
 
 
 def _in_utc(value: datetime) -> datetime:

@@ -14,12 +14,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, ValidationError
 from pydantic.fields import FieldInfo
+from sqlalchemy.dialects.sqlite import pysqlite
 
 from edi_storage import autosave, models
 from edi_storage.errors import InputError
 from edi_storage.models import EntityData, SessionData, SessionState, UserFeedback
 from edi_storage.record import Record, check_json, check_session_id
 from edi_storage.state import Json, digest, fold, make_patch, merge_patch
+from edi_storage.tables import UtcDateTime
 from tests.storage.generated import json_objects, json_values, safe_text
 
 session_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{4,63}", fullmatch=True)
@@ -226,6 +228,18 @@ def test_every_time_becomes_the_same_moment_in_utc(moment: datetime) -> None:
     assert stored.utcoffset() == timedelta(0)
     # Not ==, which Python defines as false for an hour that a clock shows twice.
     assert stored.timestamp() == moment.timestamp()
+
+
+@given(st.datetimes(timezones=st.timezones() | st.just(UTC)))
+def test_a_time_stands_in_sqlite_as_the_seed_wrote_it(moment: datetime) -> None:
+    try:
+        there = moment.astimezone(UTC)
+    except OverflowError:
+        assume(False)
+    to_text = UtcDateTime().bind_processor(pysqlite.dialect())
+    assert to_text(moment) == str(there.replace(tzinfo=None))
+    with pytest.raises(ValueError, match="without a zone"):
+        to_text(moment.replace(tzinfo=None))
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
