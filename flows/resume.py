@@ -17,7 +17,7 @@ from edi_storage.errors import DatabaseError, EdiError, LeaseHeldError, StorageF
 from edi_storage.files import StorageError
 from edi_storage.models import SessionData
 from edi_storage.owner import is_gone, owner_name
-from edi_storage.recovery import end_session, export_the_end
+from edi_storage.recovery import DELETING, end_session, export_the_end
 from edi_storage.settings import Settings, load_settings
 from edi_storage.store import Store, open_store
 from flows import form
@@ -89,9 +89,10 @@ def close_finished(store: Store, client: SyncPrefectClient) -> None:
     """End the runs whose sessions are over: those that waited, and those that were killed after the last commit."""
     now = datetime.now(UTC)
     for run in [*open_runs(client, StateType.PAUSED), *open_runs(client, StateType.RUNNING)]:
-        # One that is not known may have been deleted, or be kept in another database that uses this server.
+        # One that is not known may have been deleted, or be kept in another database that uses this server; one that
+        # is being deleted is as good as gone, and a checkpoint written now could outlive it.
         about = store.database.get_session(session_id_of(run))
-        if about is None or about.status == "in_progress":
+        if about is None or about.status == "in_progress" or about.failure_reason == DELETING:
             continue
         if run.state_type == StateType.RUNNING and not is_left_over(about, run, now):
             continue

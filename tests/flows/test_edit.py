@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edi_storage.owner import is_gone
+from edi_storage.recovery import DELETING, delete_session
 from edi_storage.settings import Settings
 from edi_storage.store import Store, open_store
 from tests import homes
@@ -180,6 +182,24 @@ def test_what_was_killed_after_its_last_commit_is_brought_to_its_end_by_the_runn
     # Only what belongs to a deployment has a runner, which calls the hook.
     mark_crashed(edit_image, run.model_copy(update={"deployment_id": uuid4()}), Crashed())
     assert states_of_runs(edi, name) == ["Completed"]
+    assert all_is_well(edi)
+
+
+def test_what_is_being_deleted_is_brought_to_no_end(
+    edi: Edi, told_nobody: tuple[str, Store, SyncPrefectClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import resume, reviving
+
+    name, store, client = told_nobody
+    monkeypatch.setattr(reviving, "_TELLING", timedelta(0))
+    store.database.free_leases(is_gone, name)
+    lease = store.database.acquire(name, "deletes", 30)
+    store.database.mark_deleting(lease, DELETING)
+    resume.close_finished(store, client)
+    assert states_of_runs(edi, name) == ["Running"]
+    assert store.database.exported_seq(name) < store.database.last_seq(name), "its checkpoint would outlive it"
+    store.database.release(lease)
+    delete_session(store, name)
     assert all_is_well(edi)
 
 
