@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy import delete, select, tuple_, update
 
 from edi_storage import migrations, queries
 from edi_storage.connection import (
@@ -125,7 +125,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
                 update(SessionRow).where(SessionRow.id == session.session_id).values(changed)
             ).rowcount
             if not found:
-                connection.execute(insert(SessionRow).values(session_values(session)))
+                queries.add_session(connection, session)
         return session.session_id
 
     @again_if_undone
@@ -372,7 +372,7 @@ class EDIDatabase(LeaseDatabase, LearningDatabase, RepairDatabase):
                 if known := queries.find_session(connection, session.session_id):
                     return known
                 check()
-                connection.execute(insert(SessionRow).values(session_values(session)))
+                queries.add_session(connection, session)
                 for commit in stage_commits:
                     queries.insert_commit(connection, commit)
                 reach("fork.after_boundaries")

@@ -13,7 +13,6 @@ from edi_storage.errors import DatabaseDamagedError
 from edi_storage.learning_queries import take_back_events
 from edi_storage.learning_tables import FeedbackEventRow
 from edi_storage.models import SessionData, StageCommit
-from edi_storage.rows import session_values
 from edi_storage.state import Rows
 from edi_storage.tables import LeaseRow, SessionRow, StageCommitRow
 
@@ -95,7 +94,7 @@ class RepairDatabase:
         """
         with writing(self.engine, session.session_id) as connection:
             if queries.find_session(connection, session.session_id) is None:
-                connection.execute(insert(SessionRow).values(session_values(session)))
+                queries.add_session(connection, session)
             lease = queries.acquire(connection, session.session_id, "rebuild", 0, self.clock())
             queries.release(connection, lease)
             later = and_(StageCommitRow.session_id == session.session_id, StageCommitRow.seq > after)
@@ -118,7 +117,7 @@ class RepairDatabase:
             take_back_events(connection, FeedbackEventRow.session_id == session_id)
             if session is None:
                 return
-            connection.execute(insert(SessionRow).values(session_values(session)))
+            queries.add_session(connection, session)
             lease = {"session_id": session_id, "fence": fence, "expires_at": self.clock(), "renewed_at": self.clock()}
             connection.execute(insert(LeaseRow).values(lease))
             for commit in stage_commits:
