@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks [NAME ...]`: all benchmarks, or those named, one by one; each prints its figures.
 
-Fails when one that has bars misses them. The whole takes some twenty minutes, and 3 GB for a while.
+Fails when one that has bars misses them. The whole takes more than an hour, and 3 GB for a while.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""A batch of small photos: `python -m tests.benchmarks.batch [--photos N] [--rounds N]`.
+"""A batch of small photos: `python -m tests.benchmarks.batch [--photos N] [--parts N]`.
 
 The same photos with one worker, with two threads, with as many as EDI takes by itself (one more than there are
-processors), with so many processes, and by itself while the whole batch is killed twice (SIGKILL) and started again;
-each is the `edi batch` command in a home of its own. What counts is how many
-photos it does in a second, from the first that is done to the last, compared in one run, and that every photo was done
-once. One worker is not one core: OpenCV and Prefect's server use the second one too. So the same with everything on one
-core is there as well: it says what two cores bring. The whole command, with the start of Prefect's server and of the
-workers, stands beside it.
+processors), and with so many processes, each in a home of its own. The photos lie in some folders, and each folder is
+an `edi batch`: with these all take turns, in one order and in the other, for a machine may be twice as fast as it was
+two minutes ago. Last, all folders as one batch that is killed twice (SIGKILL) and started again.
+
+What counts is how many photos are done in a second, from the first of a folder that is done to the last, compared in
+one run, and that every photo was done once. One worker is not one core: OpenCV and Prefect's server use the second one
+too. So the same with everything on one core is there as well: it says what two cores bring. The whole commands, each
+with the start of Prefect's server and of the workers, stand beside it.
 """
 
 from __future__ import annotations
@@ -15,12 +17,11 @@ import argparse
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,16 +39,19 @@ SIZE: Final = (480, 320)
 LEAST: Final = 1.7
 
 
-def make_photos(folder: Path, count: int) -> None:
-    """Small photos that are all different."""
-    folder.mkdir()
+def make_photos(folder: Path, count: int, parts: int) -> list[Path]:
+    """Small photos that are all different, in so many folders."""
+    folders = [folder / str(part) for part in range(parts)]
+    for made in folders:
+        made.mkdir(parents=True)
     with Image.open(PALACE) as palace:
         width, height = palace.size
         for number in range(count):
             shift = number % 60
             palace.crop((shift, shift // 2, width - 60 + shift, height - 30 + shift // 2)).resize(SIZE).save(
-                folder / f"{number:04}.jpg", quality=85 + number // 60
+                folders[number * parts // count] / f"{number:04}.jpg", quality=85 + number // 60
             )
+    return folders
 
 
 @dataclass(frozen=True)
@@ -71,28 +75,54 @@ CONTENDERS: Final = {
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Photos in a second: from the first that was done to the last, and of the whole command."""
+class Turn:
+    """Photos, and seconds from the first that was done to the last, and of the whole command."""
 
+    photos: int
     steady: float
     whole: float
 
 
 class Batch:
-    """One `edi batch` over the photos of a folder, in a home of its own."""
+    """The `edi batch` commands of a contender, in a home of its own."""
 
-    def __init__(self, photos: Path, home: Path, contender: Contender) -> None:
-        self.home, self._photos, self._contender = home, len(list(photos.iterdir())), contender
-        workers = ["--workers", str(contender.workers)] if contender.workers else []
-        asked = ["batch", str(photos), "--prompt", "make it warmer", *workers, "--json"]
-        cores = ["taskset", "--cpu-list", ",".join(map(str, contender.cores))] if contender.cores else []
-        self._command = [*cores, sys.executable, "-m", "flows.cli", *asked]
+    def __init__(self, home: Path, contender: Contender) -> None:
+        self._home, self._contender, self._turns = home, contender, list[Turn]()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDI_", "PREFECT_"))}
         self._environment = {**kept, "EDI_HOME": str(home), "EDI_TASK_RUNNER": contender.runner}
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    @property
+    def steady(self) -> float:
+        """Photos in a second, from the first of each turn that was done to its last."""
+        return sum(turn.photos - 1 for turn in self._turns) / sum(turn.steady for turn in self._turns)
+
+    @property
+    def whole(self) -> float:
+        """Photos in a second of the whole commands."""
+        return sum(turn.photos for turn in self._turns) / sum(turn.whole for turn in self._turns)
+
+    def run(self, folders: Sequence[Path]) -> None:
+        """To its end; before, killed each time when such a share of the photos is done, and started again."""
+        count = sum(len(list(folder.iterdir())) for folder in folders)
+        started = time.perf_counter()
+        for share in self._contender.kills:
+            process = self._start(folders)
+            while self._done(count) < share * count:
+                assert process.poll() is None, "it was done before it could be killed"
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        code = self._start(folders).wait()
+        assert code == 0, f"the batch ended with {code}"
+        whole = time.perf_counter() - started
+        self._turns.append(Turn(count, self._between(count), whole))
+
+    def _start(self, folders: Sequence[Path]) -> subprocess.Popen[bytes]:
+        workers = ["--workers", str(self._contender.workers)] if self._contender.workers else []
+        asked = ["batch", *map(str, folders), "--prompt", "make it warmer", *workers, "--json"]
+        cores = ["taskset", "--cpu-list", ",".join(map(str, self._contender.cores))] if self._contender.cores else []
         return subprocess.Popen(
-            self._command,
+            [*cores, sys.executable, "-m", "flows.cli", *asked],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -100,43 +130,28 @@ class Batch:
             start_new_session=True,
         )
 
-    def run(self) -> Speed:
-        """To its end; before, killed each time when such a share of the photos is done, and started again."""
-        started = time.perf_counter()
-        for share in self._contender.kills:
-            process = self._start()
-            while self.done() < share * self._photos:
-                assert process.poll() is None, "it was done before it could be killed"
-                time.sleep(0.05)
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        code = self._start().wait()
-        assert code == 0, f"the batch ended with {code}"
-        whole = time.perf_counter() - started
-        return Speed((self._photos - 1) / self._between(), self._photos / whole)
-
-    def _between(self) -> float:
-        """Seconds from the first photo that was done to the last."""
-        with open_store(Settings(home=self.home)) as store:
-            sessions = store.database.query_history(limit=self._photos)
+    def _between(self, count: int) -> float:
+        """Seconds from the first photo of the last turn that was done to its last."""
+        with open_store(Settings(home=self._home)) as store:
+            sessions = store.database.query_history(limit=count)
             ends = [store.database.get_commits(session.session_id)[-1].finished_at for session in sessions]
         return (max(ends) - min(ends)).total_seconds()
 
-    def done(self) -> int:
+    def _done(self, count: int) -> int:
         """Photos that are done."""
-        if not (self.home / "edi_sessions.db").exists():
+        if not (self._home / "edi_sessions.db").exists():
             return 0
-        with open_store(Settings(home=self.home)) as store:
-            return len(store.database.query_history(status="completed", limit=self._photos))
+        with open_store(Settings(home=self._home)) as store:
+            return len(store.database.query_history(status="completed", limit=count))
 
-    def twice(self) -> list[str]:
-        """What is wrong: photos not done, or stages done more than once."""
+    def twice(self, count: int) -> list[str]:
+        """What is wrong: of so many photos some that are not done, or stages done more than once."""
         wrong = []
-        with open_store(Settings(home=self.home)) as store:
-            sessions = store.database.query_history(limit=10 * self._photos)
+        with open_store(Settings(home=self._home)) as store:
+            sessions = store.database.query_history(limit=10 * count)
             photos = [session.image_path for session in sessions]
-            if len(set(photos)) != self._photos or len(photos) != self._photos:
-                wrong.append(f"{len(photos)} sessions of {len(set(photos))} photos, not {self._photos}")
+            if len(set(photos)) != count or len(photos) != count:
+                wrong.append(f"{len(photos)} sessions of {len(set(photos))} photos, not {count}")
             for session in sessions:
                 keys = [commit.key for commit in store.database.get_commits(session.session_id)]
                 if len(set(keys)) != len(keys) or session.status != "completed":
@@ -144,38 +159,40 @@ class Batch:
         return wrong
 
 
+def turns(folders: Sequence[Path]) -> Iterator[tuple[str, Sequence[Path]]]:
+    """Who is to do which folders, one after the other: in turns, and at last who does them all at once."""
+    names = [name for name, contender in CONTENDERS.items() if not contender.kills]
+    for number, folder in enumerate(folders):
+        yield from ((name, [folder]) for name in (names if number % 2 == 0 else reversed(names)))
+    yield from ((name, folders) for name, contender in CONTENDERS.items() if contender.kills)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.batch", description=__doc__)
     parser.add_argument("--photos", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--parts", type=int, default=4, help="folders in which the photos lie")
     asked = parser.parse_args()
-    found: dict[str, list[Speed]] = {name: [] for name in CONTENDERS}
-    wrong: list[str] = []
-    for _ in range(asked.rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            photos = Path(folder) / "photos"
-            make_photos(photos, asked.photos)
-            for number, (name, contender) in enumerate(CONTENDERS.items()):
-                batch = Batch(photos, Path(folder) / f"home-{number}", contender)
-                found[name].append(batch.run())
-                # A line for each: all of them take many minutes.
-                print(f"{name}: {found[name][-1].steady:.2f} photos a second", file=sys.stderr, flush=True)
-                wrong += [f"{name}: {what}" for what in batch.twice()]
-    steady = {name: statistics.median(one.steady for one in speeds) for name, speeds in found.items()}
-    whole = {name: statistics.median(one.whole for one in speeds) for name, speeds in found.items()}
-    print(f"{machine()}; {asked.photos} photos of {SIZE[0]} x {SIZE[1]}, medians of {asked.rounds} rounds\n")
+    with tempfile.TemporaryDirectory() as folder:
+        folders = make_photos(Path(folder) / "photos", asked.photos, asked.parts)
+        batches = {name: Batch(Path(folder) / f"home-{n}", one) for n, (name, one) in enumerate(CONTENDERS.items())}
+        for name, some in turns(folders):
+            batches[name].run(some)
+            # A line for each: all of them take many minutes.
+            print(f"{name}: {batches[name].steady:.2f} photos a second so far", file=sys.stderr, flush=True)
+        wrong = [f"{name}: {what}" for name, batch in batches.items() for what in batch.twice(asked.photos)]
+    print(f"{machine()}; {asked.photos} photos of {SIZE[0]} x {SIZE[1]}, in turns of {asked.parts} folders\n")
     print("| `edi batch` | photos a second | times one worker | times one core | with its start | times one worker |")
     print("|---|---:|---:|---:|---:|---:|")
-    one, core = "one worker", "one worker, everything on one core"
-    for name in found:
-        ratios = [steady[name] / steady[one], steady[name] / steady[core]]
+    one, core = batches["one worker"], batches["one worker, everything on one core"]
+    for name, batch in batches.items():
+        ratios = [batch.steady / one.steady, batch.steady / core.steady]
         print(
-            f"| {name} | {steady[name]:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {whole[name]:.2f} | "
-            f"{whole[name] / whole[one]:.2f} |"
+            f"| {name} | {batch.steady:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {batch.whole:.2f} | "
+            f"{batch.whole / one.whole:.2f} |"
         )
     print(f"\nBar: two threads at least {LEAST} times one worker. Every photo done once: {'no' if wrong else 'yes'}.")
     print(json.dumps(wrong[:5]) if wrong else "", end="")
-    return int(bool(wrong) or steady["two threads"] < LEAST * steady["one worker"])
+    return int(bool(wrong) or batches["two threads"].steady < LEAST * one.steady)
 
 
 if __name__ == "__main__":
