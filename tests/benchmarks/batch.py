@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -93,13 +94,13 @@ class Batch:
 
     @property
     def steady(self) -> float:
-        """Photos in a second, from the first of each turn that was done to its last."""
-        return sum(turn.photos - 1 for turn in self._turns) / sum(turn.steady for turn in self._turns)
+        """Photos in a second, from the first of a turn that was done to its last: the median of the turns."""
+        return statistics.median((turn.photos - 1) / turn.steady for turn in self._turns)
 
     @property
     def whole(self) -> float:
-        """Photos in a second of the whole commands."""
-        return sum(turn.photos for turn in self._turns) / sum(turn.whole for turn in self._turns)
+        """Photos in a second of a whole command: the median of the turns."""
+        return statistics.median(turn.photos / turn.whole for turn in self._turns)
 
     def run(self, folders: Sequence[Path]) -> None:
         """To its end; before, killed each time when such a share of the photos is done, and started again."""
@@ -172,6 +173,8 @@ def main() -> int:
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--parts", type=int, default=4, help="folders in which the photos lie")
     asked = parser.parse_args()
+    if not 0 < 2 * asked.parts <= asked.photos:
+        parser.error("each folder needs two photos: more --photos, or fewer --parts (one at least)")
     with tempfile.TemporaryDirectory() as folder:
         folders = make_photos(Path(folder) / "photos", asked.photos, asked.parts)
         batches = {name: Batch(Path(folder) / f"home-{n}", one) for n, (name, one) in enumerate(CONTENDERS.items())}
@@ -180,7 +183,7 @@ def main() -> int:
             # A line for each: all of them take many minutes.
             print(f"{name}: {batches[name].steady:.2f} photos a second so far", file=sys.stderr, flush=True)
         wrong = [f"{name}: {what}" for name, batch in batches.items() for what in batch.twice(asked.photos)]
-    print(f"{machine()}; {asked.photos} photos of {SIZE[0]} x {SIZE[1]}, in turns of {asked.parts} folders\n")
+    print(f"{machine()}; {asked.photos} photos of {SIZE[0]} x {SIZE[1]}, medians of {asked.parts} turns\n")
     print("| `edi batch` | photos a second | times one worker | times one core | with its start | times one worker |")
     print("|---|---:|---:|---:|---:|---:|")
     one, core = batches["one worker"], batches["one worker, everything on one core"]
