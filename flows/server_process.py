@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from flows.child import START_SECONDS, STOP_SECONDS, say_ready, watch_parent
 from flows.server import is_local
+from flows.turns import AsksAgain, OneWriter
 
 if TYPE_CHECKING:
     import uvicorn
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 QUIET_TICKS = 3
 TURNS = 50
 
-#: Seconds before what Prefect's database was too busy for is asked again.
-BUSY_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+#: Seconds between two looks for garbage.
+GARBAGE_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,10 +42,13 @@ def main(arguments: Sequence[str]) -> None:
     import prefect.server.api.collections as collections
     import uvicorn
     from prefect.server.api.server import create_app
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
     # The pages about blocks and work pools fetch their lists from the internet; Prefect brings the same as a file.
     collections.KNOWN_VIEWS.update(dict.fromkeys(collections.KNOWN_VIEWS, "offline:"))
-    app: Any = AsksAgain(create_app(ephemeral="--full" not in arguments, final=True))
+    app: Any = create_app(ephemeral="--full" not in arguments, final=True)
+    if PREFECT_API_DATABASE_CONNECTION_URL.value().startswith("sqlite"):
+        app = AsksAgain(OneWriter(app))
     if "--full" in arguments:
         from edi_storage.settings import load_settings
         from flows.viewer import Viewer
@@ -84,7 +88,7 @@ def _server(config: uvicorn.Config, leave: threading.Event, ready: threading.Eve
             # Prefect's migrations do not bear two processes at once.
             with FileLock(Path(os.environ["PREFECT_HOME"]) / "migrate.lock", timeout=START_SECONDS, mode=0o600):
                 await super().startup(sockets)
-            gc.enable()
+            threading.Thread(target=collect_garbage, daemon=True).start()
             if self.started:
                 ready.set()
                 say_ready()
@@ -103,70 +107,25 @@ def _server(config: uvicorn.Config, leave: threading.Event, ready: threading.Eve
     return Server(config)
 
 
+def collect_garbage(seconds: float = GARBAGE_SECONDS) -> None:
+    """Look for garbage from now on, in this thread; it never returns.
+
+    Else the thread that answers would find it. Where that holds a cursor of a connection to SQLite it waits for that
+    connection, which may wait for its turn to write: a minute, in which nobody is answered, whoever's turn it is.
+    """
+    gc.disable()
+    gc.freeze()  # what the server has started with stays
+    while True:
+        time.sleep(seconds)
+        gc.collect()
+
+
 def _events() -> tuple[int, int]:
     """How many events were delivered to Prefect's services, and how many of these they have worked off."""
     from prefect.server.utilities.messaging.memory import METRICS
 
     topics = list(METRICS.values())
     return sum(topic["published"] for topic in topics), sum(topic["consumed"] for topic in topics)
-
-
-class AsksAgain:
-    """Asks Prefect again what it answers with 503, as its own client does, and as its pages do not.
-
-    That is the answer of a transaction that SQLite has refused and undone, because another one wrote first. To a person
-    who has filled in a form it would say "Unknown error".
-    """
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = [message async for message in _whole(receive)]
-        for seconds in BUSY_WAITS:
-            if await self._is_answered(scope, request, receive, send):
-                return
-            await asyncio.sleep(seconds)
-        await self._app(scope, _replayed(request, receive), send)
-
-    async def _is_answered(self, scope: Any, request: Sequence[Any], receive: Any, send: Any) -> bool:
-        busy = False
-
-        async def unless_busy(message: Any) -> None:
-            nonlocal busy
-            busy = busy or message.get("status") == http.HTTPStatus.SERVICE_UNAVAILABLE
-            if not busy:
-                await send(message)
-
-        try:
-            await self._app(dict(scope), _replayed(request, receive), unless_busy)
-        except Exception:
-            # Prefect raises again, for the log, what it has answered.
-            if not busy:
-                raise
-        return not busy
-
-
-async def _whole(receive: Any) -> AsyncIterator[Any]:
-    """The messages that make up a request."""
-    more = True
-    while more:
-        message = await receive()
-        more = message.get("more_body", False)
-        yield message
-
-
-def _replayed(request: Iterable[Any], receive: Any) -> Callable[[], Awaitable[Any]]:
-    """What receives the request once more, and then what comes after it."""
-    messages = iter(request)
-
-    async def receive_again() -> Any:
-        return next(messages, None) or await receive()
-
-    return receive_again
 
 
 class _Uncompressed:

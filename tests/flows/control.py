@@ -48,11 +48,21 @@ class Control:
             try:
                 answer = httpx.request(method, f"{self.api}{path}", timeout=PATIENCE, **more)
                 if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                    return answer.raise_for_status().json()
+                    return self._checked(answer).json()
             except lost:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.5)
+
+    def _checked(self, answer: httpx.Response) -> httpx.Response:
+        """An answer that is none of an error; what the server has said of its own errors goes with them."""
+        try:
+            return answer.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            if answer.is_server_error:
+                log = self.home / "prefect" / "server.log"
+                error.add_note(f"{answer.text}\n{log.read_text()[-5000:]}")
+            raise
 
     def start(self, name: str, **parameters: Any) -> str:
         """Trigger a deployment; returns the id of its flow run."""

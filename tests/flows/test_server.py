@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,6 +70,27 @@ with start_server(settings, full=False) as server:
             count(2)
     except EdiError as error:
         print(error)
+"""
+
+#: Garbage is left behind by the main thread, and found by the other.
+GARBAGE = """
+import gc, threading, time
+from flows.server_process import collect_garbage
+found_by = []
+class Knot:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        found_by.append(threading.current_thread())
+finder = threading.Thread(target=collect_garbage, args=(0.05,), daemon=True)
+finder.start()
+while gc.isenabled():
+    time.sleep(0.01)
+for _ in range(50_000):
+    Knot()
+while len(found_by) < 50_000:
+    time.sleep(0.05)
+assert set(found_by) == {finder}
 """
 
 #: `edi serve` with small flows.
@@ -362,16 +384,39 @@ def test_scheduled_runs_start_when_they_are_due(served: str, home: Path) -> None
 def test_a_form_is_taken_while_others_write(served: str, home: Path) -> None:
     """SQLite refuses a transaction that has read before another one wrote; Prefect's pages do not ask again."""
     deployment = call(f"{served}/deployments/name/wait/wait")["id"]
-    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
     with busy(home / "prefect" / "prefect.db"):
         for _ in range(40):
-            made = httpx.post(
-                f"{served}/deployments/{deployment}/create_flow_run",
-                json={"parameters": {"folder": "x"}, "state": later},
-                headers=csrf_headers(served),
-                timeout=PATIENCE,
-            )
-            assert made.status_code == httpx.codes.CREATED
+            assert planned(served, deployment) == httpx.codes.CREATED
+
+
+def test_twenty_who_write_at_once_are_all_served(served: str) -> None:
+    """None is told to ask again, which Prefect's pages do not do."""
+    deployment = call(f"{served}/deployments/name/wait/wait")["id"]
+    meet = threading.Barrier(20)
+
+    def write(_: int) -> list[int]:
+        meet.wait(PATIENCE)
+        return [planned(served, deployment) for _ in range(5)]
+
+    with ThreadPoolExecutor(20) as pool:
+        assert set(itertools.chain(*pool.map(write, range(20)))) == {httpx.codes.CREATED}
+
+
+def test_the_thread_that_answers_does_not_look_for_garbage() -> None:
+    """Where it finds a cursor of SQLite it may wait for a minute, and nobody is answered."""
+    subprocess.run([sys.executable, "-c", GARBAGE], env=os.environ | import_environment(), check=True, timeout=PATIENCE)
+
+
+def planned(served: str, deployment: str) -> int:
+    """The status of the answer to a form for a run in the next century."""
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
+    answer = httpx.post(
+        f"{served}/deployments/{deployment}/create_flow_run",
+        json={"parameters": {"folder": "x"}, "state": later},
+        headers=csrf_headers(served),
+        timeout=PATIENCE,
+    )
+    return answer.status_code
 
 
 @contextmanager
