@@ -131,8 +131,7 @@ def look(pixels: Pixels, side: int) -> Mapping[str, Floats]:
     height, width = (max(64, round(length * side / max(pixels.shape[:2]) / 32) * 32) for length in pixels.shape[:2])
     small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     bgr = small[..., ::-1].astype(np.float32)
-    outputs = models.network("nanodet.onnx").run((bgr - _MEAN) / _SPREAD)
-    return {name: values[0] for name, values in outputs.items()}
+    return models.network("nanodet").run((bgr - _MEAN) / _SPREAD)
 
 
 def find_things(glimpse: Mapping[str, Floats], least: float) -> list[Thing]:

@@ -37,12 +37,10 @@ def _matte(pixels: Pixels, person: Thing) -> Floats:
     height, width = pixels.shape[:2]
     left, top, right, bottom = _grown(person, _AROUND, width, height)
     crop = cv2.resize(pixels[top:bottom, left:right], (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    (answer,) = (
-        models.network("selfie_segmentation.tflite").run(np.asarray(crop, np.float32) / np.float32(255)).values()
-    )
+    (answer,) = models.network("selfie_segmentation").run(np.asarray(crop, np.float32) / np.float32(255)).values()
     size = (right - left, bottom - top)
     matte = np.zeros((height, width), np.float32)
-    matte[top:bottom, left:right] = np.clip(cv2.resize(answer[0, 0], size, interpolation=cv2.INTER_LINEAR), 0, 1)
+    matte[top:bottom, left:right] = np.clip(cv2.resize(answer[0], size, interpolation=cv2.INTER_LINEAR), 0, 1)
     left, top, right, bottom = _grown(person, _REACH, width, height)
     inside = np.zeros((height, width), bool)
     inside[top:bottom, left:right] = True

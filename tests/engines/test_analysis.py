@@ -26,6 +26,7 @@ from flows.engines.people import person_mattes
 from flows.engines.photo import open_photo
 from flows.engines.regions import colour_name, join_shades, measure, merge, place_name, to_lab
 from tests.engines.conftest import EXAMPLES, SAMPLES, Subject, curtain, landscape, wall
+from tests.quality.training import digests
 
 
 def test_the_palace_has_a_sky_and_a_building(palace: Subject) -> None:
@@ -241,14 +242,14 @@ def test_threads_look_side_by_side_and_each_sees_what_it_would_alone(palace: Sub
 
     def mine(_: int) -> models.Network:
         meet.wait(60)  # three threads, not one that is faster
-        return models.network("nanodet.onnx")
+        return models.network("nanodet")
 
     with ThreadPoolExecutor(3) as pool:
         assert len(set(pool.map(mine, range(3)))) == 3
         together = list(pool.map(lambda pixels: look(pixels, 320), pictures))
     for here, there in zip(alone, together, strict=True):
         assert all(np.array_equal(here[name], there[name]) for name in here)
-    assert models.network("nanodet.onnx") is models.network("nanodet.onnx")
+    assert models.network("nanodet") is models.network("nanodet")
 
 
 def test_a_damaged_model_file_is_one_sentence(tmp_path: Path) -> None:
@@ -265,8 +266,8 @@ def test_a_damaged_model_file_is_one_sentence(tmp_path: Path) -> None:
 
 def test_every_model_file_is_whole_and_has_its_source() -> None:
     sources = (models.FOLDER / "SOURCES.md").read_text("utf-8")
-    names = [path.name for path in models.FOLDER.iterdir() if path.suffix in (".onnx", ".tflite", ".npz")]
-    assert len(names) == 3
+    names = [path.name for path in models.FOLDER.iterdir() if path.suffix in digests.KINDS]
+    assert len(names) == 4
     for name in names:
         assert models.read(name)
         assert f"`{name}`" in sources

@@ -7,9 +7,10 @@ damaged file without a word and then sees nonsense, or ends the process.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from threading import local
-from typing import Final
+from typing import Final, Protocol
 
 import cv2
 import numpy as np
@@ -34,33 +35,80 @@ def read(name: str, folder: Path = FOLDER) -> bytes:
     return data
 
 
-class Network:
-    """A network that OpenCV runs on the CPU. It runs for one thread only: its outputs stand where the next ones go."""
-
-    def __init__(self, name: str) -> None:
-        data = np.frombuffer(read(name), np.uint8)
-        read_net = cv2.dnn.readNetFromONNX if name.endswith(".onnx") else cv2.dnn.readNetFromTFLite
-        self._net = read_net(data)
+class Network(Protocol):
+    """A network that runs on the CPU, for one thread only."""
 
     def run(self, picture: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """All outputs by name, for a picture of height x width x 3 in the values that the network wants."""
-        blob = np.ascontiguousarray(picture.transpose(2, 0, 1)[None], dtype=np.float32)
+        """All outputs by name, each channels x height x width.
+
+        picture: height x width x 3, in the values that the network wants.
+        """
+
+
+class _Ncnn:
+    """ncnn runs a network in two files: its layers are in NAME.param, their weights in NAME.bin."""
+
+    def __init__(self, name: str) -> None:
+        import ncnn
+
+        self._net = ncnn.Net()
+        # In 16 bits, which some processors can, it would see other things there.
+        for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+            setattr(self._net.opt, option, False)
+        for kind, load in ((".param", self._net.load_param), (".bin", self._net.load_model)):
+            read(name + kind)
+            _succeed(load(str(FOLDER / (name + kind))), f"cannot read {name}{kind}")
+
+    def run(self, picture: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        import ncnn
+
+        self._net.opt.num_threads = cv2.getNumThreads()
+        extractor = self._net.create_extractor()
+        planes = _planes(picture)
+        for name in self._net.input_names():
+            _succeed(extractor.input(name, ncnn.Mat(planes)), "cannot take the picture")
+        outputs = {}
+        for name in self._net.output_names():
+            status, values = extractor.extract(name)
+            _succeed(status, f"cannot compute {name}")
+            outputs[name] = np.array(values, dtype=np.float32)
+        return outputs
+
+
+class _TFLite:
+    """OpenCV runs a network in one file, NAME.tflite."""
+
+    def __init__(self, name: str) -> None:
+        self._net = cv2.dnn.readNetFromTFLite(np.frombuffer(read(f"{name}.tflite"), np.uint8))
+
+    def run(self, picture: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         names = self._net.getUnconnectedOutLayersNames()
-        self._net.setInput(blob)
+        self._net.setInput(_planes(picture)[None])
         outputs = self._net.forward(names)
         # The network writes its next outputs where these are.
-        return {name: np.array(values, dtype=np.float32) for name, values in zip(names, outputs, strict=True)}
+        return {name: np.array(values[0], dtype=np.float32) for name, values in zip(names, outputs, strict=True)}
 
 
+def _planes(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(picture.transpose(2, 0, 1), dtype=np.float32)
+
+
+def _succeed(status: int, what: str) -> None:
+    """EngineError unless ncnn has said 0; that happens where there is no memory left."""
+    if status:
+        raise EngineError(f"The network {what} ({status}); is there enough memory?")
+
+
+_KINDS: Final[Mapping[str, type[_Ncnn | _TFLite]]] = {"nanodet": _Ncnn, "selfie_segmentation": _TFLite}
 _of_thread = local()
 
 
 def network(name: str) -> Network:
-    """The network in the file `name`, read once in each thread that looks.
+    """The network called `name`, read once in each thread that looks.
 
     Shared, it would let a batch look at one photo at a time: a tenth of an edit, which ten processors would wait for.
     """
     known: dict[str, Network] = _of_thread.__dict__
     if name not in known:
-        known[name] = Network(name)
+        known[name] = _KINDS[name](name)
     return known[name]
