@@ -27,7 +27,7 @@ class EmbeddedAnalyzer:
     """NanoDet, a person matte and a stuff head on the CPU, cut along edges by GrabCut and a guided filter."""
 
     name = "embedded"
-    version = "4"
+    version = "5"
 
     def analyze(self, pixels: Pixels, progress: Progress = no_progress) -> Scene:
         """Find at most eight entities that together cover the picture. Same pixels, same entities and masks."""

@@ -252,6 +252,22 @@ def test_threads_look_side_by_side_and_each_sees_what_it_would_alone(palace: Sub
     assert models.network("nanodet") is models.network("nanodet")
 
 
+def test_the_detector_sees_the_same_with_any_number_of_threads(
+    coffee: Subject, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before, seen = cv2.getNumThreads(), []
+    try:
+        for threads in (1, 2, 3, 1):
+            cv2.setNumThreads(threads)
+            seen.append(look(coffee.pixels, 320))
+    finally:
+        cv2.setNumThreads(before)
+    for other in seen[1:]:
+        assert all(np.array_equal(other[name], values) for name, values in seen[0].items())
+    # ncnn says there where a network is run with other threads than it was read for, and takes those.
+    assert capfd.readouterr().err == ""
+
+
 def test_a_damaged_model_file_is_one_sentence(tmp_path: Path) -> None:
     shutil.copytree(models.FOLDER, tmp_path / "models")
     data = bytearray((tmp_path / "models" / "stuff.npz").read_bytes())

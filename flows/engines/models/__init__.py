@@ -46,12 +46,17 @@ class Network(Protocol):
 
 
 class _Ncnn:
-    """ncnn runs a network in two files: its layers are in NAME.param, their weights in NAME.bin."""
+    """ncnn runs a network in two files: its layers are in NAME.param, their weights in NAME.bin.
 
-    def __init__(self, name: str) -> None:
+    The same picture gives the same bits, with any number of threads.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
         import ncnn
 
         self._net = ncnn.Net()
+        # Most of its layers keep to what they were read with, and say so on standard error.
+        self._net.opt.num_threads = threads
         # In 16 bits, which some processors can, it would see other things there.
         for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
             setattr(self._net.opt, option, False)
@@ -62,7 +67,6 @@ class _Ncnn:
     def run(self, picture: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         import ncnn
 
-        self._net.opt.num_threads = cv2.getNumThreads()
         extractor = self._net.create_extractor()
         planes = _planes(picture)
         for name in self._net.input_names():
@@ -76,9 +80,9 @@ class _Ncnn:
 
 
 class _TFLite:
-    """OpenCV runs a network in one file, NAME.tflite."""
+    """OpenCV runs a network in one file, NAME.tflite, with as many threads as it has."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, _: int) -> None:
         self._net = cv2.dnn.readNetFromTFLite(np.frombuffer(read(f"{name}.tflite"), np.uint8))
 
     def run(self, picture: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -104,11 +108,12 @@ _of_thread = local()
 
 
 def network(name: str) -> Network:
-    """The network called `name`, read once in each thread that looks.
+    """The network called `name`, read once in each thread that looks, for as many threads as OpenCV has by now.
 
     Shared, it would let a batch look at one photo at a time: a tenth of an edit, which ten processors would wait for.
     """
-    known: dict[str, Network] = _of_thread.__dict__
-    if name not in known:
-        known[name] = _KINDS[name](name)
-    return known[name]
+    threads = max(1, cv2.getNumThreads())
+    known: dict[tuple[str, int], Network] = _of_thread.__dict__.setdefault("known", {})
+    if (name, threads) not in known:
+        known[name, threads] = _KINDS[name](name, threads)
+    return known[name, threads]
