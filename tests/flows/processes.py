@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.child import import_environment
+from flows.server import ENVIRONMENT
 from tests import homes
 
 
@@ -30,3 +31,9 @@ def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout
     assert process.stderr
     return process.stdout.readline().strip() or pytest.fail(process.stderr.read())
+
+
+def enter_prefect(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Let a Prefect server that this process starts have a home of its own, and EDI's settings: none phones home."""
+    for name, value in {**ENVIRONMENT, "PREFECT_HOME": str(home)}.items():
+        patch.setenv(name, value)

@@ -26,6 +26,7 @@ from tests import homes
 from tests.browser.photos import large_photo
 from tests.flows.conftest import PALACE
 from tests.flows.control import processes_of
+from tests.flows.processes import enter_prefect
 from tests.flows.test_server import call
 from tests.waiting import PATIENCE, wait_until
 
@@ -120,7 +121,7 @@ def test_an_installed_wheel_edits_on_a_work_pool_with_no_checkout(tmp_path: Path
 def test_an_edit_is_completed_within_two_minutes_after_its_killed_worker_is_back(
     tmp_path: Path, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "server"))
+    enter_prefect(monkeypatch, tmp_path / "server")
     (tmp_path / "often.yaml").write_text(PREFECT_FILE.read_text().replace("interval: 60\n", "interval: 10\n"))
     create_pool, _, start_worker = documented()
     with start_server(Settings(home=tmp_path / "home"), full=True) as server:

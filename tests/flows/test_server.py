@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http
-import itertools
 import json
 import os
 import re
@@ -18,8 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -70,27 +68,6 @@ with start_server(settings, full=False) as server:
             count(2)
     except EdiError as error:
         print(error)
-"""
-
-#: Garbage is left behind by the main thread, and found by the other.
-GARBAGE = """
-import gc, threading, time
-from flows.server_process import collect_garbage
-found_by = []
-class Knot:
-    def __init__(self):
-        self.me = self
-    def __del__(self):
-        found_by.append(threading.current_thread())
-finder = threading.Thread(target=collect_garbage, args=(0.05,), daemon=True)
-finder.start()
-while gc.isenabled():
-    time.sleep(0.01)
-for _ in range(50_000):
-    Knot()
-while len(found_by) < 50_000:
-    time.sleep(0.05)
-assert set(found_by) == {finder}
 """
 
 #: `edi serve` with small flows.
@@ -379,65 +356,6 @@ def test_scheduled_runs_start_when_they_are_due(served: str, home: Path) -> None
     wait_until(lambda: ticks.exists() and ticks.read_text().endswith("\n"))
     due, began = map(datetime.fromisoformat, ticks.read_text().splitlines()[0].split())
     assert began > due - timedelta(seconds=1), "Prefect's runner may be some milliseconds early"
-
-
-def test_a_form_is_taken_while_others_write(served: str, home: Path) -> None:
-    """SQLite refuses a transaction that has read before another one wrote; Prefect's pages do not ask again."""
-    deployment = call(f"{served}/deployments/name/wait/wait")["id"]
-    with busy(home / "prefect" / "prefect.db"):
-        for _ in range(40):
-            assert planned(served, deployment) == httpx.codes.CREATED
-
-
-def test_twenty_who_write_at_once_are_all_served(served: str) -> None:
-    """None is told to ask again, which Prefect's pages do not do."""
-    deployment = call(f"{served}/deployments/name/wait/wait")["id"]
-    meet = threading.Barrier(20)
-
-    def write(_: int) -> list[int]:
-        meet.wait(PATIENCE)
-        return [planned(served, deployment) for _ in range(5)]
-
-    with ThreadPoolExecutor(20) as pool:
-        assert set(itertools.chain(*pool.map(write, range(20)))) == {httpx.codes.CREATED}
-
-
-def test_the_thread_that_answers_does_not_look_for_garbage() -> None:
-    """Where it finds a cursor of SQLite it may wait for a minute, and nobody is answered."""
-    subprocess.run([sys.executable, "-c", GARBAGE], env=os.environ | import_environment(), check=True, timeout=PATIENCE)
-
-
-def planned(served: str, deployment: str) -> int:
-    """The status of the answer to a form for a run in the next century."""
-    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
-    answer = httpx.post(
-        f"{served}/deployments/{deployment}/create_flow_run",
-        json={"parameters": {"folder": "x"}, "state": later},
-        headers=csrf_headers(served),
-        timeout=PATIENCE,
-    )
-    return answer.status_code
-
-
-@contextmanager
-def busy(database: Path) -> Iterator[None]:
-    """Somebody who writes all the time, a little."""
-    done = threading.Event()
-
-    def write() -> None:
-        with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
-            for number in itertools.count(1):
-                connection.execute(f"PRAGMA user_version = {number}")
-                if done.wait(0.2):
-                    break
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        yield
-    finally:
-        done.set()
-        writer.join()
 
 
 def test_a_name_that_was_made_to_point_here_is_turned_away(served: str) -> None:
